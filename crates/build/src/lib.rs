@@ -1,0 +1,1 @@
+//! Joins source, layers, tree and filesystem into an image file

@@ -1,0 +1,1 @@
+//! Plans, writes and reads ext4 filesystems

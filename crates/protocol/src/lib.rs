@@ -1,0 +1,1 @@
+//! Host and guest messages and framing; no I/O

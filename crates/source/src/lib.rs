@@ -1,0 +1,1 @@
+//! Resolves an image reference and yields its config and verified layer streams

@@ -1,0 +1,1 @@
+//! Layer fixtures, oracles and the VM harness for tests

@@ -1,0 +1,1 @@
+//! The merged file tree and the OCI rules for merging layers

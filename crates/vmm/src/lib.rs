@@ -1,0 +1,1 @@
+//! Starts microVMs and dials their guests

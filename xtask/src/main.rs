@@ -1,0 +1,2 @@
+//! House checks and chores.
+fn main() {}
