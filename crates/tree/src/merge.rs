@@ -1,0 +1,370 @@
+//! Applying layers: whiteouts first, then the layer's own entries in tar order.
+//!
+//! What the specification leaves open is decided in `docs/merge.md`, with the reasons.
+
+use std::collections::BTreeMap;
+
+use crate::entry::{Entry, EntryKind, LayerIndex, Metadata, Timestamp};
+use crate::path::{LayerPath, Name};
+use crate::tree::{Inode, InodeId, Kind, Tree};
+
+/// How many symbolic links one path may lead through, as in the kernel (`MAXSYMLINKS`).
+const SYMLINK_HOPS_MAX: u32 = 40;
+
+/// What a merge needs to know beside the layers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MergeOptions {
+    /// Modification time of directories that no layer describes: the root and missing parents.
+    pub created: Timestamp,
+}
+
+/// Why layers cannot be merged. The layers are wrong: trying again cannot help.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum MergeError {
+    /// A hardlink to nothing.
+    #[error("hardlink {path} names {target}, which does not exist in this layer before it or in a lower one")]
+    LinkTargetMissing {
+        /// The link.
+        path: LayerPath,
+        /// What it names.
+        target: LayerPath,
+    },
+    /// A hardlink to a directory.
+    #[error("hardlink {path} names {target}, which is a directory")]
+    LinkTargetDirectory {
+        /// The link.
+        path: LayerPath,
+        /// What it names.
+        target: LayerPath,
+    },
+    /// An entry below something that is not a directory.
+    #[error("entry {path} stands below {parent}, which is not a directory")]
+    ParentNotDirectory {
+        /// The entry.
+        path: LayerPath,
+        /// The path that should be a directory (symbolic links followed).
+        parent: LayerPath,
+    },
+    /// Symbolic links among the parents lead in a circle.
+    #[error("entry {path} stands below a loop of symbolic links (more than 40)")]
+    SymlinkLoop {
+        /// The entry.
+        path: LayerPath,
+    },
+    /// The root must be a directory.
+    #[error("entry {path} would replace the root by something that is not a directory")]
+    RootReplaced {
+        /// The entry.
+        path: LayerPath,
+    },
+    /// More than 2^32 inodes.
+    #[error("entry {path} is one inode too many: at most 4294967295 are possible")]
+    TooManyInodes {
+        /// The entry.
+        path: LayerPath,
+    },
+}
+
+impl Tree {
+    /// Merges layers, lowest first, into the tree a container would see.
+    ///
+    /// Invariant: the result is a function of the arguments alone; no clock, environment or map iteration order.
+    ///
+    /// # Errors
+    /// As [`Tree::apply`].
+    pub fn merge(
+        layers: impl IntoIterator<Item = LayerIndex>,
+        options: &MergeOptions,
+    ) -> Result<Tree, MergeError> {
+        let mut tree = Tree::new(Metadata {
+            mtime: options.created,
+            ..Metadata::default()
+        });
+        for layer in layers {
+            tree.apply(layer, options)?;
+        }
+        Ok(tree)
+    }
+
+    /// Merges one more layer on top.
+    ///
+    /// A whiteout hides names from *lower* layers only, wherever it stands in its own layer's tar
+    /// (<https://github.com/opencontainers/image-spec/blob/main/layer.md#whiteouts>).
+    /// A hardlink whose target sits in a lower layer joins that inode.
+    ///
+    /// # Errors
+    /// [`MergeError`] if a hardlink names nothing or a directory, or an entry has no place to stand.
+    pub fn apply(&mut self, layer: LayerIndex, options: &MergeOptions) -> Result<(), MergeError> {
+        for entry in &layer.entries {
+            match entry.kind {
+                EntryKind::Whiteout => self.white_out(&entry.path)?,
+                EntryKind::OpaqueWhiteout => self.white_out_below(&entry.path)?,
+                _ => {}
+            }
+        }
+        let mut merger = Merger {
+            tree: self,
+            options,
+            last_parent: None,
+        };
+        for entry in layer.entries {
+            merger.apply_entry(entry)?;
+        }
+        Ok(())
+    }
+
+    fn white_out(&mut self, path: &LayerPath) -> Result<(), MergeError> {
+        let Some((parent, name)) = path.split_last() else {
+            return Ok(());
+        };
+        if let Some(parent) = Resolver::new(self, path).find(&parent)?
+            && let Kind::Directory(names) = &mut self.inode_mut(parent).kind
+        {
+            names.remove(&name);
+        }
+        Ok(())
+    }
+
+    /// Parents are followed, the path itself is not: a symbolic link has nothing below it.
+    fn white_out_below(&mut self, path: &LayerPath) -> Result<(), MergeError> {
+        let target = match path.split_last() {
+            None => Some(Tree::ROOT),
+            Some((parent, name)) => Resolver::new(self, path)
+                .find(&parent)?
+                .and_then(|parent| self.directory(parent)?.get(&name).copied()),
+        };
+        if let Some(target) = target
+            && let Kind::Directory(names) = &mut self.inode_mut(target).kind
+        {
+            names.clear();
+        }
+        Ok(())
+    }
+}
+
+/// Applies one layer's own entries.
+struct Merger<'a> {
+    tree: &'a mut Tree,
+    options: &'a MergeOptions,
+    /// Tars list a directory's files one after the other, so the parent is usually the last one.
+    /// Forgotten whenever a directory or symbolic link is replaced, since paths may lead elsewhere then.
+    last_parent: Option<(LayerPath, InodeId)>,
+}
+
+impl Merger<'_> {
+    fn apply_entry(&mut self, entry: Entry) -> Result<(), MergeError> {
+        let Entry { path, meta, kind } = entry;
+        let kind = match kind {
+            EntryKind::Whiteout | EntryKind::OpaqueWhiteout => return Ok(()),
+            EntryKind::Directory => return self.put_directory(&path, meta),
+            EntryKind::Hardlink(target) => return self.put_hardlink(&path, &target),
+            EntryKind::File(data) => Kind::File(data),
+            EntryKind::Symlink(target) => Kind::Symlink(target),
+            EntryKind::Device { kind, major, minor } => Kind::Device { kind, major, minor },
+            EntryKind::Fifo => Kind::Fifo,
+            EntryKind::Socket => Kind::Socket,
+        };
+        let (parent, name) = self.place(&path)?;
+        let id = self.add(&path, Inode { meta, kind })?;
+        self.put(parent, name, id);
+        Ok(())
+    }
+
+    /// A directory over a directory changes its metadata and keeps what it holds; over anything else it replaces it.
+    fn put_directory(&mut self, path: &LayerPath, meta: Metadata) -> Result<(), MergeError> {
+        if path.is_root() {
+            self.tree.inode_mut(Tree::ROOT).meta = meta;
+            return Ok(());
+        }
+        let (parent, name) = self.place(path)?;
+        let existing = self
+            .tree
+            .directory(parent)
+            .and_then(|names| names.get(&name).copied());
+        if let Some(id) = existing
+            && self.tree.directory(id).is_some()
+        {
+            self.tree.inode_mut(id).meta = meta;
+            return Ok(());
+        }
+        let id = self.add(
+            path,
+            Inode {
+                meta,
+                kind: Kind::Directory(BTreeMap::new()),
+            },
+        )?;
+        self.put(parent, name, id);
+        Ok(())
+    }
+
+    fn put_hardlink(&mut self, path: &LayerPath, target: &LayerPath) -> Result<(), MergeError> {
+        let missing = || MergeError::LinkTargetMissing {
+            path: path.clone(),
+            target: target.clone(),
+        };
+        let directory = || MergeError::LinkTargetDirectory {
+            path: path.clone(),
+            target: target.clone(),
+        };
+        let (target_parent, target_name) = target.split_last().ok_or_else(directory)?;
+        let target_parent = Resolver::new(self.tree, path)
+            .find(&target_parent)?
+            .ok_or_else(missing)?;
+        let names = self.tree.directory(target_parent).ok_or_else(missing)?;
+        let id = *names.get(&target_name).ok_or_else(missing)?;
+        if self.tree.directory(id).is_some() {
+            return Err(directory());
+        }
+        let (parent, name) = self.place(path)?;
+        self.put(parent, name, id);
+        Ok(())
+    }
+
+    /// The directory that will hold `path`, made if missing, and the name in it.
+    fn place(&mut self, path: &LayerPath) -> Result<(InodeId, Name), MergeError> {
+        let (parent, name) = path
+            .split_last()
+            .ok_or_else(|| MergeError::RootReplaced { path: path.clone() })?;
+        if let Some((known, id)) = &self.last_parent
+            && *known == parent
+        {
+            return Ok((*id, name));
+        }
+        let id = Resolver::new(self.tree, path).find_or_make(&parent, self.options.created)?;
+        self.last_parent = Some((parent, id));
+        Ok((id, name))
+    }
+
+    fn add(&mut self, path: &LayerPath, inode: Inode) -> Result<InodeId, MergeError> {
+        self.tree
+            .add(inode)
+            .ok_or_else(|| MergeError::TooManyInodes { path: path.clone() })
+    }
+
+    fn put(&mut self, parent: InodeId, name: Name, id: InodeId) {
+        let Kind::Directory(names) = &mut self.tree.inode_mut(parent).kind else {
+            unreachable!("place() yields directories only, and a parent that is replaced is forgotten")
+        };
+        let Some(replaced) = names.insert(name, id) else {
+            return;
+        };
+        if matches!(
+            self.tree.inode(replaced).kind,
+            Kind::Directory(_) | Kind::Symlink(_)
+        ) {
+            self.last_parent = None;
+        }
+    }
+}
+
+/// Finds directories, following symbolic links inside the root as a container's kernel would.
+struct Resolver<'a> {
+    tree: &'a mut Tree,
+    /// The entry on whose behalf this happens, for errors.
+    entry: &'a LayerPath,
+    hops: u32,
+}
+
+impl<'a> Resolver<'a> {
+    fn new(tree: &'a mut Tree, entry: &'a LayerPath) -> Resolver<'a> {
+        Resolver { tree, entry, hops: 0 }
+    }
+
+    /// The directory at `path`; `None` if it is missing or is not a directory.
+    fn find(&mut self, path: &LayerPath) -> Result<Option<InodeId>, MergeError> {
+        match self.resolve(path, None) {
+            Err(MergeError::ParentNotDirectory { .. }) => Ok(None),
+            other => other,
+        }
+    }
+
+    /// The directory at `path`, made with mode 0755 and owner root where it is missing.
+    fn find_or_make(&mut self, path: &LayerPath, created: Timestamp) -> Result<InodeId, MergeError> {
+        let found = self.resolve(path, Some(created))?;
+        Ok(found.expect("what is missing is made"))
+    }
+
+    fn resolve(&mut self, path: &LayerPath, make: Option<Timestamp>) -> Result<Option<InodeId>, MergeError> {
+        // Directories from the root to here, so that `..` in a link's target knows its way and stays inside.
+        let mut here = vec![Tree::ROOT];
+        let mut pending: Vec<Box<[u8]>> = path.names().rev().map(Box::from).collect();
+        while let Some(component) = pending.pop() {
+            let current = *here.last().expect("the root is never popped");
+            if component.is_empty() || *component == *b"." {
+                continue;
+            }
+            if *component == *b".." {
+                if here.len() > 1 {
+                    here.pop();
+                }
+                continue;
+            }
+            let existing = self
+                .tree
+                .directory(current)
+                .and_then(|names| names.get(&*component).copied());
+            match existing.map(|id| (id, &self.tree.inode(id).kind)) {
+                Some((id, Kind::Directory(_))) => here.push(id),
+                Some((_, Kind::Symlink(target))) => {
+                    self.hops = self.hops.saturating_add(1);
+                    if self.hops > SYMLINK_HOPS_MAX {
+                        return Err(MergeError::SymlinkLoop {
+                            path: self.entry.clone(),
+                        });
+                    }
+                    if target.starts_with(b"/") {
+                        here.truncate(1);
+                    }
+                    pending.extend(target.split(|&byte| byte == b'/').rev().map(Box::from));
+                }
+                Some(_) => {
+                    return Err(MergeError::ParentNotDirectory {
+                        path: self.entry.clone(),
+                        parent: path.clone(),
+                    });
+                }
+                None => match (make, Name::new(&component)) {
+                    (Some(created), Some(name)) => here.push(self.make_directory(current, name, created)?),
+                    (Some(_), None) => {
+                        return Err(MergeError::ParentNotDirectory {
+                            path: self.entry.clone(),
+                            parent: path.clone(),
+                        });
+                    }
+                    (None, _) => return Ok(None),
+                },
+            }
+        }
+        Ok(here.pop())
+    }
+
+    fn make_directory(
+        &mut self,
+        parent: InodeId,
+        name: Name,
+        created: Timestamp,
+    ) -> Result<InodeId, MergeError> {
+        let meta = Metadata {
+            mtime: created,
+            ..Metadata::default()
+        };
+        let id = self
+            .tree
+            .add(Inode {
+                meta,
+                kind: Kind::Directory(BTreeMap::new()),
+            })
+            .ok_or_else(|| MergeError::TooManyInodes {
+                path: self.entry.clone(),
+            })?;
+        if let Kind::Directory(names) = &mut self.tree.inode_mut(parent).kind {
+            names.insert(name, id);
+        }
+        Ok(id)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,140 @@
+//! The merged tree: inodes, and directories that name them.
+
+use std::collections::BTreeMap;
+
+use crate::entry::{DeviceKind, FileData, Metadata};
+use crate::path::{LayerPath, Name};
+
+/// An inode's place in its [`Tree`], from 0. Not the inode number on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InodeId(pub(crate) u32);
+
+impl InodeId {
+    /// The place as an index into a table with [`Tree::inode_slots`] rows.
+    pub fn index(self) -> usize {
+        usize::try_from(self.0).expect("usize has at least 32 bits on every platform that firebrick supports")
+    }
+}
+
+/// A file, directory or other node: what it is, without a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inode {
+    /// Owner, mode, times, xattrs.
+    pub meta: Metadata,
+    /// What it is.
+    pub kind: Kind,
+}
+
+/// What an inode is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A directory: names in byte order.
+    Directory(BTreeMap<Name, InodeId>),
+    /// A regular file.
+    File(FileData),
+    /// A symbolic link and its target.
+    Symlink(Box<[u8]>),
+    /// A device node.
+    Device {
+        /// Character or block.
+        kind: DeviceKind,
+        /// Major number.
+        major: u32,
+        /// Minor number.
+        minor: u32,
+    },
+    /// A named pipe.
+    Fifo,
+    /// A unix socket's name.
+    Socket,
+}
+
+/// A file tree. Always has a root directory.
+///
+/// Inodes that lost their last name stay in the table until the tree is dropped, but no walk reaches them.
+#[derive(Clone, Debug)]
+pub struct Tree {
+    pub(crate) inodes: Vec<Inode>,
+}
+
+impl Tree {
+    /// The root directory.
+    pub const ROOT: InodeId = InodeId(0);
+
+    /// A tree that holds nothing but a root directory.
+    pub fn new(root: Metadata) -> Tree {
+        Tree {
+            inodes: vec![Inode {
+                meta: root,
+                kind: Kind::Directory(BTreeMap::new()),
+            }],
+        }
+    }
+
+    /// The inode of an id that came from this tree.
+    pub fn inode(&self, id: InodeId) -> &Inode {
+        self.inodes
+            .get(id.index())
+            .expect("an InodeId is only ever made for the tree it indexes")
+    }
+
+    pub(crate) fn inode_mut(&mut self, id: InodeId) -> &mut Inode {
+        self.inodes
+            .get_mut(id.index())
+            .expect("an InodeId is only ever made for the tree it indexes")
+    }
+
+    /// How many rows a table indexed by [`InodeId::index`] needs (counting inodes that lost their last name).
+    pub fn inode_slots(&self) -> usize {
+        self.inodes.len()
+    }
+
+    /// The directory's names, or `None` if the inode is not a directory.
+    pub fn directory(&self, id: InodeId) -> Option<&BTreeMap<Name, InodeId>> {
+        match &self.inode(id).kind {
+            Kind::Directory(names) => Some(names),
+            _ => None,
+        }
+    }
+
+    /// What stands at `path`, not following symbolic links.
+    pub fn lookup(&self, path: &LayerPath) -> Option<InodeId> {
+        path.names()
+            .try_fold(Tree::ROOT, |id, name| self.directory(id)?.get(name).copied())
+    }
+
+    /// Every name in the tree with its path, directories before what they hold, names in byte order.
+    /// The root comes first. An inode with several names comes once for each.
+    pub fn walk(&self) -> Walk<'_> {
+        Walk {
+            tree: self,
+            pending: vec![(LayerPath::root(), Tree::ROOT)],
+        }
+    }
+
+    pub(crate) fn add(&mut self, inode: Inode) -> Option<InodeId> {
+        let id = InodeId(u32::try_from(self.inodes.len()).ok()?);
+        self.inodes.push(inode);
+        Some(id)
+    }
+}
+
+/// Iterator of [`Tree::walk`].
+#[derive(Debug)]
+pub struct Walk<'a> {
+    tree: &'a Tree,
+    pending: Vec<(LayerPath, InodeId)>,
+}
+
+impl Iterator for Walk<'_> {
+    type Item = (LayerPath, InodeId);
+
+    fn next(&mut self) -> Option<(LayerPath, InodeId)> {
+        let (path, id) = self.pending.pop()?;
+        if let Some(names) = self.tree.directory(id) {
+            self.pending
+                .extend(names.iter().rev().map(|(name, &child)| (path.join(name), child)));
+        }
+        Some((path, id))
+    }
+}
