@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes the benchmark inputs in bench/work from Debian's packages; what is there already is kept.
 
-usage: bench/inputs [devbox] [manyfiles] [nodetree] [small] [pair]
+usage: bench/inputs.py [devbox] [manyfiles] [nodetree] [small] [pair]
 
 Needs mmdebstrap and a package mirror. The same SOURCE_DATE_EPOCH and package versions give the same bytes.
 """
