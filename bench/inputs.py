@@ -6,6 +6,7 @@ usage: bench/inputs.py [devbox] [manyfiles] [nodetree] [small] [pair]
 Needs mmdebstrap and a package mirror. The same SOURCE_DATE_EPOCH and package versions give the same bytes.
 """
 
+import fcntl
 import glob
 import json
 import os
@@ -56,14 +57,15 @@ def debian(out, packages, variant="minbase"):
 
 def oci(name, tars):
     """An OCI layout of these layers, under its name whole or not at all."""
-    shutil.rmtree(path(name + ".part"), ignore_errors=True)
+    for leftover in (name, name + ".part"):
+        shutil.rmtree(path(leftover), ignore_errors=True)
     layers.layout(path(name + ".part"), tars)
     os.rename(path(name + ".part"), path(name))
 
 
 def devbox():
     """Three gzip layers: base, tools, languages; each the difference between two complete roots."""
-    if os.path.exists(path("devbox")):
+    if os.path.exists(path("devbox.json")):
         return
     steps = [
         debian(path("step0.tar"), BASE),
@@ -74,8 +76,8 @@ def devbox():
     for lower, upper in zip(steps, steps[1:]):
         tars.append(path(f"devbox-layer{len(tars)}.tar"))
         layers.diff(lower, upper, tars[-1])
-    describe("devbox", tars)
     oci("devbox", tars)
+    describe("devbox", tars)
     for leftover in tars[1:] + steps[1:]:
         os.unlink(leftover)
 
@@ -116,10 +118,10 @@ def small():
 
 def pair():
     """Two images over one base layer of about 200 MB, each with a different layer above."""
-    if os.path.exists(path("pair-b")):
+    if os.path.exists(path("pair.json")):
         return
     base = debian(path("pair-base.tar"), ["python3-minimal", "ca-certificates"])
-    for name, packages in (("a", "tzdata"), ("b", "zstd,jq")):
+    for name, packages in (("a", "less,file"), ("b", "zstd,jq")):
         full = debian(path(f"pair-{name}-full.tar"), ["python3-minimal", "ca-certificates", *packages.split(",")])
         layers.diff(base, full, path(f"pair-{name}.tar"))
         oci(f"pair-{name}", [base, path(f"pair-{name}.tar")])
@@ -128,7 +130,7 @@ def pair():
 
 
 def describe(name, tars):
-    """Writes what the input is, for the run's report."""
+    """Writes what the input is, for the run's report; this file says that the input is complete."""
     facts = [layers.count(tar) for tar in tars]
     total = {"layers": len(tars), "entries": sum(f["entries"] for f in facts), "bytes": sum(f["bytes"] for f in facts),
              "of_each": facts}
@@ -140,10 +142,12 @@ def describe(name, tars):
 def main():
     os.makedirs(WORK, exist_ok=True)
     makers = {maker.__name__: maker for maker in (small, pair, manyfiles, nodetree, devbox)}
-    for name in sys.argv[1:] or makers:
-        if name not in makers:
-            raise SystemExit(f"no such input: {name}; there are {', '.join(makers)}")
-        makers[name]()
+    with open(path(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two makers would write to the same steps
+        for name in sys.argv[1:] or makers:
+            if name not in makers:
+                raise SystemExit(f"no such input: {name}; there are {', '.join(makers)}")
+            makers[name]()
 
 
 if __name__ == "__main__":
