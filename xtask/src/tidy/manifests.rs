@@ -24,7 +24,7 @@ const DIRECTIONS: [(&str, &[&str]); 14] = [
     ("layer", &["digest", "tree"]),
     ("source", &["digest"]),
     ("ext4", &["digest", "tree"]),
-    ("customise", &["digest", "layer", "protocol", "source", "tree"]),
+    ("customise", &["digest", "layer", "tree"]),
     ("build", &["digest", "tree", "layer", "source", "ext4"]),
     ("guest", &["protocol"]),
     ("vmm", &["digest", "protocol"]),
