@@ -46,6 +46,24 @@ pub(super) fn links(sources: &[Source]) -> Vec<Finding> {
     findings
 }
 
+/// Every page in docs/ is linked from docs/README.md.
+pub(super) fn indexed(sources: &[Source]) -> Vec<Finding> {
+    let index = sources.iter().find(|source| source.path == "docs/README.md");
+    let linked: BTreeSet<String> = index
+        .iter()
+        .flat_map(|page| targets(&page.text))
+        .map(|(_, target)| join("docs/README.md", target))
+        .collect();
+    sources
+        .iter()
+        .filter(|source| {
+            is_markdown(source) && source.path.starts_with("docs/") && source.path != "docs/README.md"
+        })
+        .filter(|source| !linked.contains(&source.path))
+        .map(|source| Finding::new(source, 0, "is not linked from docs/README.md"))
+        .collect()
+}
+
 /// Numbers between the `figures` marks stand in the file that the first mark names; README has such a stretch.
 pub(super) fn figures(sources: &[Source]) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -178,6 +196,19 @@ mod tests {
                 "docs/a.md:2: link to ../none.md: there is no none.md",
                 "docs/a.md:2: link to #none: no heading #none"
             ]
+        );
+    }
+
+    #[test]
+    fn a_page_outside_the_index_is_found() {
+        let files = [
+            source("docs/README.md", "[a](a.md)"),
+            source("docs/a.md", ""),
+            source("docs/b.md", ""),
+        ];
+        assert_eq!(
+            printed(&indexed(&files)),
+            ["docs/b.md: is not linked from docs/README.md"]
         );
     }
 
