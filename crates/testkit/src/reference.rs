@@ -137,7 +137,9 @@ impl State {
     fn remove_below(&mut self, path: &[u8]) {
         let (from, to) = (join(path, b""), [path, b"0"].concat()); // '0' follows '/'
         let below: Vec<_> = self.paths.range(from..to).map(|(path, _)| path.clone()).collect();
-        below.iter().for_each(|path| drop(self.paths.remove(path)));
+        for path in below {
+            self.paths.remove(&path);
+        }
     }
 
     fn apply_entry(&mut self, entry: &Entry) -> Result<(), Refusal> {

@@ -189,9 +189,11 @@ mod tests {
     /// GNU tar is the judge of sparse files: it invented them.
     #[test]
     fn gnu_tar_extracts_our_sparse_files() {
-        let segments = (0..30)
-            .map(|n| format!(" seg={}:\"piece {n}\"", 512 * (8 * n + 1)))
-            .collect::<String>();
+        // Whole blocks, but for the last: GNU tar reads each stretch from the start of a block.
+        let len = |n| if n == 29 { 700 } else { 512 };
+        let segments: String = (0..30)
+            .map(|n| format!(" seg={}:@{}:{n}", 512 * (8 * n + 1), len(n)))
+            .collect();
         let text: String = ["gnu", "0.0", "0.1", "1.0"]
             .iter()
             .map(|form| format!("f 0644 /{form} len=200000{segments} sparse={form}\n"))
