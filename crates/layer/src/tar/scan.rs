@@ -199,8 +199,20 @@ impl<R: BufRead, S: RegionSink> Scanner<'_, R, S> {
             }
             return Ok(());
         }
-        let meta = metadata(header, &mut pax).map_err(corrupt)?;
+        let mut meta = metadata(header, &mut pax).map_err(corrupt)?;
+        if typeflag == b'2' {
+            // Linux shows this mode for every symbolic link, whatever the tar says.
+            meta.mode = 0o777;
+        }
         let kind = match typeflag {
+            // Outside GNU's dialect there is no place for the map, so the content cannot be right.
+            b'S' if header.dialect() != Dialect::Gnu => {
+                return Err(ScanError::Unsupported {
+                    path: readable(&raw_path),
+                    offset,
+                    typeflag: 'S',
+                });
+            }
             b'0' | 0 | b'7' | b'S' => {
                 EntryKind::File(self.read_content(header, &pax, &raw_path, size, offset)?)
             }

@@ -108,6 +108,10 @@ fn everything_that_the_writer_writes_comes_back() {
         major: 0xfff,
         minor: 3_000_000,
     };
+    let link_meta = Metadata {
+        mode: 0o777,
+        ..plain.clone()
+    };
     let expected = [
         Entry::new(
             link.clone(),
@@ -119,7 +123,7 @@ fn everything_that_the_writer_writes_comes_back() {
         ),
         Entry::new(path(""), plain.clone(), EntryKind::Directory),
         Entry::new(path("dir"), plain.clone(), EntryKind::Directory),
-        Entry::new(path("dir/link"), plain.clone(), EntryKind::Symlink(target.into())),
+        Entry::new(path("dir/link"), link_meta, EntryKind::Symlink(target.into())),
         Entry::new(path("dir/hard"), meta, EntryKind::Hardlink(link)),
         Entry::new(path("dir/c"), plain.clone(), device(DeviceKind::Char)),
         Entry::new(path("dir/b"), plain.clone(), device(DeviceKind::Block)),
