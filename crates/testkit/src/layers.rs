@@ -11,6 +11,8 @@ pub mod read;
 pub mod tar;
 pub mod text;
 
+use std::fmt;
+
 use crate::listing::Time;
 pub use content::Content;
 
@@ -21,14 +23,14 @@ pub const DEFAULT_MTIME: Time = Time {
 };
 
 /// One layer: entries in the order in which they stand in the tar.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Layer {
     /// The entries.
     pub entries: Vec<Entry>,
 }
 
 /// One entry, as it stands in the tar.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Entry {
     /// The name exactly as it stands in the tar (no leading slash, unless the test wants one).
     pub path: Vec<u8>,
@@ -118,5 +120,18 @@ impl Entry {
     /// A directory of mode 0755.
     pub fn dir(path: &str) -> Entry {
         Entry::new(path.as_bytes(), EntryKind::Dir, 0o755)
+    }
+}
+
+/// The text form, so that a failing test shows layers that can be pasted into one.
+impl fmt::Debug for Layer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\n{self}")
+    }
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
     }
 }

@@ -114,9 +114,10 @@ impl State {
         };
         let names = names(&entry.path)?;
         let Some((base, parents)) = names.split_last() else {
-            if opaque {
-                removals.push((Vec::new(), true));
+            if !opaque {
+                return Err(Refusal::Path(show(entry)));
             }
+            removals.push((Vec::new(), true));
             return Ok(());
         };
         if let Some(parent) = self.find(parents, entry)? {

@@ -1,10 +1,13 @@
-//! Proves that `firebrick-tree` merges layers as the OCI text says: the same tree as the reference (written from that
-//! text) for hand-made and random layers, refusing what it refuses; and that the reference itself agrees with
-//! `umoci unpack`, which others wrote.
+//! Proves that `firebrick-layer` and `firebrick-tree` read and merge layers as the OCI text says: the same tree, to
+//! the last byte of every file, as the reference (written from that text) for hand-made and random layers, refusing
+//! what it refuses; and that the reference itself agrees with `umoci unpack`, which others wrote.
 
 use std::collections::BTreeMap;
+use std::io;
 
-use firebrick_testkit::layers::{Content, Entry, EntryKind, Layer, text::layers};
+use firebrick_digest::Digest;
+use firebrick_layer::{RegionSink, scan};
+use firebrick_testkit::layers::{Layer, tar::to_tar, text::layers};
 use firebrick_testkit::listing::{Ignore, Kind, Listing, Record, Time, diff};
 use firebrick_testkit::{fixtures, oracle, random, reference};
 use firebrick_tree as tree;
@@ -148,78 +151,59 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("below a device", &["c 0600 /a 1 3\nd 0755 /a/b"]),
     ("parents in a circle", &["l /a -> b\nl /b -> a\nf 0644 /a/x"]),
     ("file over the root", &["f 0644 /"]),
+    ("whiteout of the root", &["w /"]),
     ("link over the root", &["f 0644 /a\nh / /a"]),
 ];
 
-/// Our entries as the crate wants them; contents stand in as their length and digest, through a side table.
-fn index(layer: &Layer, contents: &mut Vec<Content>) -> Result<tree::LayerIndex, tree::PathError> {
-    let path = |bytes: &[u8]| tree::LayerPath::parse(bytes);
-    let mut entries = Vec::new();
-    for entry in &layer.entries {
-        let kind = match &entry.kind {
-            EntryKind::File(content) => {
-                contents.push(content.clone());
-                // The region number names the content, so that the comparison sees which file it is.
-                let region = tree::RegionIndex(u32::try_from(contents.len() - 1).expect("few files"));
-                let segment = tree::Segment {
-                    file_offset: 0,
-                    region,
-                    region_offset: 0,
-                    len: content.len(),
-                };
-                tree::EntryKind::File(tree::FileData {
-                    size: content.len(),
-                    segments: vec![segment],
-                })
-            }
-            EntryKind::Dir => tree::EntryKind::Directory,
-            EntryKind::Symlink(target) => tree::EntryKind::Symlink(target.clone().into()),
-            EntryKind::Hardlink(target) => tree::EntryKind::Hardlink(path(target)?),
-            EntryKind::Char(major, minor) => device(tree::DeviceKind::Char, *major, *minor),
-            EntryKind::Block(major, minor) => device(tree::DeviceKind::Block, *major, *minor),
-            EntryKind::Fifo => tree::EntryKind::Fifo,
-            EntryKind::Socket => tree::EntryKind::Socket,
-            EntryKind::Whiteout => tree::EntryKind::Whiteout,
-            EntryKind::Opaque => tree::EntryKind::OpaqueWhiteout,
-        };
-        entries.push(tree::Entry::new(path(&entry.path)?, metadata(entry), kind));
+/// A region in memory.
+#[derive(Default)]
+struct Region(Vec<u8>);
+
+impl RegionSink for Region {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.extend(bytes);
+        Ok(())
     }
-    Ok(tree::LayerIndex::new(entries))
+
+    fn append_zeros(&mut self, len: usize) -> io::Result<()> {
+        self.0.resize(self.0.len() + len, 0);
+        Ok(())
+    }
 }
 
-fn device(kind: tree::DeviceKind, major: u32, minor: u32) -> tree::EntryKind {
-    tree::EntryKind::Device { kind, major, minor }
-}
-
-fn metadata(entry: &Entry) -> tree::Metadata {
-    let is_link = matches!(entry.kind, EntryKind::Symlink(_));
-    tree::Metadata {
-        mode: if is_link {
-            0o777
-        } else {
-            u16::try_from(entry.mode & 0o7777).expect("twelve bits")
-        },
-        uid: entry.uid,
-        gid: entry.gid,
-        mtime: tree::Timestamp {
-            seconds: entry.mtime.secs,
-            nanoseconds: entry.mtime.nanos,
-        },
-        xattrs: entry
-            .xattrs
-            .iter()
-            .map(|(name, value)| (name.clone().into(), value.clone().into()))
-            .collect(),
+/// The digest of a file whose segments lie in these regions.
+fn digest(data: &tree::FileData, regions: &[Region]) -> Digest {
+    let mut bytes = vec![0; usize::try_from(data.size).expect("small files")];
+    let at = |offset: u64| usize::try_from(offset).expect("small files");
+    for segment in &data.segments {
+        let region = &regions[segment.region.0 as usize].0;
+        let from = at(segment.region_offset);
+        assert!(
+            segment.region_offset % 4096 == 0 && segment.file_offset % 4096 == 0,
+            "{segment:?}"
+        );
+        bytes[at(segment.file_offset)..at(segment.file_offset + segment.len)]
+            .copy_from_slice(&region[from..from + at(segment.len)]);
     }
+    Digest::of(&bytes)
 }
 
 /// The merge of `firebrick-tree`, as a listing.
 fn merge(layers: &[Layer]) -> anyhow::Result<Listing> {
-    let mut contents = Vec::new();
-    let indices = layers
-        .iter()
-        .map(|layer| index(layer, &mut contents))
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut regions = Vec::new();
+    let mut indices = Vec::new();
+    for (number, layer) in (0..).zip(layers) {
+        let mut region = Region::default();
+        let tar = to_tar(layer);
+        let limits = firebrick_layer::Limits::default();
+        let (index, summary) = scan(&tar[..], tree::RegionIndex(number), &mut region, &limits)?;
+        assert_eq!(
+            (summary.tar_bytes, index.region_len),
+            (tar.len() as u64, region.0.len() as u64)
+        );
+        regions.push(region);
+        indices.push(index);
+    }
     let created = tree::Timestamp {
         seconds: CREATED.secs,
         nanoseconds: CREATED.nanos,
@@ -236,7 +220,7 @@ fn merge(layers: &[Layer]) -> anyhow::Result<Listing> {
         }
         *count += 1;
         ids.insert(path.clone(), id);
-        listing.insert(path, record(&merged, id, &contents));
+        listing.insert(path, record(&merged, id, &regions));
     }
     for (path, record) in &mut listing {
         let (first_path, count) = &first[&ids[path]];
@@ -248,7 +232,7 @@ fn merge(layers: &[Layer]) -> anyhow::Result<Listing> {
     Ok(listing)
 }
 
-fn record(merged: &tree::Tree, id: tree::InodeId, contents: &[Content]) -> Record {
+fn record(merged: &tree::Tree, id: tree::InodeId, regions: &[Region]) -> Record {
     let inode = merged.inode(id);
     let is_dir = |id: &&tree::InodeId| merged.directory(**id).is_some();
     let mut nlink = 0;
@@ -257,13 +241,10 @@ fn record(merged: &tree::Tree, id: tree::InodeId, contents: &[Content]) -> Recor
             nlink = 2 + names.values().filter(is_dir).count() as u64;
             Kind::Dir
         }
-        tree::Kind::File(data) => {
-            let content = &contents[data.segments[0].region.0 as usize];
-            Kind::File {
-                len: data.size,
-                digest: content.digest(),
-            }
-        }
+        tree::Kind::File(data) => Kind::File {
+            len: data.size,
+            digest: digest(data, regions),
+        },
         tree::Kind::Symlink(target) => Kind::Symlink(target.to_vec()),
         tree::Kind::Device {
             kind: tree::DeviceKind::Char,

@@ -202,15 +202,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("layer.tar"), to_tar(&layer)).unwrap();
         let output = std::process::Command::new("tar")
-            .args(["-xf", "layer.tar"])
+            .args(["-xvf", "layer.tar"])
             .current_dir(dir.path())
             .output()
             .unwrap();
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "{output:?}");
         for entry in &layer.entries {
             let EntryKind::File(content) = &entry.kind else {
                 panic!("only files here")

@@ -74,9 +74,15 @@ pub fn write_entry(entry: &Entry, out: &mut dyn Write) -> io::Result<()> {
     let size = data.iter().map(|content| content.len()).sum();
     let stored_size = entry.lie.unwrap_or(size);
 
-    let mut header = Header::new(entry.format);
-    name = long_name(entry.format, b'L', b"path", name, &mut records, out)?;
-    link = long_name(entry.format, b'K', b"linkpath", link, &mut records, out)?;
+    // The old sparse map has a place in GNU's header alone.
+    let format = if gnu_map.is_some() {
+        Format::Gnu
+    } else {
+        entry.format
+    };
+    let mut header = Header::new(format);
+    name = long_name(format, b'L', b"path", name, &mut records, out)?;
+    link = long_name(format, b'K', b"linkpath", link, &mut records, out)?;
     header.name(&name);
     header.bytes(157, 100, &link);
     header.number(100, 8, i64::from(entry.mode), b"mode", &mut records);
@@ -89,7 +95,7 @@ pub fn write_entry(entry: &Entry, out: &mut dyn Write) -> io::Result<()> {
         header.number(329, 8, i64::from(major), b"SCHILY.devmajor", &mut records);
         header.number(337, 8, i64::from(minor), b"SCHILY.devminor", &mut records);
     }
-    write_pax(&records, entry.format, out)?;
+    write_pax(&records, format, out)?;
     let more = gnu_map.map(|(len, numbers)| header.sparse_map(len, &numbers));
     out.write_all(&header.finish())?;
     out.write_all(&more.unwrap_or_default())?;
