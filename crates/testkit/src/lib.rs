@@ -7,6 +7,7 @@
 //! - [`view`]: the view of the `ext4-view` crate, written by others;
 //! - [`oracle`]: `e2fsck`, `debugfs`, `resize2fs`, `umoci`, and [`oracle::Image`], which is checked when it is made;
 //! - [`random`]: random layers for property tests;
+//! - [`targets`]: what is fuzzed, and damage that needs no fuzzer;
 //! - [`fixtures`]: real images.
 //!
 //! Nothing here is part of the product. A judge that is not there fails its test, see [`oracle::Missing`].
@@ -20,5 +21,6 @@ pub mod mount;
 pub mod oracle;
 pub mod random;
 pub mod reference;
+pub mod targets;
 pub mod view;
 pub mod walk;

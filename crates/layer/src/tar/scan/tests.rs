@@ -53,6 +53,20 @@ fn file(content: &[u8]) -> Vec<u8> {
     tar(&[("f", Metadata::default(), WriterEntry::File(content))])
 }
 
+/// The content of a file that stands at the region's start.
+fn one_segment(len: u64) -> FileData {
+    let segment = Segment {
+        file_offset: 0,
+        region: RegionIndex(3),
+        region_offset: 0,
+        len,
+    };
+    FileData {
+        size: len,
+        segments: vec![segment],
+    }
+}
+
 #[test]
 fn everything_that_the_writer_writes_comes_back() {
     let xattrs = Xattrs::from([
@@ -97,30 +111,15 @@ fn everything_that_the_writer_writes_comes_back() {
         ("dir/s", plain.clone(), WriterEntry::Socket),
     ]);
     let (index, region) = scanned(&tar).unwrap();
-    let segment = Segment {
-        file_offset: 0,
-        region: RegionIndex(3),
-        region_offset: 0,
-        len: 7,
-    };
     let device = |kind| EntryKind::Device {
         kind,
         major: 0xfff,
         minor: 3_000_000,
     };
-    let link_meta = Metadata {
-        mode: 0o777,
-        ..plain.clone()
-    };
+    let mut link_meta = plain.clone();
+    link_meta.mode = 0o777;
     let expected = [
-        Entry::new(
-            link.clone(),
-            meta.clone(),
-            EntryKind::File(FileData {
-                size: 7,
-                segments: vec![segment],
-            }),
-        ),
+        Entry::new(link.clone(), meta.clone(), EntryKind::File(one_segment(7))),
         Entry::new(path(""), plain.clone(), EntryKind::Directory),
         Entry::new(path("dir"), plain.clone(), EntryKind::Directory),
         Entry::new(path("dir/link"), link_meta, EntryKind::Symlink(target.into())),
