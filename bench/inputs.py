@@ -1,18 +1,20 @@
 #!/usr/bin/env python3
 """Makes the benchmark inputs in bench/work from Debian's packages; what is there already is kept.
 
-usage: bench/inputs.py [devbox] [manyfiles] [nodetree] [small] [pair]
+usage: bench/inputs.py [devbox] [manyfiles] [nodetree] [small] [pair] [systemd]
 
 Needs mmdebstrap and a package mirror. The same SOURCE_DATE_EPOCH and package versions give the same bytes.
 """
 
 import fcntl
 import glob
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 
 os.environ["SOURCE_DATE_EPOCH"] = "1735689600"  # 2025-01-01
 import layers  # noqa: E402 (needs the variable above)
@@ -129,6 +131,39 @@ def pair():
     describe("pair", [base])
 
 
+READY = """[Unit]
+Description=Tells on the console when services of multi-user.target run
+
+[Service]
+Type=oneshot
+ExecStart=/bin/sh -c 'echo "READY $(cut -d" " -f1 /proc/uptime) $(systemctl show -P UserspaceTimestampMonotonic)" > /dev/console'
+ExecStartPost=/bin/systemctl --no-block poweroff
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def systemd():
+    """A Debian that boots systemd, with a unit where an agent's unit would stand; bench/boot times it."""
+    if os.path.exists(path("systemd.json")):
+        return
+    root = debian(path("systemd.tar"), ["systemd-sysv", "udev", "dbus"])
+    with tarfile.open(path("systemd-ready.tar"), "w", format=tarfile.PAX_FORMAT) as layer:
+        units = "etc/systemd/system"
+        for name, text, target in (
+            (f"{units}/ready.service", READY, None),
+            (f"{units}/multi-user.target.wants/ready.service", "", "/etc/systemd/system/ready.service"),
+        ):
+            info = tarfile.TarInfo(name)
+            info.mode, info.mtime, info.size = 0o644, int(os.environ["SOURCE_DATE_EPOCH"]), len(text)
+            if target:
+                info.type, info.linkname, info.mode = tarfile.SYMTYPE, target, 0o777
+            layer.addfile(info, io.BytesIO(text.encode()))
+    oci("systemd", [root, path("systemd-ready.tar")])
+    describe("systemd", [root])
+
+
 def describe(name, tars):
     """Writes what the input is, for the run's report; this file says that the input is complete."""
     facts = [layers.count(tar) for tar in tars]
@@ -141,7 +176,7 @@ def describe(name, tars):
 
 def main():
     os.makedirs(WORK, exist_ok=True)
-    makers = {maker.__name__: maker for maker in (small, pair, manyfiles, nodetree, devbox)}
+    makers = {maker.__name__: maker for maker in (small, pair, manyfiles, nodetree, devbox, systemd)}
     with open(path(".lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two makers would write to the same steps
         for name in sys.argv[1:] or makers:

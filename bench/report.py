@@ -48,12 +48,6 @@ GOALS = [
 ]
 
 
-def base_region(shown):
-    """Offset and length in bytes of the lowest layer's region, from `rootfs inspect --json`."""
-    lowest = shown["layers"][0]
-    return lowest["region_start_block"] * 4096, lowest["region_blocks"] * 4096
-
-
 def verdict(value, goal):
     return "met" if value <= goal else "missed"
 
@@ -115,6 +109,7 @@ def write(folder, about, inputs, rows, commands, pair, arguments):
     for (name, tool), command in commands.items():
         readme += [f"{name}, {tool}:", "", f"    {command}", ""]
     if pair:
-        readme += [f"pair: {pair['same']:,} of {pair['blocks']:,} blocks of the base region are the same in both images.", ""]
+        readme += [f"pair: {pair['same']:,} of {pair['blocks']:,} blocks of the base region are the same in both images; "
+                   f"{pair['as in the tar']:,} are as in the base layer's tar (the others are holes: hidden by both upper layers).", ""]
     with open(os.path.join(folder, "README.md"), "w") as out:
         out.write("\n".join(readme))
