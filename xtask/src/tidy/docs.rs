@@ -64,7 +64,7 @@ pub(super) fn indexed(sources: &[Source]) -> Vec<Finding> {
         .collect()
 }
 
-/// Numbers between the `figures` marks stand in the file that the first mark names; README has such a stretch.
+/// Numbers between the `figures` marks stand in the file that the first mark names.
 pub(super) fn figures(sources: &[Source]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for source in sources.iter().filter(|source| is_markdown(source)) {
@@ -91,15 +91,6 @@ pub(super) fn figures(sources: &[Source]) -> Vec<Finding> {
                 }
             }
         }
-    }
-    if let Some(readme) = sources.iter().find(|source| source.path == "README.md")
-        && !readme.text.lines().any(|line| line.starts_with(FIGURES))
-    {
-        findings.push(Finding::new(
-            readme,
-            0,
-            format!("has no `{FIGURES}PATH -->` line before its table"),
-        ));
     }
     findings
 }
@@ -233,10 +224,5 @@ mod tests {
             printed(&figures(&[readme("1")])),
             ["README.md:1: there is no bench/runs/r/summary.md"]
         );
-    }
-
-    #[test]
-    fn a_readme_without_a_run_is_found() {
-        assert_eq!(figures(&[source("README.md", "fast")]).len(), 1);
     }
 }
