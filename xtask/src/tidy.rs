@@ -77,7 +77,6 @@ fn check(sources: &[Source]) -> Vec<Finding> {
         text::front_pages(sources),
         functions::lengths(sources),
         docs::links(sources),
-        docs::indexed(sources),
         docs::figures(sources),
     ]
     .concat()

@@ -107,7 +107,7 @@ impl RpcError {
         RpcError {
             code: INTERNAL_ERROR,
             message: message.into(),
-            data: errno.map(|errno| ErrorData { errno: Some(errno) }),
+            data: Some(ErrorData { errno }),
         }
     }
 }

@@ -1,0 +1,193 @@
+//! The command line, option by option. `docs/boot.md` has the measurements behind it.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::json;
+
+use super::Accelerator;
+use crate::machine::{Drive, LaunchError, MachineSpec, Network};
+
+/// Descriptors that QEMU inherits, and the guest's vsock address.
+pub(super) struct Channels<'a> {
+    pub(super) agent: &'a OwnedFd,
+    pub(super) console: &'a OwnedFd,
+    pub(super) initramfs: Option<&'a OwnedFd>,
+    pub(super) guest_cid: Option<u32>,
+}
+
+/// The part of the kernel's command line that belongs to this VMM.
+///
+/// `reboot=t` and `-no-reboot` make a guest's reboot the end of QEMU; `panic=-1` does the same for a panic. The kernel's
+/// self-tests of its ciphers take a fifth of an emulated boot.
+pub(super) fn kernel_command_line(accelerator: Accelerator, tsc_khz: Option<u64>) -> String {
+    let mut line = String::from("console=ttyS0 quiet panic=-1 reboot=t cryptomgr.notests");
+    if let (Accelerator::Tcg, Some(khz)) = (accelerator, tsc_khz) {
+        line.push_str(&format!(" tsc_early_khz={khz} tsc=reliable"));
+    }
+    line
+}
+
+pub(super) fn command(
+    program: &Path,
+    accelerator: Accelerator,
+    tsc_khz: Option<u64>,
+    spec: &MachineSpec,
+    channels: &Channels<'_>,
+) -> Result<Command, LaunchError> {
+    let mut command = Command::new(program);
+    // With the PIC or the PIT present, a tick can arrive before the kernel expects one, and it panics unseen.
+    command.args(["-M", "microvm,acpi=on,pic=off,pit=off"]);
+    match accelerator {
+        Accelerator::Kvm => command.args(["-accel", "kvm", "-cpu", "host"]),
+        Accelerator::Tcg => command.args(["-accel", "tcg", "-cpu", "max"]),
+    };
+    command.args([
+        "-smp",
+        &spec.vcpus.max(1).to_string(),
+        "-m",
+        &spec.memory_mib.to_string(),
+    ]);
+    command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
+    command.args(["-global", "virtio-mmio.force-legacy=false"]);
+    command.arg("-kernel").arg(&spec.kernel);
+    if let Some(initramfs) = channels.initramfs {
+        command.args(["-initrd", &format!("/proc/self/fd/{}", initramfs.as_raw_fd())]);
+    }
+    let line = [&*kernel_command_line(accelerator, tsc_khz), &spec.append].join(" ");
+    command.args(["-append", line.trim()]);
+    let chardev = |name: &str, fd: &OwnedFd| format!("socket,id={name},fd={}", fd.as_raw_fd());
+    command.args([
+        "-chardev",
+        &chardev("console", channels.console),
+        "-serial",
+        "chardev:console",
+    ]);
+    command.args([
+        "-device",
+        "virtio-serial-device",
+        "-chardev",
+        &chardev("agent", channels.agent),
+    ]);
+    let port = format!(
+        "virtserialport,chardev=agent,name={}",
+        firebrick_protocol::SERIAL_PORT_NAME
+    );
+    command.args(["-device", &port]);
+    command.args([
+        "-object",
+        "rng-builtin,id=rng",
+        "-device",
+        "virtio-rng-device,rng=rng",
+    ]);
+    for (index, drive) in spec.drives.iter().enumerate() {
+        let node = format!("drive{index}");
+        command.args(["-blockdev", &blockdev(&node, drive)?]);
+        command.args([
+            "-device",
+            &format!("virtio-blk-device,drive={node},serial={node}"),
+        ]);
+    }
+    if let Some(cid) = channels.guest_cid {
+        command.args(["-device", &format!("vhost-vsock-device,guest-cid={cid}")]);
+    }
+    if spec.network == Network::User {
+        command.args([
+            "-netdev",
+            "user,id=net,ipv6=off",
+            "-device",
+            "virtio-net-device,netdev=net",
+        ]);
+    }
+    Ok(command)
+}
+
+/// A drive in JSON, where a path is a path whatever characters it has.
+fn blockdev(node: &str, drive: &Drive) -> Result<String, LaunchError> {
+    let absolute = std::path::absolute(&drive.path).map_err(|source| LaunchError::Open {
+        path: drive.path.clone(),
+        source,
+    })?;
+    let Some(path) = absolute.to_str() else {
+        let reason = format!(
+            "{} is not UTF-8, and QEMU takes no other names",
+            drive.path.display()
+        );
+        return Err(LaunchError::Unsupported {
+            what: "the path of a drive",
+            reason,
+        });
+    };
+    let read_only = drive.read_only;
+    // `locking=on`: a machine that may write holds the image alone, those that only read share it.
+    let file = json!({ "driver": "file", "filename": path, "read-only": read_only, "locking": "on" });
+    let node = json!({
+        "driver": "raw", "node-name": node, "read-only": read_only, "auto-read-only": false, "file": file,
+    });
+    Ok(node.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(accelerator: Accelerator, spec: &MachineSpec, guest_cid: Option<u32>) -> Vec<String> {
+        let (a, b) = super::super::pair().unwrap();
+        let channels = Channels {
+            agent: &a,
+            console: &b,
+            initramfs: None,
+            guest_cid,
+        };
+        let command = command(Path::new("qemu"), accelerator, Some(2_400_000), spec, &channels).unwrap();
+        command
+            .get_args()
+            .map(|arg| arg.to_str().unwrap().to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn emulation_is_told_the_clock_and_kvm_is_not() {
+        let spec = MachineSpec::default();
+        assert!(
+            line(Accelerator::Tcg, &spec, None)
+                .join(" ")
+                .contains("tsc_early_khz=2400000 tsc=reliable")
+        );
+        assert!(!line(Accelerator::Kvm, &spec, None).join(" ").contains("tsc"));
+    }
+
+    #[test]
+    fn odd_paths_stay_one_path() {
+        let drive = Drive {
+            path: "/a b/x,\"y\",file=z:raw".into(),
+            read_only: true,
+        };
+        let spec = MachineSpec {
+            drives: vec![drive],
+            ..MachineSpec::default()
+        };
+        let args = line(Accelerator::Tcg, &spec, None);
+        let at = args.iter().position(|arg| arg == "-blockdev").unwrap();
+        let json: serde_json::Value = serde_json::from_str(&args[at + 1]).unwrap();
+        assert_eq!(json["file"]["filename"], "/a b/x,\"y\",file=z:raw");
+        assert_eq!(json["read-only"], true);
+        assert_eq!(json["file"]["read-only"], true);
+    }
+
+    #[test]
+    fn network_and_vsock_are_there_only_when_asked_for() {
+        let plain = line(Accelerator::Tcg, &MachineSpec::default(), None).join(" ");
+        assert!(!plain.contains("netdev") && !plain.contains("vsock"), "{plain}");
+        let spec = MachineSpec {
+            network: Network::User,
+            ..MachineSpec::default()
+        };
+        let with = line(Accelerator::Tcg, &spec, Some(77)).join(" ");
+        assert!(
+            with.contains("virtio-net-device") && with.contains("vhost-vsock-device,guest-cid=77"),
+            "{with}"
+        );
+    }
+}

@@ -1,0 +1,165 @@
+//! One QEMU process: started, watched and reaped by a thread of its own.
+//!
+//! `PR_SET_PDEATHSIG` sends its signal when the *thread* that started the process ends, not when the process does. So the
+//! thread that starts QEMU does nothing else until QEMU has ended.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, PidfdFlags, Signal};
+
+use crate::machine::Exit;
+
+/// A child that ends with us.
+#[derive(Debug)]
+pub(super) struct Process {
+    id: u32,
+    pidfd: OwnedFd,
+    exit: Arc<Ended>,
+    keeper: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Debug, Default)]
+struct Ended {
+    exit: Mutex<Option<Exit>>,
+    changed: Condvar,
+}
+
+impl Process {
+    /// Starts `command` with `fds` kept open in it under their own numbers. Its standard error is given back.
+    pub(super) fn start(mut command: Command, fds: Vec<OwnedFd>) -> io::Result<(Process, OwnedFd)> {
+        let numbers: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        // Ctrl-C on a terminal goes to a whole process group. It is ours to handle, not QEMU's.
+        command.process_group(0);
+        let parent = rustix::process::getpid();
+        #[expect(unsafe_code, reason = "the only way to set up a child between fork and exec")]
+        // SAFETY: the closure makes system calls only, on values prepared before; it allocates nothing and takes no lock.
+        unsafe {
+            command.pre_exec(move || prepare_child(parent, &numbers));
+        }
+        let exit = Arc::new(Ended::default());
+        let (started, outcome) = mpsc::channel();
+        let ended = Arc::clone(&exit);
+        let keeper = std::thread::Builder::new()
+            .name("qemu".into())
+            .spawn(move || keep(command, fds, &started, &ended))?;
+        let (id, stderr) = outcome
+            .recv()
+            .map_err(|_| io::Error::other("the starting thread ended"))??;
+        let pid = i32::try_from(id)
+            .ok()
+            .and_then(Pid::from_raw)
+            .expect("a process id is positive");
+        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
+        Ok((
+            Process {
+                id,
+                pidfd,
+                exit,
+                keeper: Mutex::new(Some(keeper)),
+            },
+            stderr,
+        ))
+    }
+
+    pub(super) fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// How it ended, if it has.
+    pub(super) fn exit(&self) -> Option<Exit> {
+        *self.exit.exit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits up to `limit` for it to end.
+    pub(super) fn wait(&self, limit: Duration) -> Option<Exit> {
+        let deadline = Instant::now() + limit;
+        let mut exit = self.exit.exit.lock().unwrap_or_else(PoisonError::into_inner);
+        while exit.is_none() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            exit = self
+                .exit
+                .changed
+                .wait_timeout(exit, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+        *exit
+    }
+
+    /// Kills it and waits until it is reaped.
+    pub(super) fn kill(&self) {
+        // It may have ended already; then there is nothing to kill.
+        let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
+        let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(keeper) = keeper {
+            let _ = keeper.join();
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Runs in the child between fork and exec.
+fn prepare_child(parent: Pid, fds: &[RawFd]) -> io::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    if rustix::process::getppid() != Some(parent) {
+        // The parent ended before it was asked for.
+        return Err(io::Error::from_raw_os_error(
+            rustix::io::Errno::SRCH.raw_os_error(),
+        ));
+    }
+    for &fd in fds {
+        #[expect(unsafe_code, reason = "the descriptors are owned by the thread that forked")]
+        // SAFETY: the owner holds them open until this child has been started.
+        let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
+        rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty())?;
+    }
+    Ok(())
+}
+
+type Started = io::Result<(u32, OwnedFd)>;
+
+fn keep(mut command: Command, fds: Vec<OwnedFd>, started: &mpsc::Sender<Started>, ended: &Ended) {
+    let spawned: io::Result<Child> = command.spawn();
+    // Our copies would keep the channels open after QEMU has gone.
+    drop(fds);
+    let mut child = match spawned {
+        Ok(child) => child,
+        Err(error) => {
+            let _ = started.send(Err(error));
+            return;
+        }
+    };
+    let stderr = child.stderr.take().map(OwnedFd::from).expect("it was asked for");
+    let _ = started.send(Ok((child.id(), stderr)));
+    let exit = match child.wait() {
+        Ok(status) => Exit {
+            code: status.code(),
+            signal: status.signal(),
+        },
+        Err(_) => Exit {
+            code: None,
+            signal: None,
+        },
+    };
+    *ended.exit.lock().unwrap_or_else(PoisonError::into_inner) = Some(exit);
+    ended.changed.notify_all();
+}

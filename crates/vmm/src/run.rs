@@ -1,0 +1,245 @@
+//! Runs one job in a throw-away machine.
+
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+use std::time::Duration;
+
+use firebrick_protocol::agent::{Exec, ExecCode, ExecResult, JobOptions};
+
+use crate::boot::{BootError, BootSpec, boot};
+use crate::client::{CallError, Command, Ended, StreamIo};
+use crate::interrupts::Interrupts;
+use crate::machine::{LaunchError, Vmm};
+
+/// How much longer than the guest, which ends the job itself, the host waits.
+const MARGIN: Duration = Duration::from_secs(5);
+
+/// What to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Job {
+    /// Code in a language that the agent knows.
+    Code {
+        /// The language.
+        lang: String,
+        /// The code.
+        code: String,
+    },
+    /// A program and its arguments.
+    Argv(Vec<String>),
+    /// The image's own ENTRYPOINT and CMD.
+    Default,
+}
+
+/// What to run, in what.
+#[derive(Clone, Debug)]
+pub struct RunSpec<'a> {
+    /// What to boot.
+    pub boot: BootSpec<'a>,
+    /// What to run.
+    pub job: Job,
+    /// Its environment, user and folder. `stdin`, `stream`, `timeout_ms` and `image_defaults` are set by [`run()`].
+    pub options: JobOptions,
+    /// How long the job may take, the boot not counted: that has [`BootSpec::answer_limit`].
+    pub timeout: Option<Duration>,
+    /// How long the job may go on after a signal was passed on to it.
+    pub patience: Duration,
+}
+
+/// Where the job's bytes come from and go to.
+pub struct Streams<'a> {
+    /// Its input, or `None` for an empty one.
+    pub stdin: Option<BorrowedFd<'a>>,
+    /// Where its output goes.
+    pub stdout: &'a mut dyn std::io::Write,
+    /// Where its errors go.
+    pub stderr: &'a mut dyn std::io::Write,
+    /// Signals to pass on: the first goes to the job, the second ends the machine.
+    pub interrupts: Option<&'a Interrupts>,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RunOutcome {
+    /// The job ended. 128 + n if signal n ended it.
+    Exited {
+        /// Its exit code.
+        code: i32,
+    },
+    /// The program could not be started.
+    NotStarted {
+        /// 127 if there is no such program, 126 if it cannot be executed.
+        code: i32,
+        /// Why, as the guest says.
+        message: String,
+    },
+    /// The job took longer than [`RunSpec::timeout`] and was killed.
+    TimedOut {
+        /// How long it had.
+        limit: Duration,
+    },
+    /// A signal came before the job ran, or the job did not end after it.
+    Interrupted {
+        /// Its number.
+        signal: i32,
+    },
+}
+
+/// Why a job could not be run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// The image cannot be opened.
+    #[error("cannot open image {}", path.display())]
+    Image {
+        /// The image.
+        path: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The guest did not come up.
+    #[error("cannot boot {}", image.display())]
+    Boot {
+        /// The image.
+        image: std::path::PathBuf,
+        /// Why.
+        source: BootError,
+    },
+    /// The guest came up, but the job's call failed.
+    #[error("cannot run the job")]
+    Call(#[source] CallError),
+    /// The machine ended while the job ran: a panic, or out of memory.
+    #[error("the machine ended while the job ran; last words of its console: {console}")]
+    MachineEnded {
+        /// The end of the console.
+        console: String,
+    },
+}
+
+/// Boots the image, runs the job, forgets the machine. The image is the same afterwards.
+///
+/// # Errors
+/// [`RunError`] for our own failures; how the job fared is the outcome.
+pub fn run(vmm: &dyn Vmm, spec: &RunSpec<'_>, streams: Streams<'_>) -> Result<RunOutcome, RunError> {
+    check_image(&spec.boot.image)?;
+    let booted = match boot(vmm, &spec.boot, streams.interrupts) {
+        Ok(booted) => booted,
+        Err(BootError::Interrupted { signal }) => return Ok(RunOutcome::Interrupted { signal }),
+        Err(source) => {
+            return Err(RunError::Boot {
+                image: spec.boot.image.clone(),
+                source,
+            });
+        }
+    };
+    let (machine, mut client) = booted.into_parts();
+    let io = StreamIo {
+        stdin: streams.stdin,
+        stdout: streams.stdout,
+        stderr: streams.stderr,
+        interrupts: streams.interrupts,
+        patience: spec.patience,
+        limit: spec.timeout.map(|timeout| timeout + MARGIN),
+    };
+    match client.stream(spec.command(), io) {
+        Ok(ended) => Ok(outcome(ended, spec.timeout)),
+        Err(CallError::Refused { source, .. }) if not_started(&source).is_some() => {
+            let code = not_started(&source).expect("just looked");
+            Ok(RunOutcome::NotStarted {
+                code,
+                message: source.message,
+            })
+        }
+        Err(CallError::Closed | CallError::Channel(_)) => {
+            // Either the machine is going down, and its last words are still coming, or the agent alone has failed.
+            let _ = machine.wait(Duration::from_millis(500));
+            let console = String::from_utf8_lossy(&machine.console()).into_owned();
+            let last: Vec<&str> = console
+                .lines()
+                .rev()
+                .filter(|line| !line.trim().is_empty())
+                .take(5)
+                .collect();
+            let console = last.into_iter().rev().collect::<Vec<_>>().join("\n");
+            let console = console
+                .chars()
+                .filter(|c| *c == '\n' || !c.is_control())
+                .collect();
+            Err(RunError::MachineEnded { console })
+        }
+        Err(error) => Err(RunError::Call(error)),
+    }
+    // The machine is dropped, which ends it: its root is read-only, so there is nothing to put in order.
+}
+
+impl RunSpec<'_> {
+    fn command(&self) -> Command {
+        let mut options = self.options.clone();
+        options.timeout_ms = self
+            .timeout
+            .map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+        options.image_defaults = true;
+        match &self.job {
+            Job::Code { lang, code } => Command::Code(ExecCode {
+                lang: lang.clone(),
+                code: code.clone(),
+                options,
+            }),
+            Job::Argv(argv) => Command::Exec(Exec {
+                argv: Some(argv.clone()),
+                options,
+                ..Exec::default()
+            }),
+            Job::Default => Command::Exec(Exec {
+                options,
+                ..Exec::default()
+            }),
+        }
+    }
+}
+
+fn check_image(path: &Path) -> Result<(), RunError> {
+    let open = std::fs::File::open(path).and_then(|file| file.metadata());
+    match open {
+        Ok(meta) if meta.is_file() => Ok(()),
+        Ok(_) => Err(std::io::Error::other("it is not a regular file")),
+        Err(error) => Err(error),
+    }
+    .map_err(|source| RunError::Image {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn outcome(ended: Ended, timeout: Option<Duration>) -> RunOutcome {
+    let limit = timeout.unwrap_or_default();
+    match ended {
+        Ended::Result(ExecResult { timed_out: true, .. }) | Ended::TimedOut => RunOutcome::TimedOut { limit },
+        Ended::Result(result) => RunOutcome::Exited {
+            code: result.exit_code,
+        },
+        Ended::Interrupted { signal } => RunOutcome::Interrupted { signal },
+    }
+}
+
+/// The exit code of a program that could not be started, as shells have it.
+fn not_started(error: &firebrick_protocol::rpc::RpcError) -> Option<i32> {
+    const ENOENT: i32 = 2;
+    match error.data.as_ref()?.errno? {
+        ENOENT => Some(127),
+        _ => Some(126),
+    }
+}
+
+/// That QEMU is not there is the one launch error which a person can do something about.
+impl RunError {
+    /// The package to install, where that would help.
+    pub fn package_to_install(&self) -> Option<&'static str> {
+        match self {
+            RunError::Boot {
+                source: BootError::Launch(LaunchError::NotInstalled { package, .. }),
+                ..
+            } => Some(package),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! The real kernel package: fetched by apt, taken apart, put in place; and packages that lie.
+//!
+//! The package is fetched once per target folder. `FIREBRICK_SKIP_ORACLES=1` leaves these tests out where there is no apt.
+
+mod common;
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use firebrick_vmm::initramfs;
+use firebrick_vmm::kernel::bzimage::BzImage;
+use firebrick_vmm::kernel::{Format, Kernel, KernelError, SetupEvent, SetupRequest, Source, setup};
+
+fn request(state: &Path, source: Source) -> SetupRequest {
+    SetupRequest {
+        state: state.to_owned(),
+        source,
+        force: false,
+    }
+}
+
+#[test]
+fn the_kernel_is_elf_and_its_modules_are_in_order() {
+    let Some(kernel) = common::kernel() else { return };
+    let manifest = kernel.manifest();
+    assert_eq!(manifest.format, Format::Elf);
+    assert!(manifest.release.ends_with("-cloud-amd64"), "{}", manifest.release);
+    kernel.verify().unwrap();
+    let names: Vec<&str> = manifest.modules.iter().map(|module| &*module.name).collect();
+    let at = |name: &str| names.iter().position(|&other| other == name);
+    for name in [
+        "virtio_mmio",
+        "virtio_blk",
+        "virtio_console",
+        "virtio_net",
+        "overlay",
+        "squashfs",
+        "erofs",
+    ] {
+        assert!(at(name).is_some(), "{name} is not in {names:?}");
+    }
+    // `modinfo` is the judge of what depends on what.
+    for module in &manifest.modules {
+        let output = Command::new("modinfo")
+            .args(["-F", "depends"])
+            .arg(kernel.module_path(module))
+            .output();
+        let output = output.expect("modinfo (Debian package kmod)");
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let text = String::from_utf8(output.stdout).unwrap();
+        for depends in text.trim().split(',').filter(|name| !name.is_empty()) {
+            assert!(
+                at(depends) < at(&module.name),
+                "{} before {depends} in {names:?}",
+                module.name
+            );
+        }
+    }
+    assert_eq!(kernel.config().expect("the package has one").lacks(), []);
+}
+
+#[test]
+fn a_second_setup_downloads_nothing_and_changes_nothing() {
+    let Some(kernel) = common::kernel() else { return };
+    let before = common::listing(kernel.dir());
+    let events = std::cell::RefCell::new(Vec::new());
+    let again = setup(
+        &request(&common::state(), Source::Apt { version: None }),
+        &|event| {
+            events.borrow_mut().push(event);
+        },
+    )
+    .unwrap();
+    assert_eq!(again, kernel);
+    assert_eq!(common::listing(kernel.dir()), before);
+    let downloads = |event: &SetupEvent| matches!(event, SetupEvent::Downloading { .. });
+    assert!(!events.borrow().iter().any(downloads), "{events:?}");
+}
+
+#[test]
+fn a_version_that_is_not_there_is_answered_with_those_that_are() {
+    if common::kernel().is_none() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let source = Source::Apt {
+        version: Some("2.4".to_owned()),
+    };
+    match setup(&request(dir.path(), source), &|_| {}) {
+        Err(KernelError::NoSuchVersion { wanted, known }) => {
+            assert_eq!(wanted, "2.4");
+            assert!(
+                known.iter().any(|name| name.contains("-cloud-amd64")),
+                "{known:?}"
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+    let left = common::listing(dir.path());
+    assert_eq!(
+        left.keys().collect::<Vec<_>>(),
+        ["kernels", "kernels/.lock"],
+        "{left:?}"
+    );
+}
+
+#[test]
+fn a_package_file_an_elf_file_and_a_bzimage_all_set_up() {
+    let Some(kernel) = common::kernel() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let elf = setup(&request(dir.path(), Source::File(kernel.path())), &|_| {}).unwrap();
+    assert!(
+        elf.manifest().release.starts_with("file-"),
+        "{}",
+        elf.manifest().release
+    );
+    assert_eq!(elf.manifest().digest, kernel.manifest().digest);
+    let image = bzimage_of(&kernel.path());
+    let path = dir.path().join("bzImage");
+    std::fs::write(&path, &image).unwrap();
+    let from_image = setup(&request(dir.path(), Source::File(path)), &|_| {}).unwrap();
+    assert_eq!(from_image.manifest().format, Format::Elf);
+    assert_eq!(from_image.manifest().digest, kernel.manifest().digest);
+    let deb = package(&[
+        ("boot/vmlinuz-6.9.0-test", &image),
+        ("lib/modules/6.9.0-test/modules.builtin", BUILT_IN),
+    ]);
+    let path = dir.path().join("k.deb");
+    std::fs::write(&path, deb).unwrap();
+    let from_deb = setup(&request(dir.path(), Source::Package(path)), &|_| {}).unwrap();
+    assert_eq!(from_deb.manifest().modules, []);
+    assert_eq!(from_deb.manifest().missing, ["erofs"]);
+    assert_eq!(
+        Kernel::default_of(dir.path()).unwrap().manifest().digest,
+        kernel.manifest().digest
+    );
+    assert_eq!(BzImage::parse(&image).unwrap().release, "6.9.0-test");
+}
+
+const BUILT_IN: &[u8] = b"kernel/a/virtio_mmio.ko\nkernel/a/virtio_blk.ko\nkernel/a/virtio_console.ko\nkernel/a/overlay.ko
+kernel/a/virtio_net.ko\nkernel/a/virtio-rng.ko\nkernel/a/vsock.ko\nkernel/a/vmw_vsock_virtio_transport.ko\nkernel/a/squashfs.ko\n";
+
+#[test]
+fn packages_that_lie_are_refused_and_leave_nothing() {
+    let tiny = common::tiny_elf_kernel();
+    let image = bzimage(&tiny);
+    let module = ("lib/modules/6.9.0-test/kernel/x.ko", &b"not a module"[..]);
+    let vmlinuz = ("boot/vmlinuz-6.9.0-test", &image[..]);
+    let mut renamed = image.clone();
+    renamed[0x300..0x30c].copy_from_slice(b"../../../etc");
+    let cases: Vec<(&str, Vec<u8>)> = vec![
+        (
+            "no kernel",
+            package(&[("lib/modules/x/modules.builtin", BUILT_IN)]),
+        ),
+        ("a kernel that is text", package(&[("boot/vmlinuz-1", b"hello")])),
+        ("no modules", package(&[vmlinuz])),
+        ("a module that is text", package(&[vmlinuz, module])),
+        (
+            "a release that is a path",
+            package(&[
+                ("boot/vmlinuz-x", &renamed),
+                ("lib/modules/x/modules.builtin", BUILT_IN),
+            ]),
+        ),
+        ("empty", Vec::new()),
+        (
+            "cut",
+            package(&[vmlinuz, ("lib/modules/x/modules.builtin", BUILT_IN)])[..300].to_vec(),
+        ),
+    ];
+    for (what, bytes) in cases {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("k.deb");
+        std::fs::write(&path, bytes).unwrap();
+        let error = setup(
+            &request(&dir.path().join("state"), Source::Package(path)),
+            &|_| {},
+        )
+        .unwrap_err();
+        let host = matches!(error, KernelError::Host { .. });
+        assert!(!host, "{what}: {error:?}");
+        let left = common::listing(&dir.path().join("state"));
+        assert_eq!(
+            left.keys().collect::<Vec<_>>(),
+            ["kernels", "kernels/.lock"],
+            "{what}"
+        );
+    }
+}
+
+#[test]
+fn what_a_killed_setup_left_is_removed_and_damage_is_repaired() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("vmlinux");
+    std::fs::write(&path, common::tiny_elf_kernel()).unwrap();
+    let state = dir.path().join("state");
+    std::fs::create_dir_all(state.join("kernels/.new-killed/modules")).unwrap();
+    let kernel = setup(&request(&state, Source::File(path.clone())), &|_| {}).unwrap();
+    assert!(!state.join("kernels/.new-killed").exists());
+    std::fs::write(
+        kernel.path(),
+        vec![0; usize::try_from(kernel.manifest().size_bytes).unwrap()],
+    )
+    .unwrap();
+    assert!(matches!(kernel.verify(), Err(KernelError::Damaged { .. })));
+    setup(&request(&state, Source::File(path)), &|_| {})
+        .unwrap()
+        .verify()
+        .unwrap();
+    std::fs::write(kernel.path(), b"short").unwrap();
+    assert!(matches!(
+        Kernel::default_of(&state),
+        Err(KernelError::Damaged { .. })
+    ));
+    assert!(matches!(
+        Kernel::default_of(dir.path()),
+        Err(KernelError::NotSetUp { .. })
+    ));
+}
+
+#[test]
+fn cpio_reads_the_initramfs() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("vmlinux");
+    std::fs::write(&path, common::tiny_elf_kernel()).unwrap();
+    let tiny = setup(&request(dir.path(), Source::File(path)), &|_| {}).unwrap();
+    let kernel = common::kernel().unwrap_or(tiny);
+    let guest = vec![0x5a; 123_457];
+    let archive = initramfs::assemble(&kernel, &guest).unwrap();
+    assert_eq!(archive, initramfs::assemble(&kernel, &guest).unwrap());
+    assert_eq!(archive.len() % 4096, 0);
+    let out = dir.path().join("out");
+    std::fs::create_dir(&out).unwrap();
+    // `-D` and relative names: nothing lands elsewhere. The device needs root, so it is only listed.
+    let listed = cpio(&["-itv", "--quiet", "--numeric-uid-gid"], &archive);
+    assert!(
+        listed
+            .lines()
+            .any(|line| line.starts_with("crw-------") && line.ends_with("dev/console")),
+        "{listed}"
+    );
+    let out_text = out.to_str().unwrap();
+    cpio(&["-idm", "--quiet", "-D", out_text, "init", "lib/*"], &archive);
+    assert_eq!(std::fs::read(out.join("init")).unwrap(), guest);
+    let list = std::fs::read_to_string(out.join(initramfs::MODULE_LIST)).unwrap();
+    let modules: Vec<PathBuf> = list
+        .lines()
+        .map(|line| out.join(line.trim_start_matches('/')))
+        .collect();
+    assert_eq!(modules.len(), kernel.manifest().modules.len());
+    for (path, module) in modules.iter().zip(&kernel.manifest().modules) {
+        assert_eq!(
+            std::fs::read(path).unwrap(),
+            std::fs::read(kernel.module_path(module)).unwrap()
+        );
+    }
+}
+
+fn cpio(args: &[&str], archive: &[u8]) -> String {
+    let mut child = Command::new("cpio")
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("cpio (Debian package cpio)");
+    let mut stdin = child.stdin.take().unwrap();
+    let archive = archive.to_vec();
+    // cpio stops reading at the trailer.
+    let feeder = std::thread::spawn(move || drop(stdin.write_all(&archive)));
+    let output = child.wait_with_output().unwrap();
+    feeder.join().unwrap();
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn bzimage_of(vmlinux: &Path) -> Vec<u8> {
+    bzimage(&std::fs::read(vmlinux).unwrap())
+}
+
+/// A `bzImage` around an ELF file: the fields that say where the payload lies, and no code.
+fn bzimage(vmlinux: &[u8]) -> Vec<u8> {
+    let mut payload = zstd::encode_all(vmlinux, 1).unwrap();
+    payload.extend_from_slice(&u32::try_from(vmlinux.len()).unwrap().to_le_bytes());
+    let mut image = vec![0; 1024];
+    image[0x1f1] = 1;
+    image[0x202..0x206].copy_from_slice(b"HdrS");
+    image[0x206..0x208].copy_from_slice(&[0x0f, 2]);
+    image[0x20e..0x210].copy_from_slice(&0x100_u16.to_le_bytes());
+    image[0x300..0x30f].copy_from_slice(b"6.9.0-test (me)");
+    image[0x24c..0x250].copy_from_slice(&u32::try_from(payload.len()).unwrap().to_le_bytes());
+    image.extend_from_slice(&payload);
+    image
+}
+
+fn package(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (name, bytes) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(u64::try_from(bytes.len()).unwrap());
+        header.set_mode(0o644);
+        header.set_cksum();
+        tar.append_data(&mut header, format!("./{name}"), *bytes).unwrap();
+    }
+    let data = zstd::encode_all(&tar.into_inner().unwrap()[..], 1).unwrap();
+    let mut deb = b"!<arch>\n".to_vec();
+    for (name, body) in [("debian-binary", &b"2.0\n"[..]), ("data.tar.zst", &data)] {
+        writeln!(
+            deb,
+            "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`",
+            0,
+            0,
+            0,
+            100_644,
+            body.len()
+        )
+        .unwrap();
+        deb.extend_from_slice(body);
+        if body.len() % 2 == 1 {
+            deb.push(b'\n');
+        }
+    }
+    deb
+}
