@@ -77,6 +77,7 @@ fn check(sources: &[Source]) -> Vec<Finding> {
         text::front_pages(sources),
         functions::lengths(sources),
         docs::links(sources),
+        docs::indexed(sources),
         docs::figures(sources),
     ]
     .concat()

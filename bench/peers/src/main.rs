@@ -95,7 +95,8 @@ fn mkext4_image(out: &str, size: u64, inodes: u32, tar: &str) -> Result<()> {
     options.journal_blocks = Some(1024);
     let mut declared = Declared { builder: FsBuilder::new(options)?, paths: HashMap::new(), fills: Vec::new() };
     declared.paths.insert(PathBuf::new(), ROOT);
-    for entry in tar::Archive::new(BufReader::with_capacity(PIECE, File::open(tar)?)).entries_with_seek()? {
+    // Unbuffered: a buffer would be thrown away at each seek.
+    for entry in tar::Archive::new(File::open(tar)?).entries_with_seek()? {
         declared.add(entry?)?;
     }
     let fills = declared.fills;

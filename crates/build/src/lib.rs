@@ -1,1 +1,28 @@
-//! Joins source, layers, tree and filesystem into an image file
+//! Joins source, layers, tree and filesystem into an image file.
+//!
+//! ```text
+//! blob ─► read ahead ─► decompress ─┬─► diff ID
+//! (thread) digest checked  (thread) │   (thread)
+//!                                   └─► scan ─► write to the layer's region ─► disk
+//!                                       (here)  (thread, O_DIRECT where it can)
+//! all layers scanned ─► merge ─► plan ─► punch hidden bytes ─► metadata ─► fsync ─► name
+//! ```
+//!
+//! Every file byte is decompressed once and written once, straight to its place. The next layer is decompressed
+//! ahead into a bounded buffer while one is being written. The image gets its name only when it is whole.
+#![forbid(unsafe_code)]
+
+mod ahead;
+mod error;
+mod fullness;
+mod image_file;
+mod key;
+mod request;
+mod run;
+mod stream;
+
+pub use error::BuildError;
+pub use fullness::Fullness;
+pub use key::{BuildKey, build_key};
+pub use request::{Customise, Event, LayerReport, Report, Request};
+pub use run::build;

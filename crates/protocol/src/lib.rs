@@ -1,6 +1,6 @@
 //! What host and guest say to each other, and how it is framed; no I/O.
 //!
-//! - A *message* is one JSON-RPC 2.0 object on a line of its own ([`rpc`], [`line`]).
+//! - A *message* is one JSON-RPC 2.0 object on a line of its own ([`rpc`], [`mod@line`]).
 //! - A *method* has typed parameters and a typed result ([`agent`]); `docs/protocol-jsonrpc.md` is the contract.
 //! - A *stream* is one two-way byte stream to a guest *port*. Where a VMM has vsock or TCP the kernel gives streams;
 //!   over a virtio-serial port, which is one byte stream, [`mux`] carries many (`docs/protocol-mux.md`).

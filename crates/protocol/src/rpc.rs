@@ -107,7 +107,7 @@ impl RpcError {
         RpcError {
             code: INTERNAL_ERROR,
             message: message.into(),
-            data: Some(ErrorData { errno }),
+            data: errno.map(|errno| ErrorData { errno: Some(errno) }),
         }
     }
 }

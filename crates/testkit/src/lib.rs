@@ -1,1 +1,26 @@
-//! Layer fixtures, oracles and the VM harness for tests
+//! Layers to build images of, an independent application of them, and judges of the images.
+//!
+//! - [`layers`]: a text form of layers, and the tars and OCI layouts that they become;
+//! - [`reference`]: what a container would see of some layers, by the OCI text and none of our own code;
+//! - [`listing`]: what any judge says of a tree, and how two of them differ;
+//! - [`walk`], [`mount`]: the kernel's view of a folder and of an image;
+//! - [`view`]: the view of the `ext4-view` crate, written by others;
+//! - [`oracle`]: `e2fsck`, `debugfs`, `resize2fs`, `umoci`, and [`oracle::Image`], which is checked when it is made;
+//! - [`random`]: random layers for property tests;
+//! - [`targets`]: what is fuzzed, and damage that needs no fuzzer;
+//! - [`fixtures`]: real images.
+//!
+//! Nothing here is part of the product. A judge that is not there fails its test, see [`oracle::Missing`].
+#![forbid(unsafe_code)]
+
+pub mod acl;
+pub mod fixtures;
+pub mod layers;
+pub mod listing;
+pub mod mount;
+pub mod oracle;
+pub mod random;
+pub mod reference;
+pub mod targets;
+pub mod view;
+pub mod walk;

@@ -96,13 +96,7 @@ impl Tree {
     /// # Errors
     /// [`MergeError`] if a hardlink names nothing or a directory, or an entry has no place to stand.
     pub fn apply(&mut self, layer: LayerIndex, options: &MergeOptions) -> Result<(), MergeError> {
-        for entry in &layer.entries {
-            match entry.kind {
-                EntryKind::Whiteout => self.white_out(&entry.path)?,
-                EntryKind::OpaqueWhiteout => self.white_out_below(&entry.path)?,
-                _ => {}
-            }
-        }
+        self.white_out(&layer)?;
         let mut merger = Merger {
             tree: self,
             options,
@@ -114,30 +108,39 @@ impl Tree {
         Ok(())
     }
 
-    fn white_out(&mut self, path: &LayerPath) -> Result<(), MergeError> {
-        let Some((parent, name)) = path.split_last() else {
-            return Ok(());
-        };
-        if let Some(parent) = Resolver::new(self, path).find(&parent)?
-            && let Kind::Directory(names) = &mut self.inode_mut(parent).kind
-        {
-            names.remove(&name);
+    /// Removes what the layer's whiteouts hide.
+    ///
+    /// All of them are found before any acts: one may hide a symbolic link that leads to another, and their order
+    /// in the tar must not matter.
+    fn white_out(&mut self, layer: &LayerIndex) -> Result<(), MergeError> {
+        let mut hidden = Vec::new();
+        for entry in &layer.entries {
+            let everything_below = match entry.kind {
+                EntryKind::Whiteout => false,
+                EntryKind::OpaqueWhiteout => true,
+                _ => continue,
+            };
+            let Some((parent, name)) = entry.path.split_last() else {
+                hidden.extend(everything_below.then_some((Tree::ROOT, None)));
+                continue;
+            };
+            let Some(parent) = Resolver::new(self, &entry.path).find(&parent)? else {
+                continue;
+            };
+            if everything_below {
+                // Parents are followed, the path itself is not: a symbolic link has nothing below it.
+                let names = self.directory(parent);
+                hidden.extend(names.and_then(|names| Some((*names.get(&name)?, None))));
+            } else {
+                hidden.push((parent, Some(name)));
+            }
         }
-        Ok(())
-    }
-
-    /// Parents are followed, the path itself is not: a symbolic link has nothing below it.
-    fn white_out_below(&mut self, path: &LayerPath) -> Result<(), MergeError> {
-        let target = match path.split_last() {
-            None => Some(Tree::ROOT),
-            Some((parent, name)) => Resolver::new(self, path)
-                .find(&parent)?
-                .and_then(|parent| self.directory(parent)?.get(&name).copied()),
-        };
-        if let Some(target) = target
-            && let Kind::Directory(names) = &mut self.inode_mut(target).kind
-        {
-            names.clear();
+        for (id, name) in hidden {
+            match (&mut self.inode_mut(id).kind, name) {
+                (Kind::Directory(names), Some(name)) => drop(names.remove(&name)),
+                (Kind::Directory(names), None) => names.clear(),
+                _ => {}
+            }
         }
         Ok(())
     }

@@ -89,6 +89,19 @@ impl Tree {
         self.inodes.len()
     }
 
+    /// Every id of the table in order, also of inodes that lost their last name.
+    pub fn inode_ids(&self) -> impl Iterator<Item = InodeId> + use<> {
+        (0..u32::try_from(self.inodes.len()).expect("add() keeps the table within 32 bits")).map(InodeId)
+    }
+
+    /// One path of an inode; the root's if no name reaches it. Walks the tree: meant for error messages.
+    pub fn path_of(&self, id: InodeId) -> LayerPath {
+        self.walk()
+            .find(|(_, at)| *at == id)
+            .map(|(path, _)| path)
+            .unwrap_or_default()
+    }
+
     /// The directory's names, or `None` if the inode is not a directory.
     pub fn directory(&self, id: InodeId) -> Option<&BTreeMap<Name, InodeId>> {
         match &self.inode(id).kind {
@@ -113,7 +126,11 @@ impl Tree {
     }
 
     pub(crate) fn add(&mut self, inode: Inode) -> Option<InodeId> {
-        let id = InodeId(u32::try_from(self.inodes.len()).ok()?);
+        let id = InodeId(
+            u32::try_from(self.inodes.len())
+                .ok()
+                .filter(|&id| id < u32::MAX)?,
+        );
         self.inodes.push(inode);
         Some(id)
     }

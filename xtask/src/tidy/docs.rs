@@ -46,7 +46,25 @@ pub(super) fn links(sources: &[Source]) -> Vec<Finding> {
     findings
 }
 
-/// Numbers between the `figures` marks stand in the file that the first mark names; README has such a stretch.
+/// Every page in docs/ is linked from docs/README.md.
+pub(super) fn indexed(sources: &[Source]) -> Vec<Finding> {
+    let index = sources.iter().find(|source| source.path == "docs/README.md");
+    let linked: BTreeSet<String> = index
+        .iter()
+        .flat_map(|page| targets(&page.text))
+        .map(|(_, target)| join("docs/README.md", target))
+        .collect();
+    sources
+        .iter()
+        .filter(|source| {
+            is_markdown(source) && source.path.starts_with("docs/") && source.path != "docs/README.md"
+        })
+        .filter(|source| !linked.contains(&source.path))
+        .map(|source| Finding::new(source, 0, "is not linked from docs/README.md"))
+        .collect()
+}
+
+/// Numbers between the `figures` marks stand in the file that the first mark names.
 pub(super) fn figures(sources: &[Source]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for source in sources.iter().filter(|source| is_markdown(source)) {
@@ -73,15 +91,6 @@ pub(super) fn figures(sources: &[Source]) -> Vec<Finding> {
                 }
             }
         }
-    }
-    if let Some(readme) = sources.iter().find(|source| source.path == "README.md")
-        && !readme.text.lines().any(|line| line.starts_with(FIGURES))
-    {
-        findings.push(Finding::new(
-            readme,
-            0,
-            format!("has no `{FIGURES}PATH -->` line before its table"),
-        ));
     }
     findings
 }
@@ -182,6 +191,19 @@ mod tests {
     }
 
     #[test]
+    fn a_page_outside_the_index_is_found() {
+        let files = [
+            source("docs/README.md", "[a](a.md)"),
+            source("docs/a.md", ""),
+            source("docs/b.md", ""),
+        ];
+        assert_eq!(
+            printed(&indexed(&files)),
+            ["docs/b.md: is not linked from docs/README.md"]
+        );
+    }
+
+    #[test]
     fn an_unmeasured_figure_is_found() {
         let readme = |row: &str| {
             source(
@@ -202,10 +224,5 @@ mod tests {
             printed(&figures(&[readme("1")])),
             ["README.md:1: there is no bench/runs/r/summary.md"]
         );
-    }
-
-    #[test]
-    fn a_readme_without_a_run_is_found() {
-        assert_eq!(figures(&[source("README.md", "fast")]).len(), 1);
     }
 }

@@ -16,7 +16,7 @@ pub(crate) struct Crate {
 }
 
 /// Who may link whom. Formats never see layers or sources, the guest links the protocol alone.
-const DIRECTIONS: [(&str, &[&str]); 14] = [
+const DIRECTIONS: [(&str, &[&str]); 15] = [
     ("digest", &[]),
     ("tree", &[]),
     ("protocol", &[]),
@@ -24,9 +24,10 @@ const DIRECTIONS: [(&str, &[&str]); 14] = [
     ("layer", &["digest", "tree"]),
     ("source", &["digest"]),
     ("ext4", &["digest", "tree"]),
-    ("customise", &["digest", "layer", "protocol", "source", "tree"]),
+    ("customise", &["digest", "layer", "tree"]),
     ("build", &["digest", "tree", "layer", "source", "ext4"]),
     ("guest", &["protocol"]),
+    ("embed", &[]),
     ("vmm", &["digest", "protocol"]),
     (
         "cli",

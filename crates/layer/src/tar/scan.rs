@@ -103,6 +103,17 @@ struct Extended {
     any: bool,
 }
 
+/// An entry as it stands in the archive, extended headers applied.
+struct Stored {
+    raw_path: Vec<u8>,
+    link_path: Vec<u8>,
+    typeflag: u8,
+    /// Length of what follows the header, in bytes.
+    size: u64,
+    /// Where the header stands.
+    offset: u64,
+}
+
 impl<R: BufRead, S: RegionSink> Scanner<'_, R, S> {
     fn read_entries(&mut self) -> Result<(), ScanError> {
         let mut extended = Extended::default();
@@ -199,10 +210,43 @@ impl<R: BufRead, S: RegionSink> Scanner<'_, R, S> {
             }
             return Ok(());
         }
-        let meta = metadata(header, &mut pax).map_err(corrupt)?;
-        let kind = match typeflag {
+        let mut meta = metadata(header, &mut pax).map_err(corrupt)?;
+        if typeflag == b'2' {
+            // Linux shows this mode for every symbolic link, whatever the tar says.
+            meta.mode = 0o777;
+        }
+        let stored = Stored {
+            raw_path,
+            link_path,
+            typeflag,
+            size,
+            offset,
+        };
+        let kind = self.read_kind(header, &pax, stored)?;
+        self.push(Entry::new(path, meta, kind))
+    }
+
+    /// What the entry is; its content goes to the region.
+    fn read_kind(&mut self, header: &Header<'_>, pax: &Pax, stored: Stored) -> Result<EntryKind, ScanError> {
+        let Stored {
+            raw_path,
+            link_path,
+            typeflag,
+            size,
+            offset,
+        } = stored;
+        let corrupt = |source| ScanError::Corrupt { offset, source };
+        Ok(match typeflag {
+            // Outside GNU's dialect there is no place for the map, so the content cannot be right.
+            b'S' if header.dialect() != Dialect::Gnu => {
+                return Err(ScanError::Unsupported {
+                    path: readable(&raw_path),
+                    offset,
+                    typeflag: 'S',
+                });
+            }
             b'0' | 0 | b'7' | b'S' => {
-                EntryKind::File(self.read_content(header, &pax, &raw_path, size, offset)?)
+                EntryKind::File(self.read_content(header, pax, &raw_path, size, offset)?)
             }
             b'1' => EntryKind::Hardlink(LayerPath::parse(&link_path).map_err(|error| corrupt(error.into()))?),
             b'2' if link_path.is_empty() || link_path.len() > SYMLINK_LEN_MAX || link_path.contains(&0) => {
@@ -232,8 +276,7 @@ impl<R: BufRead, S: RegionSink> Scanner<'_, R, S> {
                     typeflag: other.into(),
                 });
             }
-        };
-        self.push(Entry::new(path, meta, kind))
+        })
     }
 
     fn push(&mut self, entry: Entry) -> Result<(), ScanError> {

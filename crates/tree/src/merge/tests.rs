@@ -200,3 +200,11 @@ fn what_has_no_place_to_stand_is_an_error() {
     assert!(matches!(merged(&["f /"]), Err(MergeError::RootReplaced { .. })));
     assert!(merged(&["w /", "opq /missing"]).is_ok());
 }
+
+#[test]
+fn whiteouts_of_one_layer_act_at_once() {
+    let lower = "d /d\nf /d/x\nf /d/y\nl /l d";
+    let left = "d 0700 1:0 /d\nf 0644 3:0 /d/y 0B []";
+    check(&[lower, "w /l\nw /l/x"], left);
+    check(&[lower, "w /l/x\nw /l"], left);
+}

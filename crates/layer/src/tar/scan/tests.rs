@@ -53,6 +53,20 @@ fn file(content: &[u8]) -> Vec<u8> {
     tar(&[("f", Metadata::default(), WriterEntry::File(content))])
 }
 
+/// The content of a file that stands at the region's start.
+fn one_segment(len: u64) -> FileData {
+    let segment = Segment {
+        file_offset: 0,
+        region: RegionIndex(3),
+        region_offset: 0,
+        len,
+    };
+    FileData {
+        size: len,
+        segments: vec![segment],
+    }
+}
+
 #[test]
 fn everything_that_the_writer_writes_comes_back() {
     let xattrs = Xattrs::from([
@@ -97,29 +111,18 @@ fn everything_that_the_writer_writes_comes_back() {
         ("dir/s", plain.clone(), WriterEntry::Socket),
     ]);
     let (index, region) = scanned(&tar).unwrap();
-    let segment = Segment {
-        file_offset: 0,
-        region: RegionIndex(3),
-        region_offset: 0,
-        len: 7,
-    };
     let device = |kind| EntryKind::Device {
         kind,
         major: 0xfff,
         minor: 3_000_000,
     };
+    let mut link_meta = plain.clone();
+    link_meta.mode = 0o777;
     let expected = [
-        Entry::new(
-            link.clone(),
-            meta.clone(),
-            EntryKind::File(FileData {
-                size: 7,
-                segments: vec![segment],
-            }),
-        ),
+        Entry::new(link.clone(), meta.clone(), EntryKind::File(one_segment(7))),
         Entry::new(path(""), plain.clone(), EntryKind::Directory),
         Entry::new(path("dir"), plain.clone(), EntryKind::Directory),
-        Entry::new(path("dir/link"), plain.clone(), EntryKind::Symlink(target.into())),
+        Entry::new(path("dir/link"), link_meta, EntryKind::Symlink(target.into())),
         Entry::new(path("dir/hard"), meta, EntryKind::Hardlink(link)),
         Entry::new(path("dir/c"), plain.clone(), device(DeviceKind::Char)),
         Entry::new(path("dir/b"), plain.clone(), device(DeviceKind::Block)),

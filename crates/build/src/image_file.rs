@@ -1,0 +1,373 @@
+//! The image file while it is being made: without a name, written past the page cache where that works.
+//!
+//! Two facts decide its shape. A file opened with `O_TMPFILE` has no name, so whatever kills us, nothing is left.
+//! And `fsync` of gigabytes that lie in the page cache takes several times as long as writing them directly
+//! (`docs/performance.md`), so everything is collected into aligned buffers of 4 MiB that a thread writes with
+//! `O_DIRECT`. Filesystems that know neither get a named file with a lock, and ordinary writes.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use firebrick_ext4::BlockSink;
+use firebrick_ext4::geometry::{BlockNumber, DataBlock, Layout, Run};
+use firebrick_layer::RegionSink;
+use rustix::fs::{AtFlags, FallocateFlags, FlockOperation, Mode, OFlags};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
+
+const BLOCK: usize = 4096;
+/// Blocks of one buffer.
+const BUFFER_BLOCKS: usize = 1024;
+/// Buffers in all: one is filled while others are written.
+const BUFFERS: usize = 4;
+
+/// A block in memory, aligned as `O_DIRECT` wants it.
+#[derive(Clone, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C, align(4096))]
+struct Page([u8; BLOCK]);
+
+/// A buffer and where it belongs.
+struct Piece {
+    start: BlockNumber,
+    pages: Vec<Page>,
+    /// Bytes of `pages` that count; a multiple of the block size when it is sent.
+    len: usize,
+}
+
+/// An image that has no name yet.
+pub(crate) struct ImageFile {
+    file: File,
+    output: PathBuf,
+    /// The name of a file that could not be made without one.
+    named: Option<PathBuf>,
+    writer: Option<JoinHandle<io::Result<()>>>,
+    filled: Option<SyncSender<Piece>>,
+    empty: Receiver<Vec<Page>>,
+    /// Buffers that came back.
+    pool: Vec<Vec<Page>>,
+    current: Option<Piece>,
+    /// What is still to come of the region being written.
+    region: VecDeque<Run>,
+    /// Blocks of data space written so far of the region, and where it started.
+    layout: Layout,
+    region_start: DataBlock,
+    region_bytes: u64,
+    /// Count, but write nothing: the content is known not to fit.
+    discard: bool,
+}
+
+impl ImageFile {
+    /// Starts an image that will be named `output`.
+    pub(crate) fn create(output: &Path, layout: Layout) -> io::Result<ImageFile> {
+        let folder = folder_of(output);
+        remove_stale(&folder, output);
+        let (file, named) = open_unnamed(&folder, output)?;
+        let (filled, to_write) = sync_channel::<Piece>(BUFFERS);
+        let (give_back, empty) = sync_channel(BUFFERS);
+        let out = file.try_clone()?;
+        let writer = std::thread::Builder::new()
+            .name("write".into())
+            .spawn(move || write_pieces(&out, &to_write, &give_back))?;
+        Ok(ImageFile {
+            file,
+            output: output.to_owned(),
+            named,
+            writer: Some(writer),
+            filled: Some(filled),
+            empty,
+            pool: vec![Vec::new(); BUFFERS],
+            current: None,
+            region: VecDeque::new(),
+            layout,
+            region_start: DataBlock(0),
+            region_bytes: 0,
+            discard: false,
+        })
+    }
+
+    /// From here on, appended bytes belong to the region that starts at `start`.
+    pub(crate) fn start_region(&mut self, start: DataBlock) -> io::Result<()> {
+        self.flush()?;
+        self.region.clear();
+        self.region_start = start;
+        self.region_bytes = 0;
+        Ok(())
+    }
+
+    /// How data space lies in this image.
+    pub(crate) fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// Writes nothing more.
+    pub(crate) fn discard(&mut self) {
+        self.discard = true;
+        self.current = None;
+    }
+
+    /// Takes hidden blocks out of the file, so that nobody finds in it what an upper layer removed.
+    pub(crate) fn punch(&mut self, runs: &[Run]) -> io::Result<()> {
+        self.drain()?;
+        for run in runs {
+            let (offset, len) = (run.start.0 * BLOCK as u64, run.count * BLOCK as u64);
+            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            match rustix::fs::fallocate(&self.file, flags, offset, len) {
+                Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => self.zero(offset, len)?,
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    fn zero(&self, offset: u64, len: u64) -> io::Result<()> {
+        let zeros = Page::new_vec_zeroed(BUFFER_BLOCKS).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        let zeros = zeros.as_bytes();
+        let mut done = 0;
+        while done < len {
+            let piece = (len - done).min(zeros.len() as u64);
+            self.file.write_all_at(&zeros[..piece as usize], offset + done)?;
+            done += piece;
+        }
+        Ok(())
+    }
+
+    /// Makes the image last, and gives it its name. Gives how many bytes the disk holds of it.
+    pub(crate) fn commit(mut self, size_bytes: u64) -> io::Result<u64> {
+        self.drain()?;
+        self.file.set_len(size_bytes)?;
+        self.file.sync_all()?;
+        let allocated = self.file.metadata()?.blocks() * 512;
+        let folder = folder_of(&self.output);
+        let temporary = match self.named.take() {
+            Some(path) => path,
+            None => {
+                let path = folder.join(temporary_name(&self.output));
+                let unnamed = format!(
+                    "/proc/self/fd/{}",
+                    std::os::fd::AsRawFd::as_raw_fd(&self.file.as_fd())
+                );
+                rustix::fs::linkat(
+                    rustix::fs::CWD,
+                    unnamed,
+                    rustix::fs::CWD,
+                    &path,
+                    AtFlags::SYMLINK_FOLLOW,
+                )?;
+                path
+            }
+        };
+        std::fs::rename(&temporary, &self.output).inspect_err(|_| _ = std::fs::remove_file(&temporary))?;
+        File::open(&folder)?.sync_all()?;
+        Ok(allocated)
+    }
+
+    /// The buffer to put bytes for `start` into: the current one if they follow it.
+    fn buffer_for(&mut self, start: BlockNumber) -> io::Result<&mut Piece> {
+        let fits = self.current.as_ref().is_some_and(|piece| {
+            piece.len < BUFFER_BLOCKS * BLOCK
+                && piece.len.is_multiple_of(BLOCK)
+                && piece.start.0 + (piece.len / BLOCK) as u64 == start.0
+        });
+        if !fits {
+            self.flush()?;
+            // The writer gives every buffer back, or ends with an error.
+            let mut pages = match self.pool.pop().map_or_else(|| self.empty.recv(), Ok) {
+                Ok(pages) => pages,
+                Err(_) => return Err(self.writer_error()),
+            };
+            if pages.is_empty() {
+                pages = Page::new_vec_zeroed(BUFFER_BLOCKS).map_err(|_| io::ErrorKind::OutOfMemory)?;
+            }
+            self.current = Some(Piece { start, pages, len: 0 });
+        }
+        Ok(self.current.as_mut().expect("it was there or was just made"))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let Some(piece) = self.current.take() else {
+            return Ok(());
+        };
+        let sent = self
+            .filled
+            .as_ref()
+            .is_some_and(|filled| filled.send(piece).is_ok());
+        if sent { Ok(()) } else { Err(self.writer_error()) }
+    }
+
+    /// What made the writer stop.
+    fn writer_error(&mut self) -> io::Error {
+        self.filled = None;
+        match self.writer.take().map(JoinHandle::join) {
+            Some(Ok(Err(error))) => error,
+            _ => io::Error::other("the writing thread stopped"),
+        }
+    }
+
+    /// Waits until everything so far is written.
+    fn drain(&mut self) -> io::Result<()> {
+        self.flush()?;
+        while self.pool.len() < BUFFERS {
+            match self.empty.recv() {
+                Ok(pages) => self.pool.push(pages),
+                Err(_) => return Err(self.writer_error()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies whole or partial blocks to the region's next place.
+    fn append_with(&mut self, len: usize, mut fill: impl FnMut(&mut [u8], usize)) -> io::Result<()> {
+        let mut done = 0;
+        while done < len {
+            let block = self.region_bytes / BLOCK as u64;
+            let within = (self.region_bytes % BLOCK as u64) as usize;
+            if within == 0 && self.region.front().is_none_or(|run| run.count == 0) {
+                self.region.pop_front();
+                // As far as data space goes on without a step; far more than any region.
+                let start = DataBlock(self.region_start.0 + block);
+                self.region.extend(self.layout.runs(start, 1 << 15));
+            }
+            let run = *self.region.front().expect("just filled");
+            let piece = if within == 0 {
+                self.buffer_for(run.start)?
+            } else {
+                self.current
+                    .as_mut()
+                    .expect("a block that was begun is in the buffer")
+            };
+            let room = (BUFFER_BLOCKS * BLOCK - piece.len).min(run.count as usize * BLOCK - within);
+            let count = room.min(len - done);
+            fill(
+                &mut piece.pages.as_mut_bytes()[piece.len..piece.len + count],
+                done,
+            );
+            piece.len += count;
+            done += count;
+            self.region_bytes += count as u64;
+            let finished = (within + count) / BLOCK;
+            let front = self.region.front_mut().expect("just used");
+            front.start.0 += finished as u64;
+            front.count -= finished as u64;
+        }
+        Ok(())
+    }
+}
+
+impl RegionSink for ImageFile {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.discard {
+            return Ok(());
+        }
+        self.append_with(bytes.len(), |to, from| {
+            to.copy_from_slice(&bytes[from..from + to.len()])
+        })
+    }
+
+    fn append_zeros(&mut self, len: usize) -> io::Result<()> {
+        if self.discard {
+            return Ok(());
+        }
+        self.append_with(len, |to, _| to.fill(0))
+    }
+}
+
+impl BlockSink for ImageFile {
+    fn write_blocks(&mut self, start: BlockNumber, bytes: &[u8]) -> io::Result<()> {
+        for (block, bytes) in (start.0..).zip(bytes.chunks(BLOCK)) {
+            let piece = self.buffer_for(BlockNumber(block))?;
+            piece.pages.as_mut_bytes()[piece.len..piece.len + BLOCK].copy_from_slice(bytes);
+            piece.len += BLOCK;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for ImageFile {
+    fn drop(&mut self) {
+        self.filled = None;
+        self.current = None;
+        if let Some(writer) = self.writer.take() {
+            _ = writer.join();
+        }
+        if let Some(path) = &self.named {
+            _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+fn write_pieces(file: &File, pieces: &Receiver<Piece>, give_back: &SyncSender<Vec<Page>>) -> io::Result<()> {
+    for piece in pieces {
+        let bytes = &piece.pages.as_bytes()[..piece.len];
+        file.write_all_at(bytes, piece.start.0 * BLOCK as u64)?;
+        // Nobody waits for it any more when the image is being given up.
+        _ = give_back.send(piece.pages);
+    }
+    Ok(())
+}
+
+fn folder_of(output: &Path) -> PathBuf {
+    match output.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+/// What names of unfinished images of `output` start with.
+fn temporary_prefix(output: &Path) -> std::ffi::OsString {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(output.file_name().unwrap_or_default());
+    name.push(".partial-");
+    name
+}
+
+fn temporary_name(output: &Path) -> std::ffi::OsString {
+    let mut name = temporary_prefix(output);
+    name.push(std::process::id().to_string());
+    name
+}
+
+/// Opens a file without a name if the filesystem can, else one with a temporary name and a lock.
+fn open_unnamed(folder: &Path, output: &Path) -> io::Result<(File, Option<PathBuf>)> {
+    let mode = Mode::from_raw_mode(0o644);
+    let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+    // It can be named only through /proc.
+    let can_be_named = Path::new("/proc/self/fd").exists();
+    for direct in [OFlags::DIRECT, OFlags::empty()]
+        .into_iter()
+        .filter(|_| can_be_named)
+    {
+        if let Ok(file) = rustix::fs::open(folder, flags | direct, mode) {
+            return Ok((file.into(), None));
+        }
+    }
+    let path = folder.join(temporary_name(output));
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
+    let file: File = rustix::fs::open(&path, flags, mode)?.into();
+    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+    Ok((file, Some(path)))
+}
+
+/// Removes what killed runs left beside `output`: files of its temporary names that nobody holds locked.
+fn remove_stale(folder: &Path, output: &Path) {
+    let prefix = temporary_prefix(output);
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        if !entry
+            .file_name()
+            .as_encoded_bytes()
+            .starts_with(prefix.as_encoded_bytes())
+        {
+            continue;
+        }
+        let path = entry.path();
+        let unlocked = File::open(&path)
+            .is_ok_and(|file| rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok());
+        if unlocked {
+            _ = std::fs::remove_file(path);
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! The build itself.
+
+use std::collections::VecDeque;
+use std::io::{BufRead, Read};
+use std::path::Path;
+
+use firebrick_digest::Digest;
+use firebrick_ext4::geometry::{DataBlock, Layout};
+use firebrick_ext4::{Plan, PlanError, Region, Size, region_start};
+use firebrick_layer::{ScanSummary, scan};
+use firebrick_tree::{LayerIndex, MergeOptions, Metadata, RegionIndex, Tree};
+
+use crate::ahead::{AheadReader, Pool};
+use crate::error::BuildError;
+use crate::fullness::Fullness;
+use crate::image_file::ImageFile;
+use crate::key::build_key;
+use crate::request::{Customise, Event, LayerReport, Report, Request};
+use crate::stream::{LayerBytes, LayerStream};
+
+const BLOCK: u64 = 4096;
+
+/// How often progress of a layer is told, in bytes of its tar.
+const PROGRESS_STEP: u64 = 4 << 20;
+
+/// Builds an image file. The output appears whole or not at all.
+///
+/// # Errors
+/// [`BuildError`]: nothing is left under the output's name that was not there before, nor beside it.
+pub fn build(request: Request<'_>, events: &(dyn Fn(Event) + Sync)) -> Result<Report, BuildError> {
+    let Request {
+        image,
+        customise,
+        output,
+        mut ext4,
+        limits,
+        created,
+        layers_at_once,
+    } = request;
+    ext4.created = created;
+    let layout = Layout {
+        online_resize: ext4.online_resize,
+    };
+    let file = ImageFile::create(&output, layout).map_err(output_error("create", &output))?;
+    let merge = MergeOptions { created };
+    let mut build = Build {
+        file,
+        output: &output,
+        tree: Tree::new(Metadata {
+            mtime: created,
+            ..Metadata::default()
+        }),
+        merge,
+        limits,
+        regions: Vec::new(),
+        reports: Vec::new(),
+        size: ext4.size,
+        overfull: false,
+        pool: Pool::default(),
+        events,
+    };
+    build.source_layers(image, layers_at_once)?;
+    if let Some(customise) = customise {
+        build.made_layer(customise)?;
+    }
+    build.finish(ext4)
+}
+
+fn output_error<'a>(doing: &'static str, path: &'a Path) -> impl Fn(std::io::Error) -> BuildError + use<'a> {
+    move |source| BuildError::Output {
+        doing,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+struct Build<'a> {
+    file: ImageFile,
+    output: &'a Path,
+    tree: Tree,
+    merge: MergeOptions,
+    limits: firebrick_layer::Limits,
+    regions: Vec<Region>,
+    reports: Vec<LayerReport>,
+    size: Size,
+    /// The contents alone are larger than the size asked for. Scanning goes on, so that the error can say by how
+    /// much; writing does not.
+    overfull: bool,
+    pool: Pool,
+    events: &'a (dyn Fn(Event) + Sync),
+}
+
+impl Build<'_> {
+    fn source_layers(
+        &mut self,
+        image: &firebrick_source::OciImage,
+        at_once: usize,
+    ) -> Result<(), BuildError> {
+        let mut waiting = image.layers.iter().enumerate();
+        let mut started = VecDeque::new();
+        loop {
+            while started.len() < at_once.max(1)
+                && let Some((place, layer)) = waiting.next()
+            {
+                let bytes = LayerBytes::Source(layer.clone());
+                let stream = LayerStream::start(bytes, place, self.limits.ratio, &self.pool)?;
+                started.push_back((layer, stream));
+            }
+            let Some((layer, stream)) = started.pop_front() else {
+                return Ok(());
+            };
+            self.layer(layer.digest, layer.diff_id, layer.size, stream)?;
+        }
+    }
+
+    /// The layer that firebrick adds, made from what the others merged to.
+    fn made_layer(&mut self, customise: Customise<'_>) -> Result<(), BuildError> {
+        let tar = customise(&self.tree).map_err(|source| BuildError::Customise { source })?;
+        let len = tar.len() as u64;
+        // Our own bytes: they may compress as well as they like, since they are not compressed.
+        let stream = LayerStream::start(LayerBytes::Made(tar), self.reports.len(), u64::MAX, &self.pool)?;
+        self.layer(None, None, Some(len), stream)
+    }
+
+    fn layer(
+        &mut self,
+        digest: Option<Digest>,
+        expected: Option<Digest>,
+        stored_bytes: Option<u64>,
+        mut stream: LayerStream,
+    ) -> Result<(), BuildError> {
+        let layer = self.reports.len();
+        (self.events)(Event::LayerStarted { layer, stored_bytes });
+        let start = region_start(
+            self.regions
+                .last()
+                .map_or(DataBlock(0), |last| DataBlock(last.start.0 + last.blocks)),
+        );
+        self.file
+            .start_region(start)
+            .map_err(output_error("write", self.output))?;
+        let index = RegionIndex(u32::try_from(layer).expect("manifests are bounded far below 2^32 layers"));
+        let stored = stream.stored_bytes.clone();
+        let tar = Told {
+            inner: &mut stream.tar,
+            until_told: PROGRESS_STEP,
+            tell: || {
+                let stored_bytes = stored.load(std::sync::atomic::Ordering::Relaxed);
+                (self.events)(Event::LayerProgress { layer, stored_bytes });
+            },
+        };
+        let scanned = scan(tar, index, &mut self.file, &self.limits);
+        let diff_id = stream.finish();
+        let (entries, summary) = scanned.map_err(|source| self.scan_error(layer, digest, source))?;
+        let diff_id = diff_id.expect("the scan reads the tar to its end, so the digest saw it too");
+        if let Some(expected) = expected.filter(|&expected| expected != diff_id) {
+            return Err(BuildError::DiffId {
+                layer,
+                expected,
+                actual: diff_id,
+            });
+        }
+        self.add(start, digest, diff_id, entries, summary)?;
+        (self.events)(Event::LayerFinished {
+            layer,
+            tar_bytes: summary.tar_bytes,
+        });
+        Ok(())
+    }
+
+    fn scan_error(
+        &self,
+        layer: usize,
+        digest: Option<Digest>,
+        source: firebrick_layer::ScanError,
+    ) -> BuildError {
+        match source {
+            firebrick_layer::ScanError::Write { source } => output_error("write", self.output)(source),
+            source => BuildError::Scan {
+                layer,
+                digest,
+                source,
+            },
+        }
+    }
+
+    fn add(
+        &mut self,
+        start: DataBlock,
+        digest: Option<Digest>,
+        diff_id: Digest,
+        index: LayerIndex,
+        summary: ScanSummary,
+    ) -> Result<(), BuildError> {
+        let layer = self.reports.len();
+        let region = Region {
+            start,
+            blocks: index.region_len / BLOCK,
+        };
+        let layout = self.file.layout();
+        let region_start = layout.runs(start, 1).first().map_or(0, |run| run.start.0 * BLOCK);
+        self.reports.push(LayerReport {
+            digest,
+            diff_id,
+            region_start,
+            region_bytes: index.region_len,
+            entries: index.entries.len() as u64,
+            file_bytes: summary.file_bytes,
+        });
+        self.regions.push(region);
+        let end = layout.image_end(start.0 + region.blocks).0 * BLOCK;
+        if let Size::Bytes(size) = self.size
+            && end > size
+        {
+            self.overfull = true;
+            self.file.discard();
+        }
+        self.tree
+            .apply(index, &self.merge)
+            .map_err(|source| BuildError::Merge { layer, source })
+    }
+
+    fn finish(mut self, mut options: firebrick_ext4::Options) -> Result<Report, BuildError> {
+        let diff_ids: Vec<Digest> = self.reports.iter().map(|layer| layer.diff_id).collect();
+        let key = build_key(&diff_ids, &options, options.created);
+        options.identity = *key.as_bytes();
+        let plan = self.plan(&options)?;
+        let (inodes, inodes_used) = plan.inodes();
+        (self.events)(Event::Merged {
+            inodes: inodes_used.into(),
+        });
+        (self.events)(Event::Planned {
+            size_bytes: plan.size_bytes(),
+        });
+        let hidden = plan.hidden();
+        self.file
+            .punch(&hidden)
+            .map_err(output_error("remove hidden contents from", self.output))?;
+        firebrick_ext4::write(&plan, &self.tree, &mut self.file).map_err(|source| BuildError::Metadata {
+            path: self.output.to_owned(),
+            source,
+        })?;
+        (self.events)(Event::Written);
+        let allocated_bytes = self
+            .file
+            .commit(plan.size_bytes())
+            .map_err(output_error("finish", self.output))?;
+        Ok(Report {
+            build_key: key,
+            size_bytes: plan.size_bytes(),
+            allocated_bytes,
+            free_bytes: plan.free_bytes(),
+            inodes,
+            inodes_used,
+            uuid: plan.uuid(),
+            layers: self.reports,
+            hidden_bytes: hidden.iter().map(|run| run.count * BLOCK).sum(),
+            left_out_xattrs: plan.left_out_xattrs().to_vec(),
+        })
+    }
+
+    fn plan(&self, options: &firebrick_ext4::Options) -> Result<Plan, BuildError> {
+        firebrick_ext4::plan(&self.tree, &self.regions, options).map_err(|error| match error {
+            PlanError::TooSmall { needed, size } => {
+                let regions: Vec<u64> = self.reports.iter().map(|layer| layer.region_bytes).collect();
+                BuildError::DoesNotFit(Box::new(Fullness::new(size, needed, &regions, &self.tree)))
+            }
+            source => BuildError::Plan { source },
+        })
+    }
+}
+
+/// A tar that tells how far it was read.
+struct Told<'a, F> {
+    inner: &'a mut AheadReader,
+    until_told: u64,
+    tell: F,
+}
+
+impl<F: Fn()> BufRead for Told<'_, F> {
+    fn fill_buf(&mut self) -> std::io::Result<&[u8]> {
+        self.inner.fill_buf()
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.inner.consume(count);
+        self.until_told = self.until_told.checked_sub(count as u64).unwrap_or_else(|| {
+            (self.tell)();
+            PROGRESS_STEP
+        });
+    }
+}
+
+impl<F: Fn()> Read for Told<'_, F> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.inner.read(buffer)
+    }
+}

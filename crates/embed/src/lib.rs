@@ -1,0 +1,166 @@
+//! Builds the guest binary, for build scripts of programs that carry it inside themselves.
+//!
+//! The guest has no standard library and its own entry point, so it needs compiler flags that must not touch anything else:
+//! it is built by a cargo of its own, into a folder of its own, from the same workspace and lock file.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Why there is no guest binary.
+#[derive(Debug)]
+pub struct BuildError {
+    what: String,
+}
+
+impl std::fmt::Display for BuildError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+impl std::error::Error for BuildError {}
+
+/// Builds `firebrick-guest` for the processor of `target` (a Rust target triple) below `out_dir` and gives its path.
+///
+/// Nothing is done when its sources have not changed. The result depends on the sources and the compiler alone, not on
+/// where they lie.
+///
+/// # Errors
+/// [`BuildError`] when cargo cannot be run or fails; its own messages went to standard error.
+pub fn build_guest_for(target: &str, out_dir: &Path) -> Result<PathBuf, BuildError> {
+    build_guest_at(&workspace(), target, out_dir)
+}
+
+/// As [`build_guest_for`], from the workspace that lies at `workspace`.
+///
+/// # Errors
+/// As [`build_guest_for`].
+pub fn build_guest_at(workspace: &Path, target: &str, out_dir: &Path) -> Result<PathBuf, BuildError> {
+    let target_dir = out_dir.join("guest");
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    for (name, _) in env::vars_os() {
+        if name.to_str().is_some_and(is_of_the_outer_build) {
+            command.env_remove(name);
+        }
+    }
+    command
+        .current_dir(workspace)
+        .args([
+            "build",
+            "--quiet",
+            "--locked",
+            "--profile",
+            "guest",
+            "--package",
+            "firebrick-guest",
+        ])
+        .args([
+            "--bin",
+            "firebrick-guest",
+            "--features",
+            "firebrick-guest/bin",
+            "--target",
+            target,
+            "--target-dir",
+        ])
+        .arg(&target_dir)
+        .env("CARGO_ENCODED_RUSTFLAGS", flags(workspace).join("\u{1f}"));
+    let status = command.status().map_err(|error| BuildError {
+        what: format!("cannot run {:?}: {error}", command.get_program()),
+    })?;
+    if !status.success() {
+        return Err(BuildError {
+            what: format!("building firebrick-guest for {target} failed: {status}"),
+        });
+    }
+    Ok(target_dir.join(target).join("guest/firebrick-guest"))
+}
+
+/// Builds `firebrick-guest` in a build script, for the target being built, and tells cargo when to build it anew.
+///
+/// # Panics
+/// When it cannot be built: in a build script that is how to say so.
+#[expect(
+    clippy::print_stdout,
+    reason = "build scripts talk to cargo on standard output"
+)]
+pub fn build_guest(out_dir: impl AsRef<Path>) -> PathBuf {
+    let workspace = workspace();
+    for path in [
+        "Cargo.toml",
+        "Cargo.lock",
+        "crates/guest/Cargo.toml",
+        "crates/guest/src",
+        "crates/protocol/Cargo.toml",
+        "crates/protocol/src",
+    ] {
+        println!("cargo:rerun-if-changed={}", workspace.join(path).display());
+    }
+    let target = env::var("TARGET").expect("cargo sets TARGET for build scripts");
+    match build_guest_for(&target, out_dir.as_ref()) {
+        Ok(path) => path,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// The workspace that this crate was built from.
+fn workspace() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest
+        .ancestors()
+        .nth(2)
+        .expect("the crate lies in crates/embed of the workspace")
+        .to_path_buf()
+}
+
+/// Whether a variable was set by or for the cargo that runs us: such ones would change the guest or its place.
+fn is_of_the_outer_build(name: &str) -> bool {
+    const KEPT: [&str; 4] = [
+        "CARGO_HOME",
+        "CARGO_NET_OFFLINE",
+        "CARGO_HTTP_CAINFO",
+        "CARGO_REGISTRIES_CRATES_IO_PROTOCOL",
+    ];
+    let of_cargo = name.starts_with("CARGO") || name.starts_with("RUSTC") || name.starts_with("RUSTFLAGS");
+    let of_profile = matches!(
+        name,
+        "TARGET"
+            | "HOST"
+            | "OUT_DIR"
+            | "PROFILE"
+            | "OPT_LEVEL"
+            | "DEBUG"
+            | "NUM_JOBS"
+            | "MAKEFLAGS"
+            | "LD_LIBRARY_PATH"
+    );
+    (of_cargo || of_profile) && !KEPT.contains(&name)
+}
+
+/// The compiler's flags, none of which may depend on where the workspace lies but by being mapped away.
+fn flags(workspace: &Path) -> Vec<String> {
+    let cargo_home = env::var_os("CARGO_HOME").map_or_else(
+        || PathBuf::from(env::var_os("HOME").unwrap_or_default()).join(".cargo"),
+        PathBuf::from,
+    );
+    let mut flags = vec![
+        format!("--remap-path-prefix={}=firebrick", workspace.display()),
+        format!("--remap-path-prefix={}=cargo", cargo_home.display()),
+    ];
+    for flag in [
+        "relocation-model=static",
+        "link-arg=-nostartfiles",
+        "link-arg=-nostdlib",
+        "link-arg=-static",
+        "link-arg=-no-pie",
+        "link-arg=-Wl,--build-id=none",
+        "link-arg=-Wl,-z,noexecstack",
+        "link-arg=-Wl,--gc-sections",
+        "force-unwind-tables=no",
+    ] {
+        flags.push(format!("-C{flag}"));
+    }
+    flags
+}

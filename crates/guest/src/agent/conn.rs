@@ -1,0 +1,274 @@
+//! A connection: one client's lines in and out, and the jobs it started.
+
+use alloc::vec::Vec;
+
+use firebrick_protocol::Queue;
+use firebrick_protocol::line::{LineSplitter, MAX_LINE_BYTES};
+use firebrick_protocol::mux::{Read, StreamId};
+use firebrick_protocol::rpc::{INVALID_REQUEST, Id, RpcError, error_line};
+use rustix::event::epoll::EventFlags;
+use rustix::io::Errno;
+
+use super::Agent;
+use super::poll::Watched;
+
+/// With so many bytes waiting for a client, nothing more is read that could add to them.
+pub(super) const OUT_HIGH_BYTES: usize = 256 * 1024;
+/// With no more than so many bytes waiting, reading goes on.
+const OUT_LOW_BYTES: usize = 64 * 1024;
+
+/// What carries a connection.
+pub(super) enum Transport {
+    /// TCP or vsock.
+    Socket(Watched),
+    /// A stream of the mux on the serial port.
+    Stream(StreamId),
+}
+
+/// How far a connection has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// The client has sent its end: what it is owed goes out, then we close.
+    Closing,
+    /// Nothing can be sent any more.
+    Dead,
+}
+
+pub(super) struct Conn {
+    transport: Transport,
+    lines: LineSplitter,
+    pub(super) out: Queue,
+    /// The numbers of its jobs.
+    pub(super) jobs: Vec<u32>,
+    phase: Phase,
+    /// More than [`OUT_HIGH_BYTES`] waited and not yet fewer than [`OUT_LOW_BYTES`] do.
+    choked: bool,
+}
+
+impl Conn {
+    pub(super) fn new(transport: Transport) -> Conn {
+        Conn {
+            transport,
+            lines: LineSplitter::new(MAX_LINE_BYTES),
+            out: Queue::new(),
+            jobs: Vec::new(),
+            phase: Phase::Open,
+            choked: false,
+        }
+    }
+
+    pub(super) fn has_sent_all(&self) -> bool {
+        self.out.is_empty() || self.phase == Phase::Dead
+    }
+
+    /// Queues a line for the client.
+    pub(super) fn send(&mut self, line: &[u8]) {
+        if self.phase != Phase::Dead {
+            self.out.push(line);
+        }
+    }
+
+    pub(super) fn stream(&self) -> Option<StreamId> {
+        match self.transport {
+            Transport::Socket(_) => None,
+            Transport::Stream(stream) => Some(stream),
+        }
+    }
+}
+
+impl Agent {
+    /// Does what epoll says can be done on a socket.
+    pub(super) fn conn_ready(&mut self, number: u32, flags: EventFlags) {
+        let Some(mut conn) = self.conns.remove(&number) else {
+            return;
+        };
+        if flags.intersects(EventFlags::HUP | EventFlags::ERR) {
+            conn.phase = Phase::Dead;
+        } else if conn.phase == Phase::Open {
+            if flags.contains(EventFlags::IN) && !self.is_stalled(&conn) {
+                self.read_once(&mut conn);
+            } else if flags.contains(EventFlags::RDHUP) {
+                conn.phase = Phase::Closing;
+            }
+        }
+        self.settle(number, conn);
+    }
+
+    /// Reads what a stream of the mux has, as far as the connection may go on.
+    pub(super) fn stream_ready(&mut self, number: u32) {
+        while let Some(mut conn) = self.conns.remove(&number) {
+            let goes_on = conn.phase == Phase::Open
+                && !self.is_stalled(&conn)
+                && self.read_once(&mut conn) == Progress::Read;
+            self.settle(number, conn);
+            if !goes_on {
+                return;
+            }
+        }
+    }
+
+    /// Reads one piece into the connection's lines.
+    fn read_once(&mut self, conn: &mut Conn) -> Progress {
+        let mut piece = [0u8; 32 * 1024];
+        match &conn.transport {
+            Transport::Socket(socket) => match rustix::io::read(&socket.fd, &mut piece[..]) {
+                Ok(0) => conn.phase = Phase::Closing,
+                Ok(count) => {
+                    conn.lines.push(&piece[..count]);
+                    return Progress::Read;
+                }
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(_) => conn.phase = Phase::Dead,
+            },
+            Transport::Stream(stream) => {
+                let Some(serial) = &mut self.serial else {
+                    return Progress::Nothing;
+                };
+                match serial.endpoint.read(*stream, &mut piece) {
+                    Read::Data(count) => {
+                        conn.lines.push(&piece[..count]);
+                        return Progress::Read;
+                    }
+                    Read::Pending => {}
+                    Read::End => conn.phase = Phase::Closing,
+                    Read::Gone => conn.phase = Phase::Dead,
+                }
+            }
+        }
+        Progress::Nothing
+    }
+
+    /// Whether the client must wait: it does not read its answers, or a job does not read its standard input.
+    fn is_stalled(&self, conn: &Conn) -> bool {
+        conn.choked
+            || conn
+                .jobs
+                .iter()
+                .any(|job| self.jobs.get(job).is_some_and(super::job::Job::has_much_stdin))
+    }
+
+    /// Brings a connection that was taken out, or touched, to rest: answers the lines it holds, sends what can be sent,
+    /// waits for what is missing, and keeps it, unless it has ended.
+    pub(super) fn settle(&mut self, number: u32, mut conn: Conn) {
+        loop {
+            let lines_wait = self.answer_lines(number, &mut conn);
+            self.flush(&mut conn);
+            let limit = if conn.choked {
+                OUT_LOW_BYTES
+            } else {
+                OUT_HIGH_BYTES
+            };
+            conn.choked = conn.out.len() > limit;
+            if !lines_wait || self.is_stalled(&conn) {
+                break;
+            }
+        }
+        if conn.phase != Phase::Open {
+            self.kill_jobs_of(&mut conn);
+        }
+        let has_ended = conn.phase == Phase::Dead || (conn.phase == Phase::Closing && conn.out.is_empty());
+        if has_ended {
+            self.close(conn);
+            return;
+        }
+        for job in &conn.jobs {
+            if let Some(job) = self.jobs.get_mut(job) {
+                job.watch_output(&self.poller, !conn.choked);
+            }
+        }
+        let stalled = self.is_stalled(&conn);
+        if let Transport::Socket(socket) = &mut conn.transport {
+            let mut flags = EventFlags::empty();
+            flags.set(EventFlags::IN, conn.phase == Phase::Open && !stalled);
+            flags.set(EventFlags::RDHUP, conn.phase == Phase::Open);
+            flags.set(EventFlags::OUT, !conn.out.is_empty());
+            socket.set(&self.poller, flags);
+        }
+        self.conns.insert(number, conn);
+    }
+
+    /// Has another look at a connection after one of its jobs changed.
+    pub(super) fn touch(&mut self, number: u32) {
+        if let Some(conn) = self.conns.remove(&number) {
+            let stream = conn.stream();
+            self.settle(number, conn);
+            if stream.is_some() {
+                // The mux tells of new bytes once; those that came while we were stalled are still there.
+                self.stream_ready(number);
+            }
+        }
+    }
+
+    /// Answers whole lines until the client must wait; then says that lines may be left.
+    fn answer_lines(&mut self, number: u32, conn: &mut Conn) -> bool {
+        // Taken out so that a line can be borrowed from it while it is answered.
+        let mut lines = core::mem::replace(&mut conn.lines, LineSplitter::new(MAX_LINE_BYTES));
+        let mut lines_wait = false;
+        while conn.phase != Phase::Dead {
+            lines_wait = self.is_stalled(conn);
+            if lines_wait {
+                break;
+            }
+            match lines.next_line() {
+                Some(Ok(line)) => self.answer(number, conn, line),
+                Some(Err(too_long)) => {
+                    let error = RpcError::new(INVALID_REQUEST, alloc::format!("{too_long}"));
+                    conn.send(&error_line(&Id::Null, &error));
+                }
+                None => break,
+            }
+            conn.choked = conn.out.len() > OUT_HIGH_BYTES;
+        }
+        conn.lines = lines;
+        lines_wait
+    }
+
+    fn flush(&mut self, conn: &mut Conn) {
+        while !conn.out.is_empty() && conn.phase != Phase::Dead {
+            match &conn.transport {
+                Transport::Socket(socket) => {
+                    // Not `write`: a client that is gone must not become a SIGPIPE.
+                    match rustix::net::send(&socket.fd, conn.out.front(), rustix::net::SendFlags::NOSIGNAL) {
+                        Ok(count) => conn.out.consume(count),
+                        Err(Errno::INTR) => {}
+                        Err(Errno::AGAIN) => return,
+                        Err(_) => conn.phase = Phase::Dead,
+                    }
+                }
+                Transport::Stream(stream) => {
+                    let Some(serial) = &mut self.serial else { return };
+                    match serial.endpoint.write(*stream, conn.out.front()) {
+                        Some(0) => return,
+                        Some(count) => conn.out.consume(count),
+                        None => conn.phase = Phase::Dead,
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ends a connection at once: its client is gone.
+    pub(super) fn drop_conn(&mut self, number: u32) {
+        if let Some(mut conn) = self.conns.remove(&number) {
+            conn.phase = Phase::Dead;
+            self.settle(number, conn);
+        }
+    }
+
+    fn close(&mut self, conn: Conn) {
+        if let (Some(stream), Some(serial)) = (conn.stream(), &mut self.serial) {
+            serial.streams.remove(&stream);
+            if conn.phase == Phase::Closing {
+                serial.endpoint.finish(stream);
+            }
+            serial.endpoint.close(stream);
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    Read,
+    Nothing,
+}

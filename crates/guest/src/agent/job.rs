@@ -1,0 +1,450 @@
+//! A job: one program that runs for a connection.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use firebrick_protocol::Queue;
+use firebrick_protocol::agent::{
+    Data, ExecResult, MAX_DATA_BYTES, MAX_OUTPUT_BYTES, Output, OutputStream, Signal, TRUNCATED, method,
+};
+use firebrick_protocol::rpc::{Id, RpcError, error_line, notification_line, result_line};
+use rustix::event::epoll::EventFlags;
+use rustix::io::Errno;
+use rustix::process::WaitStatus;
+
+use super::Agent;
+use super::conn::Conn;
+use super::poll::{Poller, Token, Watched};
+use super::spawn::{self, Child, Command, StartFailure};
+use crate::kernel::{self, Clock};
+
+/// With so many bytes that a job has not read, no more is taken from its client.
+pub(super) const STDIN_HIGH_BYTES: usize = 1024 * 1024;
+
+/// How long output pipes may stay open after the program has ended, because something it left behind holds them.
+const LEFTOVER_NS: u64 = 1_000_000_000;
+
+/// Indices of a job's outputs.
+pub(super) const STDOUT: usize = 0;
+pub(super) const STDERR: usize = 1;
+
+/// What a job is to do and how to answer.
+pub(super) struct Plan {
+    pub(super) id: Id,
+    pub(super) command: Command,
+    pub(super) stdin: bool,
+    pub(super) stream: bool,
+    pub(super) timeout_ms: Option<u64>,
+    /// A program that cannot be started is a result with exit code -1, as the seed's hosts expect, not an error.
+    pub(super) failure_is_result: bool,
+}
+
+/// One of a job's two outputs.
+#[derive(Default)]
+struct Pipe {
+    /// `None` once it has ended.
+    source: Option<Watched>,
+    /// What was read, when it is not streamed.
+    kept: Vec<u8>,
+    /// More came than is kept.
+    is_cut: bool,
+}
+
+pub(super) struct Job {
+    conn: u32,
+    id: Id,
+    pid: i32,
+    /// Tells by its end that the program runs, or why it does not.
+    start: Option<Watched>,
+    failure: Option<StartFailure>,
+    stdin: Option<Watched>,
+    stdin_queue: Queue,
+    stdin_ended: bool,
+    outputs: [Pipe; 2],
+    /// `None` while it runs.
+    status: Option<WaitStatus>,
+    stream: bool,
+    failure_is_result: bool,
+    /// When to kill it (CLOCK_BOOTTIME).
+    kill_at_ns: Option<u64>,
+    timed_out: bool,
+    /// When to stop waiting for outputs that something else holds open.
+    leave_at_ns: Option<u64>,
+    /// Its client does not read, so its outputs wait.
+    choked: bool,
+}
+
+impl Job {
+    pub(super) fn has_much_stdin(&self) -> bool {
+        self.stdin_queue.len() > STDIN_HIGH_BYTES
+    }
+
+    /// When time alone changes something.
+    pub(super) fn next_deadline(&self) -> Option<u64> {
+        let leave = if self.choked { None } else { self.leave_at_ns };
+        [self.kill_at_ns, leave].into_iter().flatten().min()
+    }
+
+    /// Signals the whole process group, whose number is the process's. It exists from before the program is started;
+    /// until then the process alone is signalled, unless it has ended.
+    pub(super) fn signal(&self, signal: Signal) {
+        if self.start.is_some() && self.status.is_none() {
+            let _ = kernel::kill(self.pid, signal.number());
+        }
+        let _ = kernel::kill(self.pid.wrapping_neg(), signal.number());
+    }
+
+    fn kill(&self) {
+        if let Some(kill) = Signal::new(9) {
+            self.signal(kill);
+        }
+    }
+
+    /// Reads its outputs, or leaves them in their pipes because the client does not read.
+    pub(super) fn watch_output(&mut self, poller: &Poller, wanted: bool) {
+        if !self.stream || self.choked != wanted {
+            return; // collected output is bounded by itself; or nothing changes
+        }
+        self.choked = !wanted;
+        for source in self
+            .outputs
+            .iter_mut()
+            .filter_map(|output| output.source.as_mut())
+        {
+            source.set(
+                poller,
+                if wanted {
+                    EventFlags::IN
+                } else {
+                    EventFlags::empty()
+                },
+            );
+        }
+        if wanted && self.leave_at_ns.is_some() {
+            self.leave_at_ns = Some(Clock::Boottime.now_ns().saturating_add(LEFTOVER_NS));
+        }
+    }
+
+    fn result(&mut self) -> ExecResult {
+        let (exit_code, signal) = match self.status {
+            Some(status) => match status.terminating_signal() {
+                Some(signal) => (signal.saturating_add(128), Some(signal)),
+                None => (status.exit_status().unwrap_or(-1), None),
+            },
+            None => (-1, None),
+        };
+        let [stdout, stderr] = core::mem::take(&mut self.outputs).map(Pipe::into_text);
+        let kept = |text| (!self.stream).then_some(text);
+        ExecResult {
+            exit_code,
+            signal,
+            timed_out: self.timed_out,
+            stdout: kept(stdout),
+            stderr: kept(stderr),
+        }
+    }
+}
+
+impl Pipe {
+    fn keep(&mut self, bytes: &[u8]) {
+        let room = MAX_OUTPUT_BYTES.saturating_sub(self.kept.len());
+        self.is_cut |= bytes.len() > room;
+        self.kept.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
+    }
+
+    fn into_text(self) -> String {
+        let mut kept = self.kept;
+        if self.is_cut {
+            // The cut may have gone through a letter.
+            while kept.last().is_some_and(|byte| byte & 0xc0 == 0x80) {
+                kept.pop();
+            }
+            if kept.last().is_some_and(|byte| *byte >= 0xc0) {
+                kept.pop();
+            }
+        }
+        let mut text = match String::from_utf8(kept) {
+            Ok(text) => text,
+            Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
+        };
+        if self.is_cut {
+            text.push_str(TRUNCATED);
+        }
+        text
+    }
+}
+
+impl Agent {
+    /// Starts a job for a connection that is taken out.
+    pub(super) fn start_job(
+        &mut self,
+        conn_number: u32,
+        conn: &mut Conn,
+        plan: Plan,
+    ) -> Result<(), RpcError> {
+        let Child {
+            pid,
+            stdin,
+            stdout,
+            stderr,
+            start,
+        } = spawn::spawn(&plan.command, plan.stdin)
+            .map_err(|error| RpcError::internal("cannot start a process", Some(error.raw_os_error())))?;
+        let number = self.new_number();
+        let watched = |fd, token| Watched::new(fd, token);
+        let pipe = |fd, token| {
+            let mut source = Watched::new(fd, token);
+            source.set(&self.poller, EventFlags::IN);
+            Pipe {
+                source: Some(source),
+                ..Pipe::default()
+            }
+        };
+        let outputs = [
+            pipe(stdout, Token::JobStdout(number)),
+            pipe(stderr, Token::JobStderr(number)),
+        ];
+        let mut start = watched(start, Token::JobStart(number));
+        start.set(&self.poller, EventFlags::IN);
+        let timeout_ns = plan
+            .timeout_ms
+            .map(|timeout_ms| timeout_ms.saturating_mul(1_000_000));
+        let job = Job {
+            conn: conn_number,
+            id: plan.id,
+            pid,
+            start: Some(start),
+            failure: None,
+            stdin: stdin.map(|fd| watched(fd, Token::JobStdin(number))),
+            stdin_queue: Queue::new(),
+            stdin_ended: false,
+            outputs,
+            status: None,
+            stream: plan.stream,
+            failure_is_result: plan.failure_is_result,
+            kill_at_ns: timeout_ns.map(|timeout_ns| Clock::Boottime.now_ns().saturating_add(timeout_ns)),
+            timed_out: false,
+            leave_at_ns: None,
+            choked: false,
+        };
+        self.jobs.insert(number, job);
+        conn.jobs.push(number);
+        Ok(())
+    }
+
+    /// The number of the connection's job that has this id.
+    pub(super) fn job_of(&self, conn: &Conn, id: &Id) -> Option<u32> {
+        conn.jobs
+            .iter()
+            .copied()
+            .find(|number| self.jobs.get(number).is_some_and(|job| job.id == *id))
+    }
+
+    /// The program runs, or could not be started.
+    pub(super) fn job_start_ready(&mut self, number: u32) {
+        let Some(job) = self.jobs.get_mut(&number) else {
+            return;
+        };
+        let Some(start) = &job.start else { return };
+        let mut report = [0; spawn::FAILURE_BYTES];
+        match rustix::io::read(&start.fd, &mut report[..]) {
+            Err(Errno::AGAIN | Errno::INTR) => return,
+            Ok(count) if count == report.len() => job.failure = Some(StartFailure::from_bytes(report)),
+            Ok(_) | Err(_) => {}
+        }
+        job.start = None;
+        self.finish_if_done(number);
+    }
+
+    /// Takes standard input for a job.
+    pub(super) fn job_stdin(&mut self, number: u32, bytes: &[u8], ended: bool) {
+        let Some(job) = self.jobs.get_mut(&number) else {
+            return;
+        };
+        if job.stdin.is_some() && !job.stdin_ended {
+            job.stdin_queue.push(bytes);
+            job.stdin_ended = ended;
+            self.write_stdin(number);
+        }
+    }
+
+    pub(super) fn job_stdin_ready(&mut self, number: u32) {
+        let was_much = self.jobs.get(&number).is_some_and(Job::has_much_stdin);
+        self.write_stdin(number);
+        if let Some(job) = self.jobs.get(&number)
+            && was_much
+            && !job.has_much_stdin()
+        {
+            self.touch(job.conn);
+        }
+    }
+
+    fn write_stdin(&mut self, number: u32) {
+        let Some(job) = self.jobs.get_mut(&number) else {
+            return;
+        };
+        let Some(stdin) = &mut job.stdin else { return };
+        while !job.stdin_queue.is_empty() {
+            match rustix::io::write(&stdin.fd, job.stdin_queue.front()) {
+                Ok(count) => job.stdin_queue.consume(count),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    stdin.set(&self.poller, EventFlags::OUT);
+                    return;
+                }
+                Err(_) => {
+                    // It reads no more: what its client still sends is for nobody.
+                    job.stdin_queue.clear();
+                    job.stdin_ended = true;
+                }
+            }
+        }
+        stdin.set(&self.poller, EventFlags::empty());
+        if job.stdin_ended {
+            job.stdin = None;
+        }
+    }
+
+    pub(super) fn job_output_ready(&mut self, number: u32, which: usize) {
+        let Some(job) = self.jobs.get_mut(&number) else {
+            return;
+        };
+        let Some(output) = job.outputs.get_mut(which) else {
+            return;
+        };
+        let Some(source) = &output.source else { return };
+        let mut piece = [0; MAX_DATA_BYTES];
+        let count = match rustix::io::read(&source.fd, &mut piece[..]) {
+            Err(Errno::AGAIN | Errno::INTR) => return,
+            Ok(0) | Err(_) => {
+                output.source = None;
+                self.finish_if_done(number);
+                return;
+            }
+            Ok(count) => count,
+        };
+        if job.leave_at_ns.is_some() {
+            job.leave_at_ns = Some(Clock::Boottime.now_ns().saturating_add(LEFTOVER_NS));
+        }
+        let bytes = &piece[..count];
+        if !job.stream {
+            output.keep(bytes);
+            return;
+        }
+        let stream = if which == STDOUT {
+            OutputStream::Stdout
+        } else {
+            OutputStream::Stderr
+        };
+        let line = notification_line(
+            method::OUTPUT,
+            Output {
+                id: job.id.clone(),
+                stream,
+                data: Data(bytes.to_vec()),
+            },
+        );
+        let conn_number = job.conn;
+        if let Some(conn) = self.conns.get_mut(&conn_number) {
+            conn.send(&line);
+        }
+        self.touch(conn_number);
+    }
+
+    /// A child of this process has ended: a job's program, or an orphan.
+    pub(super) fn child_ended(&mut self, pid: i32, status: WaitStatus) {
+        let number = self
+            .jobs
+            .iter()
+            .find(|(_, job)| job.pid == pid && job.status.is_none())
+            .map(|(number, _)| *number);
+        if let Some(number) = number
+            && let Some(job) = self.jobs.get_mut(&number)
+        {
+            job.status = Some(status);
+            job.kill_at_ns = None;
+            job.leave_at_ns = Some(Clock::Boottime.now_ns().saturating_add(LEFTOVER_NS));
+            self.finish_if_done(number);
+        }
+    }
+
+    pub(super) fn pass_time(&mut self) {
+        if self.jobs.is_empty() {
+            return;
+        }
+        let now = Clock::Boottime.now_ns();
+        let due: Vec<u32> = self
+            .jobs
+            .iter()
+            .filter(|(_, job)| job.next_deadline().is_some_and(|deadline| deadline <= now))
+            .map(|(number, _)| *number)
+            .collect();
+        for number in due {
+            let Some(job) = self.jobs.get_mut(&number) else {
+                continue;
+            };
+            if job.kill_at_ns.is_some_and(|deadline| deadline <= now) {
+                job.kill_at_ns = None;
+                job.timed_out = true;
+                job.kill();
+            } else {
+                job.outputs.iter_mut().for_each(|output| output.source = None);
+                self.finish_if_done(number);
+            }
+        }
+    }
+
+    /// Answers a job that has ended and whose outputs have been read.
+    fn finish_if_done(&mut self, number: u32) {
+        let is_done = self.jobs.get(&number).is_some_and(|job| {
+            job.status.is_some()
+                && job.start.is_none()
+                && job.outputs.iter().all(|output| output.source.is_none())
+        });
+        if !is_done {
+            return;
+        }
+        let Some(mut job) = self.jobs.remove(&number) else {
+            return;
+        };
+        let line = match job.failure.take() {
+            Some(failure) if job.failure_is_result && !job.stream && failure.is_of_program() => {
+                let stderr = Some(failure.in_words());
+                result_line(
+                    &job.id,
+                    ExecResult {
+                        exit_code: -1,
+                        stdout: Some(String::new()),
+                        stderr,
+                        ..ExecResult::default()
+                    },
+                )
+            }
+            Some(failure) => error_line(&job.id, &failure.to_error()),
+            None => {
+                let result = job.result();
+                result_line(&job.id, result)
+            }
+        };
+        if let Some(conn) = self.conns.get_mut(&job.conn) {
+            conn.jobs.retain(|other| *other != number);
+            conn.send(&line);
+        }
+        self.touch(job.conn);
+    }
+
+    /// Kills the jobs of a client that is gone. Their processes are reaped as orphans.
+    pub(super) fn kill_jobs_of(&mut self, conn: &mut Conn) {
+        for number in core::mem::take(&mut conn.jobs) {
+            if let Some(job) = self.jobs.remove(&number) {
+                job.kill();
+            }
+        }
+    }
+
+    pub(super) fn kill_all_jobs(&mut self) {
+        for job in core::mem::take(&mut self.jobs).values() {
+            job.kill();
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! What each method does.
+
+use alloc::collections::BTreeMap;
+use alloc::ffi::CString;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use firebrick_protocol::PROTOCOL_VERSION;
+use firebrick_protocol::agent::{
+    Exec, ExecCode, JobOptions, LANGUAGES, Language, MAX_JOBS, NoParams, Pong, Shutdown, SignalJob, Status,
+    Stdin, method,
+};
+use firebrick_protocol::rpc::{
+    BUSY, INVALID_REQUEST, Id, METHOD_NOT_FOUND, Request, RpcError, error_line, result_line,
+};
+
+use super::conn::Conn;
+use super::job::Plan;
+use super::spawn::{self, Command};
+use super::{Agent, Ending};
+use crate::kernel::{Clock, StringList};
+use crate::users::{self, User};
+
+/// What PATH is where the image says nothing.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+impl Agent {
+    /// Answers one line of a connection that is taken out.
+    pub(super) fn answer(&mut self, number: u32, conn: &mut Conn, line: &[u8]) {
+        if line.trim_ascii().is_empty() {
+            return;
+        }
+        let request = match Request::parse(line) {
+            Ok(request) => request,
+            Err(bad) => return conn.send(&error_line(&bad.id, &bad.error)),
+        };
+        match request.id.clone() {
+            None => self.notified(conn, &request),
+            Some(id) => {
+                if let Err(error) = self.requested(number, conn, &id, &request) {
+                    conn.send(&error_line(&id, &error));
+                }
+            }
+        }
+    }
+
+    /// Notifications are never answered, whatever is wrong with them.
+    fn notified(&mut self, conn: &Conn, request: &Request<'_>) {
+        match &*request.method {
+            method::STDIN => {
+                if let Ok(Stdin { id, data, eof }) = request.params()
+                    && let Some(job) = self.job_of(conn, &id)
+                {
+                    self.job_stdin(job, &data.0, eof);
+                }
+            }
+            method::SIGNAL => {
+                if let Ok(SignalJob { id, signal }) = request.params()
+                    && let Some(job) = self.job_of(conn, &id).and_then(|job| self.jobs.get(&job))
+                {
+                    job.signal(signal);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn requested(
+        &mut self,
+        number: u32,
+        conn: &mut Conn,
+        id: &Id,
+        request: &Request<'_>,
+    ) -> Result<(), RpcError> {
+        match &*request.method {
+            method::PING => {
+                request.params::<NoParams>()?;
+                conn.send(&result_line(id, Pong { pong: true }));
+            }
+            method::EXEC => {
+                let exec: Exec = request.params()?;
+                let failure_is_result = exec.cmd.is_some();
+                let argv = self.argv_of(exec.cmd, exec.argv, exec.options.image_defaults)?;
+                self.run_job(number, conn, id, argv, exec.options, failure_is_result)?;
+            }
+            method::EXEC_CODE => {
+                let ExecCode { lang, code, options } = request.params()?;
+                let language = Language::named(&lang).ok_or_else(|| {
+                    let known: Vec<&str> = LANGUAGES.iter().map(|language| language.name).collect();
+                    RpcError::invalid_params(alloc::format!(
+                        "unsupported language: {lang} (there are: {})",
+                        known.join(", ")
+                    ))
+                })?;
+                let argv = [language.program.into(), language.option.into(), code].into();
+                self.run_job(number, conn, id, argv, options, true)?;
+            }
+            method::STATUS => {
+                request.params::<NoParams>()?;
+                conn.send(&result_line(id, self.status()));
+            }
+            method::SHUTDOWN => {
+                let shutdown: Shutdown = request.params()?;
+                if !self.is_init {
+                    return Err(RpcError::internal(
+                        "this agent is not PID 1: shut the machine down by its own init",
+                        None,
+                    ));
+                }
+                conn.send(&result_line(id, NoParams {}));
+                self.end(Ending::Asked(shutdown));
+            }
+            other => {
+                return Err(RpcError::new(
+                    METHOD_NOT_FOUND,
+                    alloc::format!("method not found: {other}"),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn argv_of(
+        &self,
+        cmd: Option<String>,
+        argv: Option<Vec<String>>,
+        image_defaults: bool,
+    ) -> Result<Vec<String>, RpcError> {
+        match (cmd, argv) {
+            (Some(cmd), None) => Ok(["/bin/sh".into(), "-c".into(), cmd].into()),
+            (None, Some(argv)) if !argv.is_empty() => Ok(argv),
+            (None, None) if image_defaults => {
+                let command = self.image.command();
+                if command.is_empty() {
+                    return Err(RpcError::invalid_params(
+                        "the image has neither ENTRYPOINT nor CMD: say what to run",
+                    ));
+                }
+                Ok(command)
+            }
+            (None, Some(_)) => Err(RpcError::invalid_params("`argv` is empty")),
+            (Some(_), Some(_)) => Err(RpcError::invalid_params("`cmd` and `argv` exclude each other")),
+            (None, None) => Err(RpcError::invalid_params("`cmd` or `argv` is needed")),
+        }
+    }
+
+    fn run_job(
+        &mut self,
+        number: u32,
+        conn: &mut Conn,
+        id: &Id,
+        argv: Vec<String>,
+        options: JobOptions,
+        failure_is_result: bool,
+    ) -> Result<(), RpcError> {
+        if self.job_of(conn, id).is_some() {
+            return Err(RpcError::new(INVALID_REQUEST, "a job with this id is running"));
+        }
+        if conn.jobs.len() >= MAX_JOBS {
+            return Err(RpcError::new(
+                BUSY,
+                alloc::format!("{MAX_JOBS} jobs are running on this connection"),
+            ));
+        }
+        let command = self.command(argv, &options)?;
+        let JobOptions {
+            stdin,
+            stream,
+            timeout_ms,
+            ..
+        } = options;
+        let plan = Plan {
+            id: id.clone(),
+            command,
+            stdin,
+            stream,
+            timeout_ms,
+            failure_is_result,
+        };
+        self.start_job(number, conn, plan)
+    }
+
+    /// Decides everything about a program before the fork.
+    fn command(&self, argv: Vec<String>, options: &JobOptions) -> Result<Command, RpcError> {
+        let user = self.user(options)?;
+        let env = self.environment(&user, &options.env)?;
+        let path = env.get("PATH").map_or(DEFAULT_PATH, String::as_str);
+        let argv = argv
+            .into_iter()
+            .map(|word| c_string("argv", word))
+            .collect::<Result<Vec<_>, _>>()?;
+        let candidates = argv
+            .first()
+            .map(|program| spawn::candidates(program, path))
+            .unwrap_or_default();
+        let cwd = self.working_directory(options)?;
+        let env = env
+            .into_iter()
+            .map(|(name, value)| c_string("env", alloc::format!("{name}={value}")))
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Command {
+            candidates,
+            argv: StringList::new(argv),
+            env: StringList::new(env),
+            cwd,
+            user,
+        })
+    }
+
+    fn user(&self, options: &JobOptions) -> Result<User, RpcError> {
+        let of_image = if options.image_defaults {
+            self.image.user.as_str()
+        } else {
+            ""
+        };
+        let spec = options.user.as_deref().unwrap_or(of_image);
+        let own = rustix::process::geteuid().as_raw();
+        // An agent that is not root can only run as itself.
+        let spec = if spec.is_empty() && own != 0 {
+            own.to_string()
+        } else {
+            spec.into()
+        };
+        users::resolve(
+            &spec,
+            &crate::file::text("/etc/passwd"),
+            &crate::file::text("/etc/group"),
+        )
+        .map_err(RpcError::invalid_params)
+    }
+
+    fn environment(
+        &self,
+        user: &User,
+        extra: &BTreeMap<String, String>,
+    ) -> Result<BTreeMap<String, String>, RpcError> {
+        let mut env: BTreeMap<String, String> = self
+            .image
+            .env
+            .iter()
+            .filter_map(|variable| variable.split_once('='))
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect();
+        env.entry("PATH".into()).or_insert_with(|| DEFAULT_PATH.into());
+        env.entry("HOME".into()).or_insert_with(|| user.home.clone());
+        for (name, value) in extra {
+            if name.is_empty() || name.contains('=') {
+                return Err(RpcError::invalid_params(alloc::format!(
+                    "{name:?} is no name of a variable"
+                )));
+            }
+            env.insert(name.clone(), value.clone());
+        }
+        Ok(env)
+    }
+
+    fn working_directory(&self, options: &JobOptions) -> Result<CString, RpcError> {
+        let of_image =
+            Some(self.image.working_dir.as_str()).filter(|dir| options.image_defaults && !dir.is_empty());
+        if let (None, Some(dir)) = (&options.cwd, of_image) {
+            // Container runtimes make a WORKDIR that is missing. If that fails, entering it says why.
+            let _ = crate::file::make_dirs(dir, 0o755);
+        }
+        c_string("cwd", options.cwd.as_deref().or(of_image).unwrap_or("/").into())
+    }
+
+    fn status(&self) -> Status {
+        // The connection that asks is taken out of `conns` while it is answered.
+        let connections = self.conns.len().saturating_add(1);
+        Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            protocol: PROTOCOL_VERSION,
+            pid1: self.is_init,
+            boottime_us: Clock::Boottime.now_ns() / 1000,
+            boot: self.boot.stamps.clone(),
+            jobs: u32::try_from(self.jobs.len()).unwrap_or(u32::MAX),
+            connections: u32::try_from(connections).unwrap_or(u32::MAX),
+            warnings: self.boot.warnings.clone(),
+        }
+    }
+}
+
+/// A string for the kernel.
+fn c_string(what: &str, text: String) -> Result<CString, RpcError> {
+    CString::new(text).map_err(|_| RpcError::invalid_params(alloc::format!("`{what}` holds a zero byte")))
+}

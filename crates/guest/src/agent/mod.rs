@@ -1,0 +1,261 @@
+//! The agent: JSON-RPC lines for many clients at once, on vsock, TCP and the mux. `docs/protocol-jsonrpc.md` is the contract.
+//!
+//! - A *connection* is one client ([`conn`]): lines in, lines out, and the jobs that it started.
+//! - A *job* is one program that runs for a connection ([`job`], [`spawn`]); it dies with it.
+//! - The *serial* port carries connections as streams of the mux ([`serial`]).
+//!
+//! One loop around epoll serves them all and never waits for any. Bounds: a connection whose client does not read has its
+//! jobs' pipes and its own input left unread once [`conn::OUT_HIGH_BYTES`] wait for it; output that is not streamed
+//! is cut; standard input beyond [`job::STDIN_HIGH_BYTES`] stays with the client.
+
+mod conn;
+mod job;
+mod listen;
+mod methods;
+mod poll;
+mod serial;
+mod spawn;
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use firebrick_protocol::AGENT_PORT;
+use firebrick_protocol::agent::{Shutdown, Signal};
+use rustix::event::epoll;
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+
+use crate::boot::Boot;
+use crate::image::Image;
+use crate::kernel::{self, Clock};
+use crate::options::AgentOptions;
+use crate::{errno, say};
+use conn::Conn;
+use job::Job;
+use poll::{Poller, Token};
+use serial::Serial;
+
+pub(crate) use serial::find_port as find_serial_port;
+
+/// Clients beyond this are turned away.
+const MAX_CONNECTIONS: usize = 512;
+
+/// How long answers may take to leave before the machine goes down.
+const LAST_WORDS_NS: u64 = 200_000_000;
+
+/// Why [`Agent::serve`] has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending {
+    /// A client asked for it.
+    Asked(Shutdown),
+    /// A signal of this number asked for it.
+    Signal(i32),
+}
+
+/// The agent's whole state.
+pub struct Agent {
+    poller: Poller,
+    signals: OwnedFd,
+    listeners: Vec<OwnedFd>,
+    serial: Option<Serial>,
+    conns: BTreeMap<u32, Conn>,
+    jobs: BTreeMap<u32, Job>,
+    /// Numbers connections and jobs; none is given out twice.
+    last_number: u32,
+    image: Image,
+    boot: Boot,
+    is_init: bool,
+    /// Why and until when at the latest we go on serving.
+    ending: Option<(Ending, u64)>,
+}
+
+impl Agent {
+    /// An agent that listens nowhere yet. From here on all signals come through its loop.
+    ///
+    /// # Errors
+    /// The kernel's, when it has no epoll or signal descriptors to give.
+    pub fn new(is_init: bool, image: Image, boot: Boot) -> Result<Agent, Errno> {
+        kernel::block_signals(u64::MAX);
+        let poller = Poller::new()?;
+        let signals = kernel::signal_descriptor(u64::MAX)?;
+        poller.watch(&signals, Token::Signals, epoll::EventFlags::IN)?;
+        Ok(Agent {
+            poller,
+            signals,
+            listeners: Vec::new(),
+            serial: None,
+            conns: BTreeMap::new(),
+            jobs: BTreeMap::new(),
+            last_number: 0,
+            image,
+            boot,
+            is_init,
+            ending: None,
+        })
+    }
+
+    /// The record of the start, to add to.
+    pub fn boot(&mut self) -> &mut Boot {
+        &mut self.boot
+    }
+
+    /// The number for a new connection or job.
+    fn new_number(&mut self) -> u32 {
+        self.last_number = self.last_number.wrapping_add(1);
+        self.last_number
+    }
+
+    /// Serves until the end is asked for. Children of this process that are no job are reaped on the way.
+    pub fn serve(&mut self) -> Ending {
+        let mut events = Vec::with_capacity(64);
+        loop {
+            events.clear();
+            match epoll::wait(
+                self.poller.descriptor(),
+                rustix::buffer::spare_capacity(&mut events),
+                self.patience().as_ref(),
+            ) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => crate::die(format_args!("epoll: {}", errno::describe(error))),
+            }
+            for event in &events {
+                let (data, flags) = (event.data, event.flags);
+                self.dispatch(Token::from_data(data), flags);
+            }
+            self.pass_time();
+            self.drive_serial();
+            if let Some((ending, deadline)) = &self.ending {
+                let ending = ending.clone();
+                if Clock::Boottime.now_ns() >= *deadline || self.conns.values().all(Conn::has_sent_all) {
+                    self.kill_all_jobs();
+                    return ending;
+                }
+            }
+        }
+    }
+
+    /// How long the loop may sleep.
+    fn patience(&self) -> Option<rustix::event::Timespec> {
+        let ending = self.ending.as_ref().map(|(_, deadline)| *deadline);
+        let deadline = self
+            .jobs
+            .values()
+            .filter_map(Job::next_deadline)
+            .chain(ending)
+            .min()?;
+        let ns = deadline.saturating_sub(Clock::Boottime.now_ns());
+        // A millisecond more than it takes: kernels without epoll_pwait2 round down.
+        let ms = ns.div_ceil(1_000_000);
+        Some(rustix::event::Timespec {
+            tv_sec: (ms / 1000) as i64,
+            tv_nsec: (ms % 1000 * 1_000_000) as _,
+        })
+    }
+
+    fn dispatch(&mut self, token: Token, flags: epoll::EventFlags) {
+        match token {
+            Token::Signals => self.take_signals(),
+            Token::Listener(index) => self.accept(index),
+            Token::Serial => {
+                if let Some(serial) = &mut self.serial {
+                    serial.woken();
+                }
+            }
+            Token::Conn(number) => self.conn_ready(number, flags),
+            Token::JobStart(number) => self.job_start_ready(number),
+            Token::JobStdin(number) => self.job_stdin_ready(number),
+            Token::JobStdout(number) => self.job_output_ready(number, job::STDOUT),
+            Token::JobStderr(number) => self.job_output_ready(number, job::STDERR),
+        }
+    }
+
+    fn take_signals(&mut self) {
+        const CHLD: u32 = 17;
+        const INT: u32 = 2;
+        const TERM: u32 = 15;
+        const PWR: u32 = 30;
+        // `struct signalfd_siginfo` is 128 bytes and starts with the number.
+        let mut infos = [0u8; 128 * 8];
+        while let Ok(count @ 128..) = rustix::io::read(&self.signals, &mut infos[..]) {
+            for info in infos[..count].chunks_exact(128) {
+                let number = u32::from_ne_bytes([info[0], info[1], info[2], info[3]]);
+                match number {
+                    CHLD => {}
+                    INT | TERM | PWR => self.end(Ending::Signal(number as i32)),
+                    1 | 10 | 12 | 28 if self.is_init => self.forward_signal(number as i32),
+                    _ => {}
+                }
+            }
+        }
+        self.reap();
+    }
+
+    /// Passes a signal that was meant for the machine's programs on to the jobs.
+    fn forward_signal(&mut self, number: i32) {
+        let Some(signal) = Signal::new(number) else { return };
+        for job in self.jobs.values() {
+            job.signal(signal);
+        }
+    }
+
+    fn end(&mut self, ending: Ending) {
+        if self.ending.is_none() {
+            self.ending = Some((ending, Clock::Boottime.now_ns().saturating_add(LAST_WORDS_NS)));
+        }
+    }
+
+    /// Takes the exit status of every child that has ended. There is no other place that waits for children, so
+    /// orphans and jobs cannot be taken for one another.
+    fn reap(&mut self) {
+        loop {
+            match rustix::process::wait(rustix::process::WaitOptions::NOHANG) {
+                Ok(Some((pid, status))) => self.child_ended(pid.as_raw_nonzero().get(), status),
+                Ok(None) | Err(Errno::CHILD) => return,
+                Err(Errno::INTR) => {}
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+/// Runs the agent as an ordinary process until SIGTERM or SIGINT; gives the exit code.
+pub fn run_as_process(options: &AgentOptions) -> i32 {
+    let (image, problem) = Image::load();
+    let mut boot = Boot::default();
+    if let Some(problem) = problem {
+        boot.warn(format_args!("{problem}"));
+    }
+    crate::init::open_standard_descriptors();
+    kernel::close_on_exec_from(3);
+    match listen_as_process(options, image, boot) {
+        Ok(mut agent) => {
+            agent.boot().stamp("agent_listening");
+            agent.serve();
+            0
+        }
+        Err(problem) => {
+            say(format_args!("{problem}"));
+            1
+        }
+    }
+}
+
+fn listen_as_process(options: &AgentOptions, image: Image, boot: Boot) -> Result<Agent, String> {
+    let said = |what: &str, error| alloc::format!("{what}: {}", errno::describe(error));
+    let mut agent = Agent::new(false, image, boot).map_err(|error| said("cannot start", error))?;
+    if let Some(address) = &options.tcp {
+        let address = agent.listen_tcp(address)?;
+        say(format_args!("listening on tcp {address}"));
+    }
+    if let Some(path) = &options.serial {
+        agent.open_serial(path).map_err(|error| said(path, error))?;
+        say(format_args!("listening on {path}"));
+    }
+    let by_default = (options.tcp.is_none() && options.serial.is_none()).then_some(AGENT_PORT);
+    if let Some(port) = options.vsock_port.or(by_default) {
+        agent.listen_vsock(port).map_err(|error| said("vsock", error))?;
+        say(format_args!("listening on vsock port {port}"));
+    }
+    Ok(agent)
+}

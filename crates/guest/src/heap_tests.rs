@@ -1,0 +1,81 @@
+//! Tests of [`super`].
+
+use super::*;
+
+#[test]
+fn classes_hold_what_they_promise() {
+    for bytes in 1..=LARGE_BYTES {
+        let (class, size) = class_of(bytes);
+        assert!(
+            size >= bytes && size.is_multiple_of(MIN_BYTES) && class < CLASSES,
+            "{bytes}: {class} {size}"
+        );
+        assert!(
+            size <= (bytes + bytes / 2 + MIN_BYTES),
+            "{bytes} wastes too much in {size}"
+        );
+        let (next, next_size) = class_of((size + 1).min(LARGE_BYTES));
+        assert!(size == LARGE_BYTES || (next > class && next_size > size));
+    }
+}
+
+#[test]
+fn blocks_keep_their_bytes_and_never_overlap() {
+    let mut heap = Heap::new();
+    let mut live: std::vec::Vec<(*mut u8, Layout, u8)> = std::vec::Vec::new();
+    let mut random = 12345u32;
+    let mut next = |limit: u32| {
+        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (random >> 8) % limit
+    };
+    for step in 0..20_000u32 {
+        let size = match next(10) {
+            0 => next(300_000),
+            1..4 => next(20_000),
+            _ => next(200),
+        } as usize
+            + 1;
+        let fill = step as u8;
+        match next(3) {
+            0 if !live.is_empty() => {
+                let (block, layout, fill) = live.swap_remove(next(live.len() as u32) as usize);
+                check(block, layout.size(), fill);
+                // SAFETY: the block is live and of this layout.
+                unsafe { heap.free(block, layout) };
+            }
+            1 if !live.is_empty() => {
+                let index = next(live.len() as u32) as usize;
+                let (block, layout, fill) = live[index];
+                // SAFETY: the block is live and of this layout.
+                let block = unsafe { heap.resize(block, layout, size) };
+                assert!(!block.is_null());
+                check(block, layout.size().min(size), fill);
+                // SAFETY: the block is now `size` bytes long.
+                unsafe { block.write_bytes(fill, size) };
+                live[index] = (
+                    block,
+                    Layout::from_size_align(size, layout.align()).expect("a layout"),
+                    fill,
+                );
+            }
+            _ => {
+                let align = if next(50) == 0 { 4096 } else { 1 << next(5) };
+                let layout = Layout::from_size_align(size, align).expect("a layout");
+                let block = heap.allocate(layout);
+                assert!(!block.is_null() && block.addr().is_multiple_of(layout.align()));
+                // SAFETY: the block is `size` bytes long.
+                unsafe { block.write_bytes(fill, size) };
+                live.push((block, layout, fill));
+            }
+        }
+    }
+    for (block, layout, fill) in live {
+        check(block, layout.size(), fill);
+    }
+}
+
+fn check(block: *mut u8, size: usize, fill: u8) {
+    // SAFETY: the caller's block is live and that long.
+    let bytes = unsafe { core::slice::from_raw_parts(block, size) };
+    assert!(bytes.iter().all(|byte| *byte == fill));
+}

@@ -1,0 +1,131 @@
+//! PID 1 of an image: sets the machine up, serves the agent, and ends the machine in order.
+//!
+//! Nothing here stops the start: what goes wrong is printed, kept for `status`, and gone past, because a guest that answers can be
+//! asked what it lacks.
+
+mod machine;
+pub mod modules;
+pub mod mounts;
+pub mod network;
+mod shutdown;
+
+use core::ffi::CStr;
+
+use firebrick_protocol::AGENT_PORT;
+use rustix::fd::IntoRawFd;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::agent::{Agent, Ending, find_serial_port};
+use crate::boot::Boot;
+use crate::cmdline::Cmdline;
+use crate::errno::describe;
+use crate::image::Image;
+use crate::kernel;
+
+pub use shutdown::{Exit, end_machine};
+
+/// Runs as PID 1 until the machine ends.
+pub fn run(environment: &[&CStr]) -> ! {
+    run_after(Boot::from_environment(environment))
+}
+
+/// As [`run`], going on with a record that was begun.
+pub fn run_after(mut boot: Boot) -> ! {
+    boot.stamp("pid1_start");
+    let had_console = open_standard_descriptors();
+    kernel::close_on_exec_from(3);
+    mounts::mount_all(&mut boot);
+    if !had_console {
+        use_console();
+    }
+    boot.stamp("mounts_done");
+    let cmdline = Cmdline::of_this_machine();
+    machine::set_up(&cmdline, &mut boot);
+    modules::load_configured(&mut boot);
+    network::set_up(&cmdline, &mut boot);
+    boot.stamp("network_up");
+    let (image, problem) = Image::load();
+    if let Some(problem) = problem {
+        boot.warn(format_args!("{problem}"));
+    }
+    let mut agent = match Agent::new(true, image, boot) {
+        Ok(agent) => agent,
+        Err(error) => crate::die(format_args!("cannot start the agent: {}", describe(error))),
+    };
+    listen(&mut agent, &cmdline);
+    agent.boot().stamp("agent_listening");
+    machine::seed_entropy(agent.boot());
+    let ending = agent.serve();
+    drop(agent);
+    let configured = Exit::from_command_line(&cmdline);
+    let (exit, grace_ms) = match ending {
+        Ending::Asked(shutdown) => (shutdown.mode.map_or(configured, Exit::from), shutdown.grace_ms),
+        Ending::Signal(2) => (Exit::Reboot, None), // Ctrl-Alt-Del
+        Ending::Signal(_) => (configured, None),
+    };
+    shutdown::shut_down(exit, grace_ms)
+}
+
+/// Opens every way in that the machine has.
+fn listen(agent: &mut Agent, cmdline: &Cmdline) {
+    let mut ways = 0;
+    match agent.listen_vsock(AGENT_PORT) {
+        Ok(()) => ways += 1,
+        Err(Errno::AFNOSUPPORT) => {}
+        Err(error) => agent
+            .boot()
+            .warn(format_args!("cannot listen on vsock: {}", describe(error))),
+    }
+    if let Some(path) = find_serial_port() {
+        match agent.open_serial(&path) {
+            Ok(()) => ways += 1,
+            Err(error) => agent
+                .boot()
+                .warn(format_args!("cannot open {path}: {}", describe(error))),
+        }
+    }
+    if let Some(address) = cmdline.value("firebrick.tcp") {
+        match agent.listen_tcp(address) {
+            Ok(_) => ways += 1,
+            Err(problem) => agent.boot().warn(format_args!("{problem}")),
+        }
+    }
+    if ways == 0 {
+        let port = firebrick_protocol::SERIAL_PORT_NAME;
+        agent.boot().warn(format_args!(
+            "the agent cannot be reached: no vsock, no virtio-serial port {port:?}, no firebrick.tcp= on the kernel command line"
+        ));
+    }
+}
+
+/// Makes sure that 0, 1 and 2 are open, so that no other file gets these numbers. Says whether they were.
+pub fn open_standard_descriptors() -> bool {
+    let mut were_open = true;
+    loop {
+        let open = |path, flags| rustix::fs::open(path, flags, Mode::empty());
+        let opened = open("/dev/console", OFlags::RDWR | OFlags::NOCTTY)
+            .or_else(|_| open("/dev/null", OFlags::RDWR))
+            .or_else(|_| open("/", OFlags::RDONLY));
+        // Descriptors come in order: the first above 2 shows that the others are open, and closes here.
+        match opened.map(|file| {
+            if kernel::is_standard(&file) {
+                Some(file.into_raw_fd())
+            } else {
+                None
+            }
+        }) {
+            Ok(Some(_)) => were_open = false,
+            Ok(None) | Err(_) => return were_open,
+        }
+    }
+}
+
+/// Talks to the console from now on, if there is one.
+fn use_console() {
+    if let Ok(console) = rustix::fs::open("/dev/console", OFlags::RDWR | OFlags::NOCTTY, Mode::empty()) {
+        let _ = rustix::stdio::dup2_stdin(&console);
+        let _ = rustix::stdio::dup2_stdout(&console);
+        let _ = rustix::stdio::dup2_stderr(&console);
+    }
+}

@@ -1,0 +1,388 @@
+//! `dir:PATH`: a folder as one canonical tar stream.
+//!
+//! The same tree gives the same bytes: names sorted by bytes within each folder, a folder before what it holds, no
+//! owner names, PAX records only where a header field does not suffice, hard links found by device and inode. Symbolic
+//! links are never followed; every name is opened relative to the folder that holds it.
+//!
+//! ```text
+//! [x header, records]  header  content, zeros up to 512   …   two blocks of zeros
+//! ```
+
+use std::collections::HashMap;
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+use crate::error::SourceError;
+use crate::image::file_error;
+use crate::tarwrite::{Header, Kind, Xattrs};
+
+const BLOCK: u64 = 512;
+
+/// Extended attributes that belong to the host or its mounts, not to the tree.
+const HOST_XATTRS: [&[u8]; 5] = [
+    b"security.selinux",
+    b"security.apparmor",
+    b"security.ima",
+    b"security.evm",
+    b"system.nfs4_acl",
+];
+
+pub(crate) fn open(path: &Path) -> Result<DirTar, SourceError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = rustix::fs::open(path, flags, Mode::empty())
+        .map_err(|error| file_error("open", path, error.into()))?;
+    let mut tar = DirTar {
+        root: path.to_owned(),
+        stack: Vec::new(),
+        links: HashMap::new(),
+        pending: Vec::new(),
+        pending_at: 0,
+        body: None,
+        finished: false,
+    };
+    let stat = rustix::fs::fstat(&fd).map_err(|error| file_error("examine", path, error.into()))?;
+    let xattrs = tar.xattrs(&Place::Opened(fd.as_fd()), b"")?;
+    let header = header_of(b"./".to_vec(), Kind::Folder, &stat, xattrs);
+    header.write(&mut tar.pending);
+    tar.enter(fd, Vec::new())?;
+    Ok(tar)
+}
+
+/// The stream; see the module's front page.
+pub(crate) struct DirTar {
+    root: PathBuf,
+    /// Folders being walked, the root first.
+    stack: Vec<Level>,
+    /// The first name of every inode that has several.
+    links: HashMap<(u64, u64), Vec<u8>>,
+    pending: Vec<u8>,
+    pending_at: usize,
+    body: Option<Body>,
+    finished: bool,
+}
+
+struct Level {
+    fd: OwnedFd,
+    /// The folder's name with a slash at its end; empty for the root.
+    prefix: Vec<u8>,
+    /// Names still to come, the next one last.
+    names: Vec<CString>,
+}
+
+struct Body {
+    file: File,
+    name: Vec<u8>,
+    before: Stat,
+    left: u64,
+}
+
+/// Where extended attributes are read.
+enum Place<'a> {
+    Opened(rustix::fd::BorrowedFd<'a>),
+    Named(&'a OwnedFd, &'a CStr),
+}
+
+impl DirTar {
+    fn path(&self, name: &[u8]) -> PathBuf {
+        self.root.join(std::ffi::OsStr::from_bytes(name))
+    }
+
+    fn enter(&mut self, fd: OwnedFd, prefix: Vec<u8>) -> Result<(), SourceError> {
+        let error = |error: Errno| file_error("list", &self.path(&prefix), error.into());
+        let mut names = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&fd).map_err(error)? {
+            let entry = entry.map_err(error)?;
+            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                names.push(entry.file_name().to_owned());
+            }
+        }
+        names.sort_unstable_by(|a, b| b.as_bytes().cmp(a.as_bytes()));
+        self.stack.push(Level { fd, prefix, names });
+        Ok(())
+    }
+
+    /// Puts the next entry's header into `pending` and its content into `body`.
+    fn advance(&mut self) -> Result<(), SourceError> {
+        self.pending.clear();
+        self.pending_at = 0;
+        loop {
+            let Some(level) = self.stack.last_mut() else {
+                self.pending.resize(2 * BLOCK as usize, 0);
+                self.finished = true;
+                return Ok(());
+            };
+            let Some(file_name) = level.names.pop() else {
+                self.stack.pop();
+                continue;
+            };
+            let name = [level.prefix.as_slice(), file_name.as_bytes()].concat();
+            if file_name.as_bytes().starts_with(b".wh.") {
+                return Err(SourceError::Unrepresentable {
+                    path: self.path(&name),
+                    problem: "names that start with \".wh.\" are whiteouts in layers",
+                });
+            }
+            return self.add(&file_name, name);
+        }
+    }
+
+    fn add(&mut self, file_name: &CStr, name: Vec<u8>) -> Result<(), SourceError> {
+        let parent = &self.stack.last().expect("advance found a name in this level").fd;
+        let path = self.path(&name);
+        let examine = |error: Errno| file_error("examine", &path, error.into());
+        let stat = rustix::fs::statat(parent, file_name, AtFlags::SYMLINK_NOFOLLOW).map_err(examine)?;
+        let inode = (stat.st_dev, stat.st_ino);
+        let file_type = FileType::from_raw_mode(stat.st_mode);
+        if file_type == FileType::Directory {
+            return self.add_folder(file_name, name);
+        }
+        if stat.st_nlink > 1 {
+            if let Some(first) = self.links.get(&inode) {
+                let header = header_of(name, Kind::Hardlink(first.clone()), &stat, Vec::new());
+                header.write(&mut self.pending);
+                return Ok(());
+            }
+            self.links.insert(inode, name.clone());
+        }
+        if file_type == FileType::RegularFile {
+            return self.add_file(file_name, name, inode);
+        }
+        let parent = &self.stack.last().expect("advance found a name in this level").fd;
+        let kind = match file_type {
+            FileType::Symlink => Kind::Symlink(
+                rustix::fs::readlinkat(parent, file_name, Vec::new())
+                    .map_err(examine)?
+                    .into_bytes(),
+            ),
+            FileType::CharacterDevice => Kind::CharDevice(device(&stat)),
+            FileType::BlockDevice => Kind::BlockDevice(device(&stat)),
+            FileType::Fifo => Kind::Fifo,
+            FileType::Socket => Kind::Socket,
+            _ => {
+                return Err(SourceError::Unrepresentable {
+                    path,
+                    problem: "its file type is unknown",
+                });
+            }
+        };
+        let xattrs = self.xattrs(&Place::Named(parent, file_name), &name)?;
+        header_of(name, kind, &stat, xattrs).write(&mut self.pending);
+        Ok(())
+    }
+
+    fn open_at(&self, file_name: &CStr, name: &[u8], more: OFlags) -> Result<(OwnedFd, Stat), SourceError> {
+        let parent = &self.stack.last().expect("advance found a name in this level").fd;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | more;
+        let fd = rustix::fs::openat(parent, file_name, flags, Mode::empty())
+            .map_err(|error| file_error("open", &self.path(name), error.into()))?;
+        let stat =
+            rustix::fs::fstat(&fd).map_err(|error| file_error("examine", &self.path(name), error.into()))?;
+        Ok((fd, stat))
+    }
+
+    fn add_folder(&mut self, file_name: &CStr, mut name: Vec<u8>) -> Result<(), SourceError> {
+        let (fd, stat) = self.open_at(file_name, &name, OFlags::DIRECTORY)?;
+        let xattrs = self.xattrs(&Place::Opened(fd.as_fd()), &name)?;
+        name.push(b'/');
+        header_of(name.clone(), Kind::Folder, &stat, xattrs).write(&mut self.pending);
+        self.enter(fd, name)
+    }
+
+    fn add_file(&mut self, file_name: &CStr, name: Vec<u8>, inode: (u64, u64)) -> Result<(), SourceError> {
+        // Not blocking: the file may have become a FIFO since it was examined.
+        let (fd, stat) = self.open_at(file_name, &name, OFlags::NONBLOCK)?;
+        if (stat.st_dev, stat.st_ino) != inode {
+            return Err(SourceError::Changed {
+                path: self.path(&name),
+                what: "it was replaced",
+            });
+        }
+        let xattrs = self.xattrs(&Place::Opened(fd.as_fd()), &name)?;
+        let size = u64::try_from(stat.st_size).unwrap_or(0);
+        header_of(name.clone(), Kind::File(size), &stat, xattrs).write(&mut self.pending);
+        self.body = Some(Body {
+            file: File::from(fd),
+            name,
+            before: stat,
+            left: size,
+        });
+        Ok(())
+    }
+
+    fn xattrs(&self, place: &Place<'_>, name: &[u8]) -> Result<Xattrs, SourceError> {
+        let error =
+            |error: Errno| file_error("read the extended attributes of", &self.path(name), error.into());
+        let list = match grow(|buffer| place.list(buffer)) {
+            Ok(list) => list,
+            Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
+            Err(errno) => return Err(error(errno)),
+        };
+        let mut xattrs = Vec::new();
+        for key in list.split(|&byte| byte == 0).filter(|key| !key.is_empty()) {
+            let of_overlay = key.starts_with(b"trusted.overlay.") || key.starts_with(b"user.overlay.");
+            if of_overlay || HOST_XATTRS.contains(&key) {
+                continue;
+            }
+            if key.contains(&b'=') {
+                return Err(SourceError::Unrepresentable {
+                    path: self.path(name),
+                    problem: "the name of an extended attribute holds '='",
+                });
+            }
+            let c_key = CString::new(key).expect("the list was split at NULs");
+            let value = match grow(|buffer| place.get(&c_key, buffer)) {
+                Ok(value) => value,
+                // Listed, but taken away since, or not for us to see.
+                Err(Errno::NODATA) => continue,
+                Err(errno) => return Err(error(errno)),
+            };
+            xattrs.push((key.to_owned(), value));
+        }
+        xattrs.sort();
+        Ok(xattrs)
+    }
+
+    fn read_body(&mut self, buffer: &mut [u8]) -> Result<usize, SourceError> {
+        let Some(body) = &mut self.body else {
+            return Ok(0);
+        };
+        let changed = |what| SourceError::Changed {
+            path: self.root.join(std::ffi::OsStr::from_bytes(&body.name)),
+            what,
+        };
+        let failed = |source| {
+            file_error(
+                "read",
+                &self.root.join(std::ffi::OsStr::from_bytes(&body.name)),
+                source,
+            )
+        };
+        if body.left > 0 {
+            let want = usize::try_from(body.left).unwrap_or(usize::MAX).min(buffer.len());
+            let len = read_some(&mut body.file, &mut buffer[..want]).map_err(failed)?;
+            if len == 0 {
+                return Err(changed("it became shorter"));
+            }
+            body.left -= len as u64;
+            return Ok(len);
+        }
+        if read_some(&mut body.file, &mut [0]).map_err(failed)? != 0 {
+            return Err(changed("it became longer"));
+        }
+        let after = rustix::fs::fstat(&body.file).map_err(|error| failed(error.into()))?;
+        let before = &body.before;
+        if (after.st_size, after.st_mtime, after.st_mtime_nsec)
+            != (before.st_size, before.st_mtime, before.st_mtime_nsec)
+        {
+            return Err(changed("its size or time of change differs"));
+        }
+        let size = u64::try_from(before.st_size).unwrap_or(0);
+        self.pending.clear();
+        self.pending_at = 0;
+        self.pending
+            .resize((size.next_multiple_of(BLOCK) - size) as usize, 0);
+        self.body = None;
+        Ok(0)
+    }
+}
+
+impl Read for DirTar {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        loop {
+            let pending = &self.pending[self.pending_at..];
+            if !pending.is_empty() {
+                let len = pending.len().min(buffer.len());
+                buffer[..len].copy_from_slice(&pending[..len]);
+                self.pending_at += len;
+                return Ok(len);
+            }
+            if self.body.is_some() {
+                let len = self.read_body(buffer).map_err(SourceError::into_io)?;
+                if len > 0 {
+                    return Ok(len);
+                }
+                continue;
+            }
+            if self.finished {
+                return Ok(0);
+            }
+            self.advance().map_err(SourceError::into_io)?;
+        }
+    }
+}
+
+impl Place<'_> {
+    fn list(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
+        match self {
+            Place::Opened(fd) => rustix::fs::flistxattr(fd, buffer),
+            Place::Named(parent, name) => rustix::fs::llistxattr(proc_path(parent, name), buffer),
+        }
+    }
+
+    fn get(&self, key: &CStr, buffer: &mut [u8]) -> Result<usize, Errno> {
+        match self {
+            Place::Opened(fd) => rustix::fs::fgetxattr(fd, key, buffer),
+            Place::Named(parent, name) => rustix::fs::lgetxattr(proc_path(parent, name), key, buffer),
+        }
+    }
+}
+
+/// There is no `lgetxattrat` before Linux 6.13; this names the entry by its folder's descriptor all the same.
+fn proc_path(parent: &OwnedFd, name: &CStr) -> PathBuf {
+    let folder = format!("/proc/self/fd/{}", parent.as_raw_fd());
+    Path::new(&folder).join(std::ffi::OsStr::from_bytes(name.to_bytes()))
+}
+
+/// Calls `read` with larger buffers until the value fits.
+fn grow(read: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
+    loop {
+        let mut buffer = vec![0; read(&mut [])?];
+        if buffer.is_empty() {
+            return Ok(buffer);
+        }
+        match read(&mut buffer) {
+            Ok(len) => {
+                buffer.truncate(len);
+                return Ok(buffer);
+            }
+            Err(Errno::RANGE) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn read_some(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match file.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
+fn device(stat: &Stat) -> (u32, u32) {
+    (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev))
+}
+
+fn header_of(name: Vec<u8>, kind: Kind, stat: &Stat, xattrs: Xattrs) -> Header {
+    Header {
+        name,
+        kind,
+        mode: stat.st_mode & 0o7777,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        mtime_seconds: stat.st_mtime,
+        mtime_nanos: u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
+        xattrs,
+    }
+}

@@ -1,0 +1,158 @@
+//! OCI image layouts made of layers.
+//! Format: <https://github.com/opencontainers/image-spec/blob/main/image-layout.md>
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use firebrick_digest::Digest;
+use serde_json::{Value, json};
+
+use super::{Layer, tar::to_tar};
+
+/// How a layer's tar is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// As it is.
+    None,
+    /// gzip, one member.
+    Gzip,
+    /// zstd, one frame.
+    Zstd,
+}
+
+impl Compression {
+    /// The bytes as they are stored.
+    pub fn compress(self, tar: &[u8]) -> Vec<u8> {
+        let memory = "writing to memory cannot fail";
+        match self {
+            Compression::None => tar.to_vec(),
+            Compression::Gzip => {
+                let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+                encoder.write_all(tar).expect(memory);
+                encoder.finish().expect(memory)
+            }
+            Compression::Zstd => zstd::encode_all(tar, 1).expect(memory),
+        }
+    }
+
+    fn media_type(self) -> &'static str {
+        match self {
+            Compression::None => "application/vnd.oci.image.layer.v1.tar",
+            Compression::Gzip => "application/vnd.oci.image.layer.v1.tar+gzip",
+            Compression::Zstd => "application/vnd.oci.image.layer.v1.tar+zstd",
+        }
+    }
+}
+
+/// What goes into a layout beside its layers.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The tag in the index.
+    pub tag: String,
+    /// How the layers are stored.
+    pub compression: Compression,
+    /// `created` of the config.
+    pub created: String,
+    /// The `config` object of the config (Entrypoint, Env and so on).
+    pub config: Value,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            tag: "latest".to_owned(),
+            compression: Compression::Gzip,
+            created: "2024-01-02T03:04:05Z".to_owned(),
+            config: json!({}),
+        }
+    }
+}
+
+/// [`Options::default`]'s `created`, in seconds since 1970.
+pub const DEFAULT_CREATED: i64 = 1_704_164_645;
+
+/// Writes an OCI image layout of `layers`, lowest first, into the folder `dir` (made if missing).
+///
+/// # Errors
+/// What the host fails with.
+pub fn write_layout(dir: &Path, layers: &[Layer], options: &Options) -> anyhow::Result<()> {
+    let tars: Vec<_> = layers.iter().map(to_tar).collect();
+    write_layout_of_tars(dir, &tars, options)
+}
+
+/// As [`write_layout`], of layers that are bytes already (and maybe no tars at all).
+///
+/// # Errors
+/// What the host fails with.
+pub fn write_layout_of_tars(dir: &Path, tars: &[Vec<u8>], options: &Options) -> anyhow::Result<()> {
+    let blobs = dir.join("blobs/sha256");
+    std::fs::create_dir_all(&blobs)?;
+    let store = |bytes: &[u8], media_type: &str| -> anyhow::Result<Value> {
+        let digest = Digest::of(bytes);
+        std::fs::write(blobs.join(digest.hex()), bytes)?;
+        Ok(json!({"mediaType": media_type, "digest": digest.to_string(), "size": bytes.len()}))
+    };
+    let mut descriptors = Vec::new();
+    for tar in tars {
+        let blob = options.compression.compress(tar);
+        descriptors.push(store(&blob, options.compression.media_type())?);
+    }
+    let diff_ids: Vec<_> = tars.iter().map(|tar| Digest::of(tar).to_string()).collect();
+    let architecture = if cfg!(target_arch = "aarch64") {
+        "arm64"
+    } else {
+        "amd64"
+    };
+    let config = json!({
+        "created": options.created,
+        "architecture": architecture,
+        "os": "linux",
+        "config": options.config,
+        "rootfs": {"type": "layers", "diff_ids": diff_ids},
+        "history": tars.iter().map(|_| json!({"created": options.created})).collect::<Vec<_>>(),
+    });
+    let config = store(
+        config.to_string().as_bytes(),
+        "application/vnd.oci.image.config.v1+json",
+    )?;
+    let manifest_type = "application/vnd.oci.image.manifest.v1+json";
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": manifest_type,
+        "config": config,
+        "layers": descriptors,
+    });
+    let mut entry = store(manifest.to_string().as_bytes(), manifest_type)?;
+    entry["platform"] = json!({"architecture": architecture, "os": "linux"});
+    entry["annotations"] = json!({"org.opencontainers.image.ref.name": options.tag});
+    let index = json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.index.v1+json",
+        "manifests": [entry],
+    });
+    std::fs::write(dir.join("index.json"), index.to_string())?;
+    std::fs::write(dir.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)?;
+    Ok(())
+}
+
+/// The layers of a real OCI image layout, lowest first, as stored: reads the first manifest of the index.
+///
+/// # Errors
+/// If the layout is not one.
+pub fn layer_blobs(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    use anyhow::Context as _;
+    let blob = |descriptor: &Value| -> anyhow::Result<PathBuf> {
+        let digest: Digest = descriptor["digest"].as_str().context("no digest")?.parse()?;
+        Ok(dir.join("blobs/sha256").join(digest.hex()))
+    };
+    let mut manifest: Value = serde_json::from_slice(&std::fs::read(dir.join("index.json"))?)?;
+    while let Some(first) = manifest["manifests"].get(0) {
+        manifest = serde_json::from_slice(&std::fs::read(blob(first)?)?)?;
+    }
+    manifest["layers"]
+        .as_array()
+        .context("no layers")?
+        .iter()
+        .map(blob)
+        .collect()
+}
