@@ -343,19 +343,18 @@ fn proc_path(parent: &OwnedFd, name: &CStr) -> PathBuf {
     Path::new(&folder).join(std::ffi::OsStr::from_bytes(name.to_bytes()))
 }
 
-/// Calls `read` with larger buffers until the value fits.
+/// Calls `read` with larger buffers until the value fits. (rustix answers 0 to an empty buffer, so there is no asking
+/// for the length first.)
 fn grow(read: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
+    let mut buffer = vec![0; 1024];
     loop {
-        let mut buffer = vec![0; read(&mut [])?];
-        if buffer.is_empty() {
-            return Ok(buffer);
-        }
         match read(&mut buffer) {
             Ok(len) => {
                 buffer.truncate(len);
                 return Ok(buffer);
             }
-            Err(Errno::RANGE) => {}
+            // Linux's limit is 64 KiB for a value and for a list.
+            Err(Errno::RANGE) if buffer.len() < 1 << 20 => buffer.resize(buffer.len() * 4, 0),
             Err(error) => return Err(error),
         }
     }

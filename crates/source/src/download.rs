@@ -40,6 +40,16 @@ pub(crate) struct Job {
     pub(crate) size: u64,
 }
 
+impl Job {
+    fn mismatch(&self, mismatch: Mismatch) -> SourceError {
+        SourceError::Mismatch {
+            part: Part::Layer(self.layer),
+            promised: self.digest,
+            mismatch,
+        }
+    }
+}
+
 /// Takes the bytes of a transfer, in order.
 pub(crate) type Sink<'a> = dyn FnMut(&[u8]) -> Result<(), SourceError> + 'a;
 
@@ -358,11 +368,7 @@ impl Shared {
             resumed_bytes: start,
         });
         let mut position = start;
-        let mismatch = |mismatch| SourceError::Mismatch {
-            part: Part::Layer(job.layer),
-            promised: job.digest,
-            mismatch,
-        };
+        let mismatch = |mismatch| job.mismatch(mismatch);
         let mut sink = |bytes: &[u8]| {
             if self.is_cancelled() {
                 return Err(SourceError::Cancelled { layer: job.layer });

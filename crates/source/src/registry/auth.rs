@@ -134,12 +134,6 @@ impl Authorizer {
         credentials: Option<&Credentials>,
     ) -> Result<Authorization, Failure> {
         let realm = challenge.get("realm").unwrap_or("");
-        let protocol = |problem| {
-            Failure::Final(SourceError::Protocol {
-                url: shown(realm),
-                problem,
-            })
-        };
         let own_scope = format!("repository:{}:pull", self.repository);
         let scope = challenge.get("scope").unwrap_or(&own_scope);
         let service = challenge.get("service").unwrap_or("");
@@ -180,27 +174,37 @@ impl Authorizer {
                 }));
             }
         }
-        let mut bytes = Vec::new();
-        let read = answer
-            .body_mut()
-            .as_reader()
-            .take(TOKEN_LIMIT)
-            .read_to_end(&mut bytes);
-        read.map_err(super::transport)?;
-        let answer: TokenAnswer =
-            serde_json::from_slice(&bytes).map_err(|_| protocol("the token server's answer is not valid"))?;
-        let token = [answer.token, answer.access_token]
-            .into_iter()
-            .flatten()
-            .find(|token| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()))
-            .ok_or_else(|| protocol("the token server's answer holds no token"))?;
-        let life = answer.expires_in.map_or(TOKEN_LIFE, Duration::from_secs);
-        Ok(Authorization {
-            header: format!("Bearer {token}"),
-            // An absurdly long life is no expiry at all.
-            expires: Instant::now().checked_add(life.saturating_sub(MARGIN)),
-        })
+        read_token(realm, &mut answer)
     }
+}
+
+fn read_token(realm: &str, answer: &mut Response<Body>) -> Result<Authorization, Failure> {
+    let protocol = |problem| {
+        Failure::Final(SourceError::Protocol {
+            url: shown(realm),
+            problem,
+        })
+    };
+    let mut bytes = Vec::new();
+    let read = answer
+        .body_mut()
+        .as_reader()
+        .take(TOKEN_LIMIT)
+        .read_to_end(&mut bytes);
+    read.map_err(super::transport)?;
+    let answer: TokenAnswer =
+        serde_json::from_slice(&bytes).map_err(|_| protocol("the token server's answer is not valid"))?;
+    let token = [answer.token, answer.access_token]
+        .into_iter()
+        .flatten()
+        .find(|token| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()))
+        .ok_or_else(|| protocol("the token server's answer holds no token"))?;
+    let life = answer.expires_in.map_or(TOKEN_LIFE, Duration::from_secs);
+    Ok(Authorization {
+        header: format!("Bearer {token}"),
+        // An absurdly long life is no expiry at all.
+        expires: Instant::now().checked_add(life.saturating_sub(MARGIN)),
+    })
 }
 
 fn basic(username: &str, password: &str) -> String {

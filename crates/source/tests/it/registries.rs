@@ -1,0 +1,217 @@
+//! Real registries on loopback: plain, htpasswd, TLS, tokens, helpers, proxies.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use firebrick_source::{Credentials, Options, Proxy};
+
+use crate::support::http::{Answer, Server, Tunnels};
+use crate::support::registry::{PASSWORD, Registry, Setup, USER, have_tools, layers};
+use crate::support::{LayoutDir, PLATFORM, for_platform, gzip, open, options, platform, read, refusal, tar};
+
+fn joe() -> Credentials {
+    Credentials::Basic {
+        username: USER.to_owned(),
+        password: PASSWORD.to_owned(),
+    }
+}
+
+fn check(reference: &str, options: &Options) {
+    let image = open(reference, options).unwrap();
+    for (layer, expected) in image.layers.iter().zip(layers()) {
+        assert_eq!(read(layer).unwrap(), gzip(&expected));
+    }
+    assert_eq!(image.layers.len(), 2);
+}
+
+#[test]
+fn plain_with_and_without_cache_by_tag_and_digest() {
+    if !have_tools() {
+        return;
+    }
+    let registry = Registry::with_layers(&Setup::default(), &layers());
+    let name = format!("{}/test/image", registry.host);
+    check(&format!("{name}:v1"), &options());
+    let digest = open(&format!("{name}:v1"), &options())
+        .unwrap()
+        .manifest_digest
+        .unwrap();
+    check(&format!("{name}@{digest}"), &options());
+    let text = refusal(&format!("{name}:v2"), &options());
+    assert!(
+        text.contains("does not exist") && text.contains("MANIFEST_UNKNOWN"),
+        "{text}"
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let mut cached = options();
+    cached.cache = Some(firebrick_source::Cache::open(folder.path()).unwrap());
+    check(&format!("{name}@{digest}"), &cached);
+    drop(registry);
+    // By digest, all of it is in the cache: the registry is not needed.
+    check(&format!("{name}@{digest}"), &cached);
+}
+
+#[test]
+fn platforms_in_a_registry() {
+    if !have_tools() {
+        return;
+    }
+    let registry = Registry::start(&Setup::default());
+    let layout = LayoutDir::new();
+    let images: Vec<String> = ["linux/amd64", "linux/arm64"]
+        .iter()
+        .map(|text| layout.image(text, &[tar(&[("p", text.as_bytes())])], &for_platform(text)))
+        .collect();
+    layout.finish(&[layout.index(&images, "")]);
+    registry.push(&layout.reference(), "multi:latest");
+    let name = format!("{}/multi", registry.host);
+    for wanted in [PLATFORM, "linux/arm64"] {
+        let mut options = options();
+        options.platform = Some(platform(wanted));
+        let image = open(&name, &options).unwrap();
+        assert_eq!(
+            read(&image.layers[0]).unwrap(),
+            gzip(&tar(&[("p", wanted.as_bytes())]))
+        );
+    }
+    let mut other = options();
+    other.platform = Some(platform("linux/s390x"));
+    let text = refusal(&name, &other);
+    assert!(text.contains("linux/amd64, linux/arm64"), "{text}");
+}
+
+#[test]
+fn htpasswd_by_option_file_and_helper() {
+    if !have_tools() {
+        return;
+    }
+    let setup = Setup {
+        htpasswd: true,
+        ..Setup::default()
+    };
+    let registry = Registry::with_layers(&setup, &layers());
+    let name = format!("{}/test/image:v1", registry.host);
+    let text = refusal(&name, &options());
+    assert!(
+        text.contains("does not let us read test/image") && text.contains("docker login"),
+        "{text}"
+    );
+    let mut by_option = options();
+    by_option
+        .registry
+        .credentials
+        .insert(registry.host.clone(), joe());
+    check(&name, &by_option);
+    let folder = tempfile::tempdir().unwrap();
+    let helper = folder.path().join("docker-credential-test");
+    let script = format!(
+        "#!/bin/sh\nread server\n[ \"$1 $server\" = \"get {}\" ] || {{ echo credentials not found; exit 1; }}\necho '{{\"Username\":\"{USER}\",\"Secret\":\"{PASSWORD}\"}}'\n",
+        registry.host
+    );
+    fs::write(&helper, script).unwrap();
+    fs::set_permissions(&helper, fs::Permissions::from_mode(0o755)).unwrap();
+    let config = folder.path().join("config.json");
+    // joe:s3cret:x
+    for text in [
+        format!(
+            r#"{{"auths":{{"{}":{{"auth":"am9lOnMzY3JldDp4"}}}}}}"#,
+            registry.host
+        ),
+        format!(r#"{{"credHelpers":{{"{}":"test"}}}}"#, registry.host),
+        r#"{"credsStore":"test"}"#.to_owned(),
+    ] {
+        fs::write(&config, &text).unwrap();
+        let mut options = options();
+        options.registry.docker_config = Some(config.clone());
+        options.registry.credential_helper_dirs = vec![folder.path().to_owned()];
+        check(&name, &options);
+    }
+    let mut wrong = by_option;
+    let bad = Credentials::Basic {
+        username: USER.to_owned(),
+        password: "no".to_owned(),
+    };
+    wrong.registry.credentials.insert(registry.host.clone(), bad);
+    let text = refusal(&name, &wrong);
+    assert!(
+        text.contains("check the account's rights") && !text.contains("\"no\""),
+        "{text}"
+    );
+}
+
+#[test]
+fn tls_with_a_private_authority_and_a_proxy() {
+    if !have_tools() {
+        return;
+    }
+    let setup = Setup {
+        tls: true,
+        ..Setup::default()
+    };
+    let registry = Registry::with_layers(&setup, &layers());
+    let name = format!("{}/test/image:v1", registry.host);
+    let text = refusal(&name, &options());
+    assert!(text.contains("CA file"), "{text}");
+    let mut trusting = options();
+    trusting.registry.ca_files = vec![registry.folder.path().join("ca.pem")];
+    check(&name, &trusting);
+    let tunnels = Tunnels::start();
+    trusting.registry.proxy = Some(Proxy {
+        url: format!("http://{}", tunnels.address),
+        no_proxy: Vec::new(),
+    });
+    check(&name, &trusting);
+    assert!(tunnels.targets.lock().unwrap().contains(&registry.host));
+}
+
+/// Plays a token server, and a registry that wants its tokens, in front of the real one.
+#[test]
+fn bearer_tokens_are_fetched_kept_and_renewed() {
+    if !have_tools() {
+        return;
+    }
+    let registry = Registry::with_layers(&Setup::default(), &layers());
+    let issued = std::sync::atomic::AtomicUsize::new(0);
+    let tokens = Server::start(move |request| {
+        let asked = request
+            .target
+            .starts_with("/token?service=test&scope=repository%3Atest%2Fimage%3Apull");
+        let basic = request.header("authorization") == Some("Basic am9lOnMzY3JldDp4");
+        match asked && basic {
+            true => {
+                let n = issued.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                Answer::new(200, format!(r#"{{"token":"t{n}","expires_in":300}}"#))
+            }
+            false => Answer::new(401, ""),
+        }
+    });
+    let realm = format!("http://{}/token", tokens.address);
+    let front = Server::before(&registry.host, move |request, answer| {
+        // The first token is good for the manifest only.
+        let good = match request.is_blob() {
+            true => request.header("authorization") == Some("Bearer t1"),
+            false => request.header("authorization").is_some(),
+        };
+        match good {
+            true => answer,
+            false => Answer::new(401, "").with(
+                "WWW-Authenticate",
+                format!(r#"Bearer realm="{realm}",service="test",scope="repository:test/image:pull""#),
+            ),
+        }
+    });
+    let name = format!("{}/test/image:v1", front.address);
+    assert!(refusal(&name, &options()).contains("does not let us read"));
+    let mut options = options();
+    options
+        .registry
+        .credentials
+        .insert(front.address.to_string(), joe());
+    check(&name, &options);
+    let asked = tokens
+        .requests()
+        .iter()
+        .filter(|request| request.header("authorization").is_some())
+        .count();
+    assert_eq!(asked, 2, "one token, and one more when it was refused");
+}
