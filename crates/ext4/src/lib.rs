@@ -4,6 +4,7 @@
 //! - [`write()`] emits what it decided, superblock last, to a [`BlockSink`];
 //! - [`geometry`] says where regions may lie;
 //! - [`mod@format`]: the on-disk structures, nothing else; [`checksum`]: CRC-32C as ext4 chains it.
+//! - [`read`]: reads an image back, ours or any that `mke2fs` makes.
 //!
 //! What the image looks like, and why: `docs/ext4.md`.
 #![forbid(unsafe_code)]
@@ -23,6 +24,7 @@ mod inode;
 mod journal;
 mod options;
 mod plan;
+pub mod read;
 mod superblock;
 mod write;
 mod xattr;
