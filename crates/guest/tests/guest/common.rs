@@ -1,0 +1,172 @@
+//! The real guest binary as an ordinary process, and a plain client.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+/// How long anything may take on a busy machine before a test fails instead of hanging.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The guest binary, built once for all tests of this crate.
+pub(crate) fn guest() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let target = if cfg!(target_arch = "aarch64") {
+            "aarch64-unknown-linux-gnu"
+        } else {
+            "x86_64-unknown-linux-gnu"
+        };
+        firebrick_embed::build_guest_for(target, Path::new(env!("CARGO_TARGET_TMPDIR")))
+            .expect("the guest builds")
+    })
+}
+
+/// A running `--agent --tcp`. Dropping it ends it.
+pub(crate) struct Agent {
+    pub(crate) address: SocketAddr,
+    pub(crate) process: Child,
+    _stderr: BufReader<ChildStderr>,
+}
+
+impl Agent {
+    pub(crate) fn start() -> Agent {
+        let mut process = Command::new(guest())
+            .args(["--agent", "--tcp", "127.0.0.1:0"])
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the guest starts");
+        let mut stderr = BufReader::new(process.stderr.take().expect("a pipe"));
+        let mut line = String::new();
+        let address = loop {
+            line.clear();
+            assert!(
+                stderr.read_line(&mut line).expect("a line") > 0,
+                "the guest ended"
+            );
+            if let Some((_, address)) = line.split_once("listening on tcp ") {
+                break address.trim().parse().expect("an address");
+            }
+        };
+        Agent {
+            address,
+            process,
+            _stderr: stderr,
+        }
+    }
+
+    pub(crate) fn dial(&self) -> Client {
+        Client::over(TcpStream::connect(self.address).expect("a connection"))
+    }
+
+    /// A field of `/proc/PID/status`, such as `VmRSS`, in its first number.
+    pub(crate) fn proc_status(&self, field: &str) -> u64 {
+        let path = format!("/proc/{}/status", self.process.id());
+        let text = std::fs::read_to_string(path).expect("the process's status");
+        let line = text
+            .lines()
+            .find(|line| line.starts_with(field))
+            .expect("the field");
+        line.split_whitespace()
+            .nth(1)
+            .expect("a value")
+            .parse()
+            .expect("a number")
+    }
+
+    pub(crate) fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.process.id()))
+            .expect("the process's files")
+            .count()
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A client that knows JSON and lines, and none of the crate's code.
+pub(crate) struct Client {
+    pub(crate) socket: TcpStream,
+    lines: BufReader<TcpStream>,
+}
+
+impl Client {
+    pub(crate) fn over(socket: TcpStream) -> Client {
+        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let lines = BufReader::new(socket.try_clone().expect("a second handle"));
+        Client { socket, lines }
+    }
+
+    pub(crate) fn send_raw(&mut self, bytes: &[u8]) {
+        self.socket.write_all(bytes).expect("the agent takes it");
+    }
+
+    pub(crate) fn send(&mut self, id: Value, method: &str, params: Value) {
+        let mut message = json!({"jsonrpc": "2.0", "method": method, "params": params});
+        if !id.is_null() {
+            message["id"] = id;
+        }
+        self.send_raw(format!("{message}\n").as_bytes());
+    }
+
+    /// The next line, parsed.
+    pub(crate) fn receive(&mut self) -> Value {
+        let mut line = String::new();
+        assert!(
+            self.lines.read_line(&mut line).expect("a line in time") > 0,
+            "the agent closed the connection"
+        );
+        let value: Value = serde_json::from_str(&line).expect("JSON");
+        assert_eq!(value["jsonrpc"], "2.0");
+        value
+    }
+
+    /// Sends a request and gives its result.
+    pub(crate) fn call(&mut self, method: &str, params: Value) -> Value {
+        self.send(json!(1), method, params);
+        let reply = self.receive();
+        assert_eq!(reply["id"], 1);
+        assert!(reply["error"].is_null(), "{reply}");
+        reply["result"].clone()
+    }
+
+    /// Sends a request and gives its error.
+    pub(crate) fn fail(&mut self, method: &str, params: Value) -> Value {
+        self.send(json!(1), method, params);
+        let reply = self.receive();
+        assert_eq!(reply["id"], 1);
+        assert!(reply["result"].is_null(), "{reply}");
+        reply["error"].clone()
+    }
+
+    pub(crate) fn at_end(&mut self) -> bool {
+        let mut rest = Vec::new();
+        self.lines.read_to_end(&mut rest).is_ok()
+    }
+}
+
+/// Waits until something holds; fails the test when it never does.
+pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Whether a process with that number runs (a zombie does not).
+pub(crate) fn runs(pid: u64) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        stat.rsplit(") ")
+            .next()
+            .is_some_and(|rest| !rest.starts_with('Z'))
+    })
+}
