@@ -3,6 +3,7 @@
 //! - [`layers`]: a text form of layers, and the tars and OCI layouts that they become;
 //! - [`reference`]: what a container would see of some layers, by the OCI text and none of our own code;
 //! - [`listing`]: what any judge says of a tree, and how two of them differ;
+//! - [`build`]: images out of layers, judged by everyone who can;
 //! - [`walk`], [`mount`]: the kernel's view of a folder and of an image;
 //! - [`view`]: the view of the `ext4-view` crate, written by others;
 //! - [`oracle`]: `e2fsck`, `debugfs`, `resize2fs`, `umoci`, and [`oracle::Image`], which is checked when it is made;
@@ -14,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 pub mod acl;
+pub mod build;
 pub mod fixtures;
 pub mod layers;
 pub mod listing;

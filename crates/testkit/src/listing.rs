@@ -243,7 +243,7 @@ pub fn without_lost_and_found(mut listing: Listing) -> Listing {
         && listing.remove(b"/lost+found".as_slice()).is_some()
         && let Some(root) = listing.get_mut(b"/".as_slice())
     {
-        root.nlink -= 1;
+        root.nlink = root.nlink.saturating_sub(1);
     }
     listing
 }

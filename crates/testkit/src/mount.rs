@@ -10,6 +10,8 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, ensure};
 
+use crate::oracle;
+
 /// Mounts, says so, waits for the end of its input, and unmounts; its status is that of the unmount.
 const SCRIPT: &str = r#"mount -t ext4 -o "loop,$1" "$2" "$3" && echo mounted && cat && umount "$3""#;
 
@@ -18,7 +20,7 @@ const SCRIPT: &str = r#"mount -t ext4 -o "loop,$1" "$2" "$3" && echo mounted && 
 pub struct Mount {
     child: Child,
     root: PathBuf,
-    _point: tempfile::TempDir,
+    point: tempfile::TempDir,
 }
 
 impl Mount {
@@ -59,16 +61,40 @@ impl Mount {
             anyhow::bail!("mounting {} -o {options}: {message}", image.display());
         }
         let root = PathBuf::from(format!("/proc/{}/root", child.id())).join(point.path().strip_prefix("/")?);
-        Ok(Mount {
-            child,
-            root,
-            _point: point,
-        })
+        Ok(Mount { child, root, point })
     }
 
     /// The mounted root, reachable while this value lives.
     pub fn path(&self) -> &Path {
         &self.root
+    }
+
+    /// The loop device under it.
+    ///
+    /// # Errors
+    /// If the mount is not there any more.
+    pub fn device(&self) -> anyhow::Result<String> {
+        let mounts = std::fs::read_to_string(format!("/proc/{}/mounts", self.child.id()))?;
+        let point = self
+            .point
+            .path()
+            .to_str()
+            .context("temporary folders have plain names")?;
+        let line = mounts.lines().find(|line| line.split(' ').nth(1) == Some(point));
+        let device = line.and_then(|line| line.split(' ').next());
+        Ok(device.context("the image is not mounted")?.to_owned())
+    }
+
+    /// Runs a tool that must succeed where the mount can be seen.
+    ///
+    /// # Errors
+    /// With what it said.
+    pub fn run(&self, tool: &str, args: &[&str]) -> anyhow::Result<String> {
+        let pid = self.child.id().to_string();
+        oracle::run_ok(
+            "nsenter",
+            ["-t", &pid, "-m", tool].into_iter().chain(args.iter().copied()),
+        )
     }
 
     /// Unmounts; everything written is in the image afterwards.

@@ -1,0 +1,335 @@
+//! Proves that an image shows, through the kernel and through `ext4-view`, exactly the tree that the reference makes of
+//! the layers: for each kind of inode and each bound of ext4 by hand, for random layers, and for real images.
+
+use firebrick_testkit::build::{Recipe, build, build_blobs, check};
+use firebrick_testkit::layers::{Content, Entry, EntryKind, Layer, oci, read, text::layers};
+use firebrick_testkit::{fixtures, mount, oracle, random, reference};
+use proptest::prelude::*;
+
+/// Builds and compares; the recipe is the default one.
+fn check_texts(name: &str, texts: &[&str]) {
+    if let Err(error) = check(&layers(texts), &Recipe::default()) {
+        panic!("{name}: {error:#}");
+    }
+}
+
+#[test]
+fn every_kind_of_inode() {
+    check_texts(
+        "kinds",
+        &[r#"
+        d 0755 / mtime=5
+        f 0644 /file "hello" uid=1 gid=2
+        f 0000 /empty
+        d 1777 /dir uid=70000 gid=4000000000
+        l /link -> ../anywhere
+        h /hard /file
+        h /hardlink-to-symlink /link
+        c 0600 /char 1 3
+        c 0666 /char-big 4095 1048575
+        b 0640 /block 259 300
+        p 0622 /fifo uid=9
+        s 0755 /socket
+        f 4755 /setuid
+        f 2711 /setgid
+        "#],
+    );
+}
+
+#[test]
+fn an_empty_image() {
+    check_texts("no entries", &[""]);
+    check_texts("everything hidden", &["f 0644 /a/b @100000:1", "opq /"]);
+}
+
+#[test]
+fn names_that_are_long_or_no_text() {
+    let (long, bytes) = ("n".repeat(255), (1..=255_u8).filter(|byte| *byte != b'/'));
+    let all: String = bytes
+        .map(|byte| format!("f 0644 /bytes/x\\x{byte:02x}\n"))
+        .collect();
+    let text = format!(
+        "f 0644 /{long} \"1\"\nd 0755 /d/{long}\nl /{long}.d/{long} -> {long}\nf 0644 /\\xff\\xfe\\x80\nf 0644 /\\n\n{all}"
+    )
+    .replace(&format!("/{long}.d/"), "/l/");
+    check_texts("names", &[&text]);
+}
+
+#[test]
+fn times_from_1901_to_2446() {
+    let secs = [
+        -(1_i64 << 31),
+        -1,
+        0,
+        1,
+        (1 << 31) - 1,
+        1 << 31,
+        1 << 32,
+        (1 << 34) - (1 << 31) - 1,
+    ];
+    let text: String = secs
+        .iter()
+        .enumerate()
+        .flat_map(|(index, secs)| {
+            [
+                format!("f 0644 /{index} mtime={secs}\n"),
+                format!("d 0755 /d{index} mtime={secs}.999999999\n"),
+            ]
+        })
+        // The decimals of a negative number count away from 0.
+        .map(|line| line.replace("mtime=-2147483648.999999999", "mtime=-2147483647.000000001"))
+        .collect();
+    check_texts("times", &[&text]);
+}
+
+#[test]
+fn symlinks_in_the_inode_and_in_a_block() {
+    let text: String = [1, 59, 60, 61, 4094, 4095]
+        .iter()
+        .map(|len| format!("l /l{len} -> {}\n", "t".repeat(*len)))
+        .collect();
+    check_texts("symbolic links", &[&text]);
+}
+
+#[test]
+fn xattrs_in_the_inode_and_in_a_block() {
+    let many: String = (0..60)
+        .map(|n| format!(" xattr:user.attribute-{n}=value-{n}-{}", "v".repeat(20)))
+        .collect();
+    let text = format!(
+        r#"
+        f 0755 /capability xattr:security.capability="\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
+        f 0644 /small xattr:user.a=b xattr:user.empty=""
+        f 0644 /binary xattr:user.a="\x00\x01\xff\n"
+        f 0644 /large xattr:user.large={}
+        f 0644 /many{many}
+        f 0644 /same-as-many{many}
+        d 0755 /dir xattr:user.dir=x xattr:trusted.overlay.opaque=y
+        l /link -> x xattr:security.x=y
+        f 0640 /acl acl=u::rw-,u:1000:rw-,g::r--,g:70000:r-x,m::rwx,o::---
+        d 0750 /acl-dir acl=u::rwx,u:7:r-x,g::r-x,m::r-x,o::--- dacl=u::rwx,u:7:rwx,g::r-x,m::rwx,o::---
+        f 0644 /libarchive libarchive xattr:user.k="a=b c"
+        "#,
+        "L".repeat(3500)
+    );
+    check_texts("xattrs", &[&text]);
+}
+
+/// The kernel understands the ACLs, not just their bytes.
+#[test]
+fn acls_mean_the_same_to_getfacl() {
+    if !oracle::have_mount().unwrap() || !oracle::have("getfacl").unwrap() {
+        return;
+    }
+    let text = "f 0640 /f acl=u::rw-,u:1000:rw-,g::r--,g:70000:r-x,m::rwx,o::---\n\
+                d 0750 /d dacl=u::rwx,u:7:rwx,g::r-x,m::rwx,o::---";
+    let built = build(&layers(&[text]), &Recipe::default()).unwrap();
+    let mounted = mount::Mount::new(built.image.path(), "ro").unwrap();
+    let facl = |name: &str| {
+        let path = mounted.path().join(name);
+        let arguments = ["-n", "-c", "-E", "-p"].map(std::ffi::OsStr::new);
+        oracle::run_ok("getfacl", arguments.into_iter().chain([path.as_os_str()])).unwrap()
+    };
+    assert_eq!(
+        facl("f").trim(),
+        "user::rw-\nuser:1000:rw-\ngroup::r--\ngroup:70000:r-x\nmask::rwx\nother::---"
+    );
+    let expected = "user::rwx\ngroup::r-x\nother::---\n\
+                    default:user::rwx\ndefault:user:7:rwx\ndefault:group::r-x\ndefault:mask::rwx\ndefault:other::---";
+    assert_eq!(facl("d").trim(), expected);
+    mounted.unmount().unwrap();
+}
+
+#[test]
+fn files_at_the_edges_of_blocks() {
+    let text: String = [1_u64, 4095, 4096, 4097, 8192, 1 << 20, (1 << 20) + 1]
+        .iter()
+        .map(|len| format!("f 0644 /f{len} @{len}:{len}\n"))
+        .collect();
+    check_texts("lengths", &[&text]);
+}
+
+#[test]
+fn sparse_files_in_every_form() {
+    let mut text = String::new();
+    for form in ["gnu", "0.0", "0.1", "1.0"] {
+        text += &format!("f 0644 /{form}/none len=0 sparse={form}\n");
+        text += &format!("f 0644 /{form}/hole len=1000000 sparse={form}\n");
+        text += &format!("f 0644 /{form}/one len=1000000 seg=512:@1024:1 sparse={form}\n");
+        text += &format!("f 0644 /{form}/end len=1000000 seg=0:@512:1 seg=995328:@4672:2 sparse={form}\n");
+        // Stretches on both sides of a block's border, and two in one block.
+        text += &format!(
+            "f 0644 /{form}/mixed len=30000 seg=512:@512:1 seg=2048:@512:2 seg=3584:@1024:3 sparse={form}\n"
+        );
+        let many: String = (0..100).map(|n| format!(" seg={}:@512:{n}", n * 8192)).collect();
+        text += &format!("f 0644 /{form}/many len=900000{many} sparse={form}\n");
+        // Across block groups, which hold 128 MiB.
+        let far = (128_u64 << 20) - 512;
+        text += &format!("f 0644 /{form}/far len=300000000 seg={far}:@1024:1 sparse={form}\n");
+    }
+    check_texts("sparse files", &[&text]);
+}
+
+/// More holes than the four extents of an inode, more than one leaf, and an index above leaves.
+#[test]
+fn files_of_many_extents() {
+    let many = |count: u64| -> String {
+        (0..count)
+            .map(|n| format!(" seg={}:@512:{n}", n * 8192))
+            .collect()
+    };
+    let text: String = [4_u64, 5, 340, 341, 1400]
+        .iter()
+        .map(|&count| {
+            format!(
+                "f 0644 /e{count} len={}{} sparse=1.0\n",
+                count * 8192 + 7,
+                many(count)
+            )
+        })
+        .collect();
+    check_texts("extents", &[&text]);
+}
+
+#[test]
+fn hard_links_across_layers() {
+    check_texts(
+        "hard links",
+        &[
+            "f 0644 /a \"one\"\nl /l -> a\nc 0600 /c 1 3\nf 0644 /gone @5000:1",
+            "h /b /a\nh /m /l\nh /d/c /c\nh /kept /gone",
+            "w /a\nw /gone\nf 0644 /b2\nh /e /b",
+        ],
+    );
+}
+
+/// Bytes that an upper layer hides must not be in the image.
+#[test]
+fn hidden_bytes_are_not_in_the_image() {
+    let secret = "this-must-not-be-in-the-image";
+    let lower = format!(
+        "f 0644 /secret \"{}\"\nf 0644 /dir/secret \"{}\"\nf 0644 /over \"{secret}\"\nf 0644 /kept \"public\"",
+        secret,
+        secret.repeat(400)
+    );
+    for upper in [
+        "w /secret\nw /dir\nw /over",
+        "opq /\nf 0644 /kept \"public\"",
+        "w /secret\nopq /dir\nf 0644 /over \"new\"",
+    ] {
+        let built = check(&layers(&[&lower, upper]), &Recipe::default()).unwrap();
+        let bytes = std::fs::read(built.image.path()).unwrap();
+        let found = |needle: &[u8]| bytes.windows(needle.len()).any(|window| window == needle);
+        assert!(
+            !found(secret.as_bytes()),
+            "hidden bytes are in the image after {upper:?}"
+        );
+        assert!(found(b"public"));
+    }
+}
+
+#[test]
+fn every_compression_gives_the_same_image() {
+    let set = layers(&["f 0644 /a @100000:1\nd 0755 /d", "w /a\nf 0644 /b @70000:2"]);
+    let image = |compression| {
+        let recipe = Recipe {
+            layout: oci::Options {
+                compression,
+                ..Default::default()
+            },
+            ..Recipe::default()
+        };
+        std::fs::read(check(&set, &recipe).unwrap().image.path()).unwrap()
+    };
+    let plain = image(oci::Compression::None);
+    assert!(image(oci::Compression::Gzip) == plain);
+    assert!(image(oci::Compression::Zstd) == plain);
+}
+
+#[test]
+fn real_images_show_what_their_layers_say() {
+    let alpine = fixtures::ALPINE
+        .iter()
+        .filter_map(|name| fixtures::fixture(name))
+        .map(|path| vec![path]);
+    let busybox = fixtures::BUSYBOX
+        .iter()
+        .filter_map(|name| fixtures::fixture(name));
+    let busybox = busybox.map(|layout| oci::layer_blobs(&layout).unwrap());
+    for blobs in alpine.chain(busybox) {
+        let set: Vec<_> = blobs
+            .iter()
+            .map(|blob| read::read(&std::fs::read(blob).unwrap()).unwrap())
+            .collect();
+        let built = check(&set, &Recipe::default()).unwrap();
+        let links = set.iter().flat_map(|layer| &layer.entries);
+        let links = links
+            .filter(|entry| matches!(entry.kind, EntryKind::Hardlink(_)))
+            .count();
+        let name = blobs[0].display().to_string();
+        assert!(
+            links >= 400 || !name.contains("busybox-musl"),
+            "{name} has {links} hard links"
+        );
+        assert!(
+            built.expected.len() > 400,
+            "{name} has {} paths",
+            built.expected.len()
+        );
+    }
+}
+
+/// Our tar writer is not what decides: the real layers, byte for byte as they are.
+#[test]
+fn real_images_build_from_their_own_bytes() {
+    let alpine = fixtures::ALPINE
+        .iter()
+        .filter_map(|name| fixtures::fixture(name))
+        .map(|path| vec![path]);
+    let busybox = fixtures::BUSYBOX
+        .iter()
+        .filter_map(|name| fixtures::fixture(name));
+    let busybox = busybox.map(|layout| oci::layer_blobs(&layout).unwrap());
+    for paths in alpine.chain(busybox) {
+        let blobs: Vec<_> = paths.iter().map(|path| std::fs::read(path).unwrap()).collect();
+        let set: Vec<_> = blobs.iter().map(|blob| read::read(blob).unwrap()).collect();
+        let built = build_blobs(&blobs, &Recipe::default()).unwrap();
+        let expected = reference::apply(&set, built.created).unwrap();
+        built
+            .compare(&expected)
+            .unwrap_or_else(|error| panic!("{paths:?}: {error:#}"));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, max_shrink_iters: 60, ..ProptestConfig::default() })]
+
+    #[test]
+    fn random_layers_show_as_the_reference_says(set in random::layer_set()) {
+        check(&set, &Recipe::default()).map_err(|error| TestCaseError::fail(format!("{error:#}")))?;
+    }
+}
+
+/// The judges see a difference when there is one: an image of other layers fails the comparison.
+#[test]
+fn a_wrong_image_is_noticed() {
+    let right = layers(&["f 0644 /a \"1\"\nf 0644 /b \"2\" xattr:user.a=b"]);
+    let built = check(&right, &Recipe::default()).unwrap();
+    for wrong in [
+        "f 0644 /a \"2\"\nf 0644 /b \"2\" xattr:user.a=b",
+        "f 0644 /a \"1\"",
+        "f 0644 /a \"1\"\nf 0600 /b \"2\" xattr:user.a=b",
+    ] {
+        let expected = reference::apply(&layers(&[wrong]), built.created).unwrap();
+        built.compare(&expected).unwrap_err();
+    }
+    let other: Layer = Layer {
+        entries: vec![Entry::new(
+            b"a",
+            EntryKind::File(Content::Bytes(b"1".to_vec())),
+            0o644,
+        )],
+    };
+    let expected = reference::apply(&[other], built.created).unwrap();
+    built.compare(&expected).unwrap_err();
+}
