@@ -1,2 +1,38 @@
-//! The `firebrick` command.
-fn main() {}
+//! The `firebrick` command: arguments, progress, output and exit codes. Everything else is in the libraries.
+//!
+//! Data goes to stdout, talk to stderr. Exit codes: 0 done, 1 failed, 2 bad usage.
+#![forbid(unsafe_code)]
+
+mod args;
+mod commands;
+mod error;
+mod hints;
+mod home;
+mod images;
+mod talk;
+mod text;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let cli = match args::Cli::try_parse() {
+        Ok(cli) => cli,
+        // Help and version are errors to clap, with exit code 0 and stdout as their place.
+        Err(error) => {
+            let _ = error.print(); // a closed pipe must not change the exit code
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let talk = talk::Talk::new(cli.verbose, cli.quiet);
+    let result = commands::run(cli.command, &talk);
+    match result {
+        Ok(code) => code,
+        Err(error) if error::is_closed_stdout(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            error::print(&error);
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! The command line: one definition that feeds parsing, help, completions and man pages.
+
+use clap::{Parser, Subcommand};
+
+use crate::commands::{cache, completions, man, rootfs};
+
+const AFTER_LONG_HELP: &str = "\
+Exit codes:
+  0    done
+  1    failed; stderr says why, and often what to do
+  2    bad usage
+
+Environment:
+  FIREBRICK_HOME     keeps everything below this folder: images/, kernels/, cache/
+  XDG_DATA_HOME      images and kernels go to its firebrick/ (default ~/.local/share)
+  XDG_CACHE_HOME     downloaded layers go to its firebrick/ (default ~/.cache)
+  NO_COLOR           no colours
+
+Root's images, kernels and cache are in /srv/firecracker unless FIREBRICK_HOME says otherwise.";
+
+/// Turns container images into root filesystems that Firecracker-style microVMs boot.
+///
+/// Needs no root, no daemon and no mounts.
+#[derive(Debug, Parser)]
+#[command(name = "firebrick", version, after_long_help = AFTER_LONG_HELP, propagate_version = true)]
+#[command(disable_help_subcommand = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// Say more on stderr
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Talk")]
+    pub(crate) verbose: u8,
+
+    /// Say nothing on stderr but errors
+    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Talk")]
+    pub(crate) quiet: bool,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// List and delete images
+    #[command(subcommand)]
+    Rootfs(rootfs::Command),
+    /// Show or shrink the cache of downloaded layers
+    #[command(subcommand)]
+    Cache(cache::Command),
+    Completions(completions::Args),
+    Man(man::Args),
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn definition_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

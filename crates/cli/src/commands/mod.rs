@@ -1,0 +1,22 @@
+//! One file a command: its flags and what it does.
+
+pub(crate) mod cache;
+pub(crate) mod completions;
+pub(crate) mod man;
+pub(crate) mod rootfs;
+
+use std::process::ExitCode;
+
+use crate::args::Command;
+use crate::talk::Talk;
+
+/// Runs the command that was asked for.
+pub(crate) fn run(command: Command, talk: &Talk) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Rootfs(command) => rootfs::run(command, talk)?,
+        Command::Cache(command) => cache::run(command, talk)?,
+        Command::Completions(args) => completions::run(&args)?,
+        Command::Man(args) => man::run(&args, talk)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

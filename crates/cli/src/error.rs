@@ -1,0 +1,111 @@
+//! How failures look: `error:`, each `caused by:` once, then `hint:`s.
+
+use std::io::{self, Write as _};
+
+use anstyle::{AnsiColor, Style};
+
+/// What the commands find wrong themselves; the libraries have their own errors.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CliError {
+    /// No image of that name.
+    #[error("there is no image named {name:?} in {folder:?}")]
+    NoSuchImage {
+        name: String,
+        folder: std::path::PathBuf,
+        known: Vec<String>,
+    },
+    /// Stdout was closed by its reader; never shown.
+    #[error("stdout was closed")]
+    ClosedStdout,
+}
+
+/// Writes data to stdout. A closed pipe becomes [`CliError::ClosedStdout`], which ends the program silently.
+pub(crate) fn write_stdout(bytes: &[u8]) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout
+        .write_all(bytes)
+        .and_then(|()| stdout.flush())
+        .map_err(stdout_error)
+}
+
+/// The error for a failed write to stdout.
+pub(crate) fn stdout_error(error: io::Error) -> anyhow::Error {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => CliError::ClosedStdout.into(),
+        _ => anyhow::Error::new(error).context("cannot write to stdout"),
+    }
+}
+
+pub(crate) fn is_closed_stdout(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(CliError::ClosedStdout))
+}
+
+/// Prints an `error:` line of its own.
+pub(crate) fn say(text: &str) {
+    let red = Style::new().bold().fg_color(Some(AnsiColor::Red.into()));
+    let _ = writeln!(anstream::stderr(), "{red}error:{red:#} {}", printable(text));
+}
+
+/// Prints a `hint:` line of its own.
+pub(crate) fn hint(text: &str) {
+    let cyan = Style::new().bold().fg_color(Some(AnsiColor::Cyan.into()));
+    let _ = writeln!(anstream::stderr(), "{cyan}hint:{cyan:#} {text}");
+}
+
+/// Prints the error, its causes and what helps.
+pub(crate) fn print(error: &anyhow::Error) {
+    for (index, text) in chain_texts(error).iter().enumerate() {
+        match index {
+            0 => say(text),
+            _ => {
+                let _ = writeln!(anstream::stderr(), "caused by: {text}");
+            }
+        }
+    }
+    for advice in crate::hints::of(error) {
+        hint(&advice);
+    }
+}
+
+/// The text of every error in the chain, without those that an outer text already ends with.
+fn chain_texts(error: &anyhow::Error) -> Vec<String> {
+    let mut texts: Vec<String> = Vec::new();
+    for cause in error.chain() {
+        let text = printable(&cause.to_string());
+        if !texts.last().is_some_and(|outer| outer.ends_with(&text)) {
+            texts.push(text);
+        }
+    }
+    texts
+}
+
+/// Text from outside (registries, images) must not move the cursor or fake lines.
+fn printable(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\n' => out.push_str("\n  "),
+            '\t' => out.push(character),
+            control if control.is_control() => out.extend(control.escape_default()),
+            other => out.push(other),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_cause_is_said_once_and_cannot_move_the_cursor() {
+        let inner = io::Error::other("disk\x1b[2J gone");
+        let error = anyhow::Error::new(inner)
+            .context("cannot read: disk\x1b[2J gone")
+            .context("cannot build");
+        assert_eq!(
+            chain_texts(&error),
+            ["cannot build", "cannot read: disk\\u{1b}[2J gone"]
+        );
+    }
+}

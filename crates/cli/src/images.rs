@@ -1,0 +1,126 @@
+//! Image files by name or path.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use anyhow::Context as _;
+
+use crate::error::CliError;
+use crate::home::Home;
+
+/// A name fit for `rootfs-{name}.ext4`.
+pub(crate) fn parse_name(text: &str) -> Result<String, String> {
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'+');
+    let fits = (1..=64).contains(&text.len())
+        && text.bytes().all(good)
+        && text.starts_with(|first: char| first.is_ascii_alphanumeric());
+    if fits {
+        return Ok(text.to_owned());
+    }
+    Err("a name has up to 64 letters, digits, dots, dashes, underscores and pluses, and begins with a letter or digit"
+        .to_owned())
+}
+
+/// An image in the images folder.
+#[derive(Debug)]
+pub(crate) struct Listed {
+    pub(crate) name: String,
+    pub(crate) path: PathBuf,
+    pub(crate) size_bytes: u64,
+    pub(crate) allocated_bytes: u64,
+    pub(crate) modified: Option<SystemTime>,
+}
+
+/// All images, by name.
+pub(crate) fn list(home: &Home) -> anyhow::Result<Vec<Listed>> {
+    let folder = home.images();
+    let entries = match fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).with_context(|| format!("cannot read folder {folder:?}")),
+    };
+    let mut images = Vec::new();
+    for entry in entries {
+        let entry = entry.with_context(|| format!("cannot read folder {folder:?}"))?;
+        let Some(name) = name_of(&entry.file_name()) else {
+            continue;
+        };
+        // Follows symlinks: an image may be kept on another disk. Gone since the listing is not an error.
+        let Ok(metadata) = fs::metadata(entry.path()) else {
+            continue;
+        };
+        if metadata.is_file() {
+            images.push(Listed {
+                name,
+                path: entry.path(),
+                size_bytes: metadata.len(),
+                allocated_bytes: metadata.blocks() * 512,
+                modified: metadata.modified().ok(),
+            });
+        }
+    }
+    images.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(images)
+}
+
+fn name_of(file_name: &OsStr) -> Option<String> {
+    let name = file_name
+        .to_str()?
+        .strip_prefix("rootfs-")?
+        .strip_suffix(".ext4")?;
+    parse_name(name).ok()
+}
+
+/// The file of a name, which must exist.
+pub(crate) fn find_named(home: &Home, name: &str) -> anyhow::Result<PathBuf> {
+    let path = home.image(name);
+    if path.is_file() {
+        Ok(path)
+    } else {
+        Err(no_such_image(home, name.to_owned()))
+    }
+}
+
+fn no_such_image(home: &Home, name: String) -> anyhow::Error {
+    let known = list(home)
+        .unwrap_or_default()
+        .into_iter()
+        .map(|image| image.name)
+        .collect();
+    CliError::NoSuchImage {
+        name,
+        folder: home.images(),
+        known,
+    }
+    .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_cannot_leave_the_folder() {
+        for good in ["python", "python3.12", "c++", "a_b-c", "7zip"] {
+            assert!(parse_name(good).is_ok(), "{good}");
+        }
+        let long = "x".repeat(65);
+        for bad in [
+            "",
+            ".",
+            "..",
+            "../x",
+            "a/b",
+            "-x",
+            "ü",
+            "a b",
+            "a\n",
+            long.as_str(),
+        ] {
+            assert!(parse_name(bad).is_err(), "{bad}");
+        }
+    }
+}

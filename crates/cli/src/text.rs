@@ -1,0 +1,137 @@
+//! Numbers and tables for people, and numbers from people.
+
+use std::fmt::Write as _;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+/// `512 B`, `9.4 KiB`, `12.0 MiB`, `1.3 GiB`.
+pub(crate) fn bytes(count: u64) -> String {
+    let (unit, name) = match count {
+        0..KIB => return format!("{count} B"),
+        KIB..MIB => (KIB, "KiB"),
+        MIB..GIB => (MIB, "MiB"),
+        _ => (GIB, "GiB"),
+    };
+    let tenths = (u128::from(count) * 10 + u128::from(unit) / 2) / u128::from(unit);
+    format!("{}.{} {name}", tenths / 10, tenths % 10)
+}
+
+/// `just now`, `12 min ago`, `3 h ago`, `40 days ago`.
+pub(crate) fn ago(time: Duration) -> String {
+    match time.as_secs() {
+        0..60 => "just now".to_owned(),
+        secs @ 60..3600 => format!("{} min ago", secs / 60),
+        secs @ 3600..172_800 => format!("{} h ago", secs / 3600),
+        secs => format!("{} days ago", secs / 86_400),
+    }
+}
+
+/// Seconds since 1970, negative before.
+pub(crate) fn unix_seconds(time: SystemTime) -> i64 {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(since) => i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+        Err(before) => i64::try_from(before.duration().as_secs()).map_or(i64::MIN, |secs| -secs),
+    }
+}
+
+/// `1 layer`, `3 layers`.
+pub(crate) fn count(number: u64, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+/// Columns aligned with two spaces between them, no trailing blanks, one line a row.
+pub(crate) fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count())
+            .max()
+            .unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            write!(line, "{cell:<width$}  ").expect("writing to a String cannot fail");
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// Indented JSON and a newline.
+pub(crate) fn json_line(value: &impl serde::Serialize) -> Vec<u8> {
+    let mut bytes = serde_json::to_vec_pretty(value).expect("our values have string keys only");
+    bytes.push(b'\n');
+    bytes
+}
+
+/// A size from the command line: a bare number is MiB, and `K`, `M`, `G`, `T` (also as `KiB`…) and `B` are units of 1024.
+pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
+    let digits_len = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (digits, unit) = text.split_at(digits_len);
+    let number: u64 = digits.parse().map_err(|_| expected(text))?;
+    let unit = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "m" | "mb" | "mib" => MIB,
+        "b" => 1,
+        "k" | "kb" | "kib" => KIB,
+        "g" | "gb" | "gib" => GIB,
+        "t" | "tb" | "tib" => GIB * 1024,
+        _ => return Err(expected(text)),
+    };
+    number
+        .checked_mul(unit)
+        .ok_or_else(|| format!("{text} is too large"))
+}
+
+fn expected(text: &str) -> String {
+    format!("{text:?} is no size: expected a number of MiB, or one with K, M, G or T behind it")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_round_to_a_tenth() {
+        for (count, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (12 * MIB + 52_000, "12.0 MiB"),
+            (12 * MIB + 53_000, "12.1 MiB"),
+            (u64::MAX, "17179869184.0 GiB"),
+        ] {
+            assert_eq!(bytes(count), text);
+        }
+    }
+
+    #[test]
+    fn parse_size_takes_mib_and_units() {
+        for (text, size) in [
+            ("200", 200 * MIB),
+            ("1G", GIB),
+            ("512 MiB", 512 * MIB),
+            ("64k", 64 * KIB),
+            ("157286400B", 150 * MIB),
+        ] {
+            assert_eq!(parse_size(text), Ok(size), "{text}");
+        }
+        for text in ["", "auto", "-1", "1.5G", "12X", "99999999999T", "M"] {
+            assert!(parse_size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn table_aligns_and_trims() {
+        let rows =
+            [["LANGUAGE", "SIZE", ""], ["go", "1.0 MiB", "x"]].map(|row| row.map(String::from).to_vec());
+        assert_eq!(table(&rows), "LANGUAGE  SIZE\ngo        1.0 MiB  x\n");
+    }
+}
