@@ -9,7 +9,7 @@ use super::{Finding, Source, lexer};
 /// Lines from `fn` to the closing brace.
 const LINES: usize = 70;
 /// How many functions may stand in the list; lower it when one leaves.
-const EXCEPTIONS: usize = 7;
+const EXCEPTIONS: usize = 6;
 const LIST: &str = "xtask/long-functions.txt";
 
 /// A function and where it stands.
