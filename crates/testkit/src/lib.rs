@@ -1,7 +1,7 @@
 //! Layers to build images of, an independent application of them, and judges of the images.
 //!
 //! - [`layers`]: a text form of layers, and the tars and OCI layouts that they become;
-//! - [`reference`]: what a container would see of some layers, by the OCI text and none of our own code;
+//! - [`mod@reference`]: what a container would see of some layers, by the OCI text and none of our own code;
 //! - [`listing`]: what any judge says of a tree, and how two of them differ;
 //! - [`build`]: images out of layers, judged by everyone who can;
 //! - [`walk`], [`mount`]: the kernel's view of a folder and of an image;

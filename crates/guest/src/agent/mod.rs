@@ -1,12 +1,12 @@
 //! The agent: JSON-RPC lines for many clients at once, on vsock, TCP and the mux. `docs/protocol-jsonrpc.md` is the contract.
 //!
-//! - A *connection* is one client ([`conn`]): lines in, lines out, and the jobs that it started.
-//! - A *job* is one program that runs for a connection ([`job`], [`spawn`]); it dies with it.
-//! - The *serial* port carries connections as streams of the mux ([`serial`]).
+//! - A *connection* is one client (`conn`): lines in, lines out, and the jobs that it started.
+//! - A *job* is one program that runs for a connection (`job`, `spawn`); it dies with it.
+//! - The *serial* port carries connections as streams of the mux (`serial`).
 //!
 //! One loop around epoll serves them all and never waits for any. Bounds: a connection whose client does not read has its
-//! jobs' pipes and its own input left unread once [`conn::OUT_HIGH_BYTES`] wait for it; output that is not streamed
-//! is cut; standard input beyond [`job::STDIN_HIGH_BYTES`] stays with the client.
+//! jobs' pipes and its own input left unread once `conn::OUT_HIGH_BYTES` wait for it; output that is not streamed
+//! is cut; standard input beyond `job::STDIN_HIGH_BYTES` stays with the client.
 
 mod conn;
 mod job;

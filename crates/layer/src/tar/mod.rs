@@ -1,9 +1,9 @@
 //! Reading and writing tar: ustar, GNU and PAX, as container tools make them.
 //!
-//! - [`header`]: one 512-byte header block;
-//! - [`pax`]: extended headers (`path`, `mtime`, `SCHILY.xattr.…`);
-//! - [`sparse`]: the maps of GNU and PAX sparse files;
-//! - [`scan`](self::scan): entries out of a stream;
+//! - `header`: one 512-byte header block;
+//! - `pax`: extended headers (`path`, `mtime`, `SCHILY.xattr.…`);
+//! - `sparse`: the maps of GNU and PAX sparse files;
+//! - `scan`: entries out of a stream;
 //! - [`Writer`]: the small deterministic writer for layers of our own.
 //!
 //! Formats: POSIX `pax` (IEEE Std 1003.1, section "ustar Interchange Format" and "pax Extended Header"),

@@ -262,13 +262,11 @@ fn whiteout_names_are_refused() {
 
 #[test]
 fn files_that_change_while_read() {
-    let changes: [(&dyn Fn(&File), &str); 3] = [
-        (&|file| file.set_len(2_000_000).unwrap(), "became shorter"),
-        (&|file| file.set_len(5_000_000).unwrap(), "became longer"),
-        (
-            &|file| file.write_all_at(b"changed", 0).unwrap(),
-            "time of change",
-        ),
+    type Change = fn(&File);
+    let changes: [(Change, &str); 3] = [
+        (|file| file.set_len(2_000_000).unwrap(), "became shorter"),
+        (|file| file.set_len(5_000_000).unwrap(), "became longer"),
+        (|file| file.write_all_at(b"changed", 0).unwrap(), "time of change"),
     ];
     for (change, why) in changes {
         let folder = tempfile::tempdir().unwrap();

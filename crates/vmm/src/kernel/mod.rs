@@ -80,7 +80,7 @@ pub struct Module {
 /// The contents of `kernel.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// [`MANIFEST_VERSION`] of the writer.
+    /// `MANIFEST_VERSION` of the writer.
     pub version: u32,
     /// As `uname -r` says in the guest.
     pub release: String,

@@ -1,7 +1,7 @@
 //! A small HTTP server in the test's own process, and a proxy in front of a real registry that can be told to fail.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -15,7 +15,6 @@ pub(crate) struct Request {
     pub(crate) target: String,
     /// Names in lower case.
     pub(crate) headers: BTreeMap<String, String>,
-    pub(crate) body: Vec<u8>,
 }
 
 impl Request {
@@ -151,13 +150,12 @@ fn read_request(stream: &TcpStream) -> Option<Request> {
         .get("content-length")
         .and_then(|len| len.parse().ok())
         .unwrap_or(0);
-    let mut body = vec![0; len];
-    reader.read_exact(&mut body).ok()?;
+    // Nobody looks at a body, but a client that still sends one would see a reset instead of the answer.
+    io::copy(&mut reader.take(len), &mut io::sink()).ok()?;
     Some(Request {
         method,
         target,
         headers,
-        body,
     })
 }
 
