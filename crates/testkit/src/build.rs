@@ -1,41 +1,64 @@
-//! Images out of layers, judged by everyone who can.
+//! Images out of layers, the way a user's come to be, judged by everyone who can.
+//!
+//! Layers become an OCI image on disk, [`firebrick_source`] opens it, [`firebrick_build`] builds it.
 
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 
-use anyhow::Context as _;
-use firebrick_ext4::geometry::{BlockNumber, DataBlock, Layout};
-use firebrick_ext4::{BlockSink, Region, plan, region_start, write};
-use firebrick_layer::{Limits, RegionSink, decompress, scan};
-use firebrick_tree::{LayerIndex, MergeOptions, RegionIndex, Timestamp, Tree};
+use anyhow::{Context as _, ensure};
+use firebrick_build::{Report, Request};
+use firebrick_layer::Limits;
+use firebrick_source::Reference;
+use firebrick_tree::Timestamp;
 
-use crate::layers::{Layer, oci, tar::to_tar};
+use crate::layers::{Layer, archive, oci, tar::to_tar};
 use crate::listing::{Ignore, Listing, Time, diff};
 use crate::oracle::Image;
-use crate::{reference, view};
+use crate::{own, reference, view};
+
+/// In what the layers are wrapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Form {
+    /// `oci:DIR`.
+    #[default]
+    Layout,
+    /// `oci-archive:FILE`.
+    OciArchive,
+    /// `docker-archive:FILE`, as `docker save` wrote it for years.
+    DockerArchive,
+}
 
 /// How to build.
 #[derive(Clone, Debug)]
 pub struct Recipe {
     /// The filesystem's options.
     pub ext4: firebrick_ext4::Options,
-    /// How the layers are wrapped.
+    /// What the image says beside its layers.
     pub layout: oci::Options,
+    /// In what they are wrapped.
+    pub form: Form,
+    /// Bounds on each layer.
+    pub limits: Limits,
+    /// How many layers are decompressed at once.
+    pub layers_at_once: usize,
 }
 
 impl Default for Recipe {
     fn default() -> Recipe {
-        let ext4 = firebrick_ext4::Options {
-            identity: [7; 32],
-            ..Default::default()
-        };
         Recipe {
-            ext4,
+            ext4: firebrick_ext4::Options::default(),
             layout: oci::Options::default(),
+            form: Form::default(),
+            limits: Limits::default(),
+            layers_at_once: 2,
         }
     }
 }
+
+/// The modification time of what no layer describes: the image's own.
+pub const CREATED: Time = Time {
+    secs: oci::DEFAULT_CREATED,
+    nanos: 0,
+};
 
 /// An image that passed `e2fsck -fn`, in a folder of its own.
 #[derive(Debug)]
@@ -44,28 +67,54 @@ pub struct Built {
     pub image: Image,
     /// What the reference says it should show; empty until [`check`] has asked it.
     pub expected: Listing,
-    /// The modification time of directories that no layer describes.
-    pub created: Time,
-    /// The plan as text.
-    pub plan: String,
+    /// What the build said of it.
+    pub report: Report,
     _dir: tempfile::TempDir,
 }
 
 impl Built {
-    /// Compares what the kernel and `ext4-view` show with `expected`.
+    /// Compares what everyone who can look sees with `expected`.
     ///
     /// # Errors
     /// The differences.
     pub fn compare(&self, expected: &Listing) -> anyhow::Result<()> {
-        if view::can_show(expected) {
-            let viewed = self.image.viewed_listing()?;
-            diff(expected, &viewed, &Ignore::EXT4_VIEW).context("ext4-view shows something else")?;
-        }
-        if let Some(mounted) = self.image.mounted_listing()? {
-            diff(expected, &mounted, &Ignore::NOTHING).context("the mounted image shows something else")?;
+        for view in views(&self.image, view::can_show(expected))? {
+            diff(expected, &view.listing, &view.ignore)
+                .with_context(|| format!("{} shows something else", view.who))?;
         }
         Ok(())
     }
+}
+
+/// What somebody sees in an image.
+#[derive(Debug)]
+pub struct View {
+    /// Who.
+    pub who: &'static str,
+    /// What it shows.
+    pub listing: Listing,
+    /// What it cannot show.
+    pub ignore: Ignore,
+}
+
+/// What our own reader, the kernel (as root), and the `ext4-view` crate (if it can read this) see in an image.
+///
+/// # Errors
+/// If one of them refuses it.
+pub fn views(image: &Image, by_ext4_view: bool) -> anyhow::Result<Vec<View>> {
+    let view = |who, listing, ignore| View { who, listing, ignore };
+    let mut views = vec![view(
+        "our own reader",
+        own::listing(image.path())?,
+        Ignore::NOTHING,
+    )];
+    if by_ext4_view {
+        views.push(view("ext4-view", image.viewed_listing()?, Ignore::EXT4_VIEW));
+    }
+    if let Some(mounted) = image.mounted_listing()? {
+        views.push(view("the mounted image", mounted, Ignore::NOTHING));
+    }
+    Ok(views)
 }
 
 /// Builds an image of `layers` and compares what it shows with the reference.
@@ -74,7 +123,7 @@ impl Built {
 /// Whatever goes wrong on the way, and every difference.
 pub fn check(layers: &[Layer], recipe: &Recipe) -> anyhow::Result<Built> {
     let mut built = build(layers, recipe)?;
-    built.expected = reference::apply(layers, built.created)?;
+    built.expected = reference::apply(layers, CREATED)?;
     built.compare(&built.expected)?;
     Ok(built)
 }
@@ -85,123 +134,97 @@ pub fn check(layers: &[Layer], recipe: &Recipe) -> anyhow::Result<Built> {
 /// If the layers are refused, or the image is not clean.
 pub fn build(layers: &[Layer], recipe: &Recipe) -> anyhow::Result<Built> {
     let compression = recipe.layout.compression;
-    let blobs: Vec<_> = layers
-        .iter()
-        .map(|layer| compression.compress(&to_tar(layer)))
-        .collect();
-    build_blobs(&blobs, recipe)
+    let blob = |layer| oci::Blob::of_tar(&to_tar(layer), compression);
+    build_blobs(&layers.iter().map(blob).collect::<Vec<_>>(), recipe)
 }
 
 /// As [`build`], of layers as they are stored.
 ///
 /// # Errors
 /// As [`build`].
-pub fn build_blobs(blobs: &[Vec<u8>], recipe: &Recipe) -> anyhow::Result<Built> {
+pub fn build_blobs(blobs: &[oci::Blob], recipe: &Recipe) -> anyhow::Result<Built> {
     let dir = tempfile::tempdir()?;
-    let path = dir.path().join("image.ext4");
-    let file = File::create_new(&path)?;
-    let created = Timestamp {
-        seconds: oci::DEFAULT_CREATED,
-        nanoseconds: 0,
-    };
-    let mut options = recipe.ext4.clone();
-    options.created = created;
-    let layout = Layout {
-        online_resize: options.online_resize,
-    };
-    let mut regions: Vec<Region> = Vec::new();
-    let mut tree = Tree::merge([], &MergeOptions { created })?;
-    for (number, blob) in (0..).zip(blobs) {
-        let end = regions
-            .last()
-            .map_or(DataBlock(0), |region| DataBlock(region.start.0 + region.blocks));
-        let mut sink = FileRegion {
-            file: &file,
-            layout,
-            start: region_start(end),
-            len: 0,
-            pending: Vec::new(),
-        };
-        let index = scan_blob(blob, number, &mut sink)?;
-        sink.flush()?;
-        regions.push(Region {
-            start: sink.start,
-            blocks: index.region_len / 4096,
-        });
-        tree.apply(index, &MergeOptions { created })?;
-    }
-    let plan = plan(&tree, &regions, &options)?;
-    for run in plan.hidden() {
-        file.write_all_at(&vec![0; run.count as usize * 4096], run.start.0 * 4096)?;
-    }
-    file.set_len(plan.size_bytes())?;
-    write(&plan, &tree, &mut ImageFile(&file))?;
+    let source = wrap(&dir.path().join("source"), blobs, recipe)?;
+    build_reference(&source, recipe, dir)
+}
+
+/// Builds an image of whatever lies at `source` and lets `e2fsck` judge it.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_found(source: &Reference, recipe: &Recipe) -> anyhow::Result<Built> {
+    build_reference(source, recipe, tempfile::tempdir()?)
+}
+
+fn build_reference(source: &Reference, recipe: &Recipe, dir: tempfile::TempDir) -> anyhow::Result<Built> {
+    // A folder of its own, so that whatever else a build leaves there is noticed.
+    let folder = dir.path().join("image");
+    std::fs::create_dir(&folder)?;
+    let output = folder.join("rootfs.ext4");
+    let outcome = run(source, &output, recipe);
+    let left = names_in(&folder)?;
+    let allowed: &[&str] = if outcome.is_ok() { &["rootfs.ext4"] } else { &[] };
+    ensure!(left == allowed, "the build left {left:?}, and gave {outcome:?}");
     Ok(Built {
-        image: Image::check(&path)
-            .with_context(|| plan.dump(&tree).chars().take(20_000).collect::<String>())?,
+        report: outcome?,
+        image: Image::check(&output)?,
         expected: Listing::new(),
-        created: Time {
-            secs: created.seconds,
-            nanos: created.nanoseconds,
-        },
-        plan: plan.dump(&tree),
         _dir: dir,
     })
 }
 
-fn scan_blob(blob: &[u8], number: u32, sink: &mut FileRegion<'_>) -> anyhow::Result<LayerIndex> {
-    let (_, tar) = decompress(Box::new(blob))?;
-    let (index, _) = scan(
-        io::BufReader::new(tar),
-        RegionIndex(number),
-        sink,
-        &Limits::default(),
-    )?;
-    Ok(index)
+/// The names in a folder, sorted.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn names_in(folder: &Path) -> anyhow::Result<Vec<String>> {
+    let entries =
+        std::fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+    let mut names: Vec<_> = entries.collect::<std::io::Result<_>>()?;
+    names.sort();
+    Ok(names)
 }
 
-struct ImageFile<'a>(&'a File);
-
-impl BlockSink for ImageFile<'_> {
-    fn write_blocks(&mut self, start: BlockNumber, bytes: &[u8]) -> io::Result<()> {
-        self.0.write_all_at(bytes, start.0 * 4096)
-    }
-}
-
-/// A region that is written block by block to its place in the image.
-struct FileRegion<'a> {
-    file: &'a File,
-    layout: Layout,
-    start: DataBlock,
-    /// Blocks written.
-    len: u64,
-    pending: Vec<u8>,
-}
-
-impl FileRegion<'_> {
-    fn flush(&mut self) -> io::Result<()> {
-        for block in self.pending.chunks(4096) {
-            for run in self.layout.runs(DataBlock(self.start.0 + self.len), 1) {
-                self.file.write_all_at(block, run.start.0 * 4096)?;
-            }
-            self.len += 1;
+/// Writes the OCI image that the recipe asks for to `path`, and names it.
+///
+/// # Errors
+/// What the host fails with.
+pub fn wrap(path: &Path, blobs: &[oci::Blob], recipe: &Recipe) -> anyhow::Result<Reference> {
+    let path = path.to_owned();
+    let selector = None;
+    Ok(match recipe.form {
+        Form::Layout => {
+            oci::write_layout_of_blobs(&path, blobs, &recipe.layout)?;
+            Reference::OciLayout { path, selector }
         }
-        self.pending.clear();
-        Ok(())
-    }
+        Form::OciArchive => {
+            archive::write_oci_archive(&path, blobs, &recipe.layout)?;
+            Reference::OciArchive { path, selector }
+        }
+        Form::DockerArchive => {
+            archive::write_docker_archive(&path, blobs, &recipe.layout)?;
+            Reference::DockerArchive { path, selector }
+        }
+    })
 }
 
-impl RegionSink for FileRegion<'_> {
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.pending.extend(bytes);
-        if self.pending.len() >= 1 << 20 && self.pending.len().is_multiple_of(4096) {
-            self.flush()?;
-        }
-        Ok(())
-    }
-
-    fn append_zeros(&mut self, len: usize) -> io::Result<()> {
-        self.pending.resize(self.pending.len() + len, 0);
-        Ok(())
-    }
+/// Builds, and judges nothing.
+///
+/// # Errors
+/// What opening and building give.
+pub fn run(source: &Reference, output: &Path, recipe: &Recipe) -> anyhow::Result<Report> {
+    let image = firebrick_source::open(source, &firebrick_source::Options::default())?;
+    let request = Request {
+        image: &image,
+        customise: None,
+        output: output.to_owned(),
+        ext4: recipe.ext4.clone(),
+        limits: recipe.limits,
+        created: Timestamp {
+            seconds: CREATED.secs,
+            nanoseconds: CREATED.nanos,
+        },
+        layers_at_once: recipe.layers_at_once,
+    };
+    Ok(firebrick_build::build(request, &|_| ())?)
 }

@@ -3,8 +3,10 @@
 //! A [`Layer`] is a list of [`Entry`]s in tar order, nothing resolved and nothing checked: whatever a test can
 //! write down, however hostile, it can turn into bytes. [`text`] is the form that people write, [`tar`] turns
 //! entries into a tar stream (its own writer: it shares no code with the crate it tests), [`read`] turns real
-//! tars into entries (with the `tar` crate), [`oci`] wraps layers into an OCI image layout.
+//! tars into entries (with the `tar` crate), [`oci`] wraps layers into an OCI image layout, [`archive`] into tars of
+//! images.
 
+pub mod archive;
 pub mod content;
 pub mod oci;
 pub mod read;

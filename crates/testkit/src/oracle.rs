@@ -232,6 +232,21 @@ impl Image {
         )
     }
 
+    /// Changes the image by one command of `debugfs`.
+    ///
+    /// # Errors
+    /// If it says anything: on failure it still ends with success.
+    pub fn change(&self, command: &str) -> anyhow::Result<()> {
+        let args = [OsStr::new("-w"), OsStr::new("-R"), OsStr::new(command)];
+        let output = run("debugfs", args.into_iter().chain([self.path.as_os_str()]))?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            output.status.success() && said.lines().count() == 1,
+            "debugfs {command}: {said}"
+        );
+        Ok(())
+    }
+
     /// Grows the image offline to `size` (as `resize2fs` writes sizes: `64M`), and checks it.
     ///
     /// # Errors

@@ -1,8 +1,9 @@
 //! Proves that an image shows, through the kernel and through `ext4-view`, exactly the tree that the reference makes of
 //! the layers: for each kind of inode and each bound of ext4 by hand, for random layers, and for real images.
 
-use firebrick_testkit::build::{Recipe, build, build_blobs, check};
-use firebrick_testkit::layers::{Content, Entry, EntryKind, Layer, oci, read, text::layers};
+use firebrick_testkit::build::{Built, CREATED, Recipe, build, build_blobs, check, views};
+use firebrick_testkit::layers::{EntryKind, oci, read, text::layers};
+use firebrick_testkit::listing::diff;
 use firebrick_testkit::{fixtures, mount, oracle, random, reference};
 use proptest::prelude::*;
 
@@ -291,10 +292,14 @@ fn real_images_build_from_their_own_bytes() {
         .filter_map(|name| fixtures::fixture(name));
     let busybox = busybox.map(|layout| oci::layer_blobs(&layout).unwrap());
     for paths in alpine.chain(busybox) {
-        let blobs: Vec<_> = paths.iter().map(|path| std::fs::read(path).unwrap()).collect();
-        let set: Vec<_> = blobs.iter().map(|blob| read::read(blob).unwrap()).collect();
+        let blob = |path| oci::Blob::found(std::fs::read(path).unwrap()).unwrap();
+        let blobs: Vec<_> = paths.iter().map(blob).collect();
+        let set: Vec<_> = blobs
+            .iter()
+            .map(|blob| read::read(&blob.bytes).unwrap())
+            .collect();
         let built = build_blobs(&blobs, &Recipe::default()).unwrap();
-        let expected = reference::apply(&set, built.created).unwrap();
+        let expected = reference::apply(&set, CREATED).unwrap();
         built
             .compare(&expected)
             .unwrap_or_else(|error| panic!("{paths:?}: {error:#}"));
@@ -310,26 +315,53 @@ proptest! {
     }
 }
 
-/// The judges see a difference when there is one: an image of other layers fails the comparison.
+/// Every judge sees a difference where there is one: one thing of a finished image is changed behind our back.
 #[test]
-fn a_wrong_image_is_noticed() {
-    let right = layers(&["f 0644 /a \"1\"\nf 0644 /b \"2\" xattr:user.a=b"]);
-    let built = check(&right, &Recipe::default()).unwrap();
-    for wrong in [
-        "f 0644 /a \"2\"\nf 0644 /b \"2\" xattr:user.a=b",
-        "f 0644 /a \"1\"",
-        "f 0644 /a \"1\"\nf 0600 /b \"2\" xattr:user.a=b",
-    ] {
-        let expected = reference::apply(&layers(&[wrong]), built.created).unwrap();
-        built.compare(&expected).unwrap_err();
+fn each_judge_notices_each_change() {
+    const ALL: [&str; 3] = ["our own reader", "ext4-view", "the mounted image"];
+    // What ext4-view does not show.
+    const NOT_VIEW: [&str; 2] = ["our own reader", "the mounted image"];
+    let changes: &[(&str, &[&str])] = &[
+        ("set_inode_field /f mode 0100600", &ALL),
+        ("set_inode_field /f uid 7", &ALL),
+        ("set_inode_field /f gid 7", &ALL),
+        ("set_inode_field /f mtime 20200101000000", &ALL),
+        ("set_inode_field /f mtime_extra 0x10", &ALL),
+        ("set_inode_field /f size 5", &ALL),
+        ("set_inode_field /f links_count 2", &NOT_VIEW),
+        ("set_inode_field /l block[0] 0x41414141", &ALL),
+        ("set_inode_field /c block[0] 0x107", &NOT_VIEW),
+        ("ea_set /f user.k other", &NOT_VIEW),
+        ("ea_rm /f user.k", &NOT_VIEW),
+        ("ln /f /new", &ALL),
+        ("unlink /f", &ALL),
+        ("set_inode_field /p mode 0140644", &ALL),
+    ];
+    let text =
+        "f 0644 /f \"content\" xattr:user.k=v\nl /l -> target\nc 0600 /c 1 3\np 0644 /p\nf 0644 /g @9000:1";
+    let built = check(&layers(&[text]), &Recipe::default()).unwrap();
+    let original = std::fs::read(built.image.path()).unwrap();
+    for (command, noticed_by) in changes {
+        built.image.change(command).unwrap();
+        assert_noticed(command, &built, noticed_by);
+        std::fs::write(built.image.path(), &original).unwrap();
     }
-    let other: Layer = Layer {
-        entries: vec![Entry::new(
-            b"a",
-            EntryKind::File(Content::Bytes(b"1".to_vec())),
-            0o644,
-        )],
-    };
-    let expected = reference::apply(&[other], built.created).unwrap();
-    built.compare(&expected).unwrap_err();
+    // One byte of one file, which no checksum of ext4 covers.
+    let mut bytes = original;
+    let place = bytes.windows(7).position(|window| window == b"content").unwrap();
+    bytes[place] = b'C';
+    std::fs::write(built.image.path(), &bytes).unwrap();
+    assert_noticed("one byte", &built, &ALL);
+}
+
+fn assert_noticed(change: &str, built: &Built, noticed_by: &[&str]) {
+    let views = views(&built.image, true).unwrap_or_else(|error| panic!("{change}: {error:#}"));
+    for view in views.iter().filter(|view| noticed_by.contains(&view.who)) {
+        let same = diff(&built.expected, &view.listing, &view.ignore).is_ok();
+        assert!(!same, "{} does not notice: {change}", view.who);
+    }
+    assert!(
+        views.len() == 3 || oracle::have_mount().is_ok_and(|have| !have),
+        "{change}"
+    );
 }

@@ -1,7 +1,7 @@
 //! OCI image layouts made of layers.
 //! Format: <https://github.com/opencontainers/image-spec/blob/main/image-layout.md>
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use firebrick_digest::Digest;
@@ -71,20 +71,84 @@ impl Default for Options {
 /// [`Options::default`]'s `created`, in seconds since 1970.
 pub const DEFAULT_CREATED: i64 = 1_704_164_645;
 
+/// A layer as it is stored.
+#[derive(Clone)]
+pub struct Blob {
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// The digest of the uncompressed bytes, as the config tells it.
+    pub diff_id: Digest,
+    /// What the manifest says it is.
+    pub media_type: String,
+}
+
+impl Blob {
+    /// Stores a layer's bytes (which may be no tar at all).
+    pub fn of_tar(tar: &[u8], compression: Compression) -> Blob {
+        Blob {
+            bytes: compression.compress(tar),
+            diff_id: Digest::of(tar),
+            media_type: compression.media_type().to_owned(),
+        }
+    }
+
+    /// Takes a real layer as it is: gzip, zstd or plain.
+    ///
+    /// # Errors
+    /// If it cannot be decompressed.
+    pub fn found(bytes: Vec<u8>) -> anyhow::Result<Blob> {
+        let (compression, diff_id) = match bytes.as_slice() {
+            [0x1f, 0x8b, ..] => {
+                let mut tar = Vec::new();
+                flate2::read::MultiGzDecoder::new(&bytes[..]).read_to_end(&mut tar)?;
+                (Compression::Gzip, Digest::of(&tar))
+            }
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => (Compression::Zstd, Digest::of(&zstd::decode_all(&bytes[..])?)),
+            _ => (Compression::None, Digest::of(&bytes)),
+        };
+        Ok(Blob {
+            bytes,
+            diff_id,
+            media_type: compression.media_type().to_owned(),
+        })
+    }
+}
+
+fn architecture() -> &'static str {
+    if cfg!(target_arch = "aarch64") {
+        "arm64"
+    } else {
+        "amd64"
+    }
+}
+
+/// The config of an image of these layers.
+pub(crate) fn config(blobs: &[Blob], options: &Options) -> Value {
+    let diff_ids: Vec<_> = blobs.iter().map(|blob| blob.diff_id.to_string()).collect();
+    json!({
+        "created": options.created,
+        "architecture": architecture(),
+        "os": "linux",
+        "config": options.config,
+        "rootfs": {"type": "layers", "diff_ids": diff_ids},
+        "history": blobs.iter().map(|_| json!({"created": options.created})).collect::<Vec<_>>(),
+    })
+}
+
 /// Writes an OCI image layout of `layers`, lowest first, into the folder `dir` (made if missing).
 ///
 /// # Errors
 /// What the host fails with.
 pub fn write_layout(dir: &Path, layers: &[Layer], options: &Options) -> anyhow::Result<()> {
-    let tars: Vec<_> = layers.iter().map(to_tar).collect();
-    write_layout_of_tars(dir, &tars, options)
+    let blob = |layer| Blob::of_tar(&to_tar(layer), options.compression);
+    write_layout_of_blobs(dir, &layers.iter().map(blob).collect::<Vec<_>>(), options)
 }
 
-/// As [`write_layout`], of layers that are bytes already (and maybe no tars at all).
+/// As [`write_layout`], of layers as they are stored; `options.compression` does not count.
 ///
 /// # Errors
 /// What the host fails with.
-pub fn write_layout_of_tars(dir: &Path, tars: &[Vec<u8>], options: &Options) -> anyhow::Result<()> {
+pub fn write_layout_of_blobs(dir: &Path, layers: &[Blob], options: &Options) -> anyhow::Result<()> {
     let blobs = dir.join("blobs/sha256");
     std::fs::create_dir_all(&blobs)?;
     let store = |bytes: &[u8], media_type: &str| -> anyhow::Result<Value> {
@@ -92,27 +156,12 @@ pub fn write_layout_of_tars(dir: &Path, tars: &[Vec<u8>], options: &Options) -> 
         std::fs::write(blobs.join(digest.hex()), bytes)?;
         Ok(json!({"mediaType": media_type, "digest": digest.to_string(), "size": bytes.len()}))
     };
-    let mut descriptors = Vec::new();
-    for tar in tars {
-        let blob = options.compression.compress(tar);
-        descriptors.push(store(&blob, options.compression.media_type())?);
-    }
-    let diff_ids: Vec<_> = tars.iter().map(|tar| Digest::of(tar).to_string()).collect();
-    let architecture = if cfg!(target_arch = "aarch64") {
-        "arm64"
-    } else {
-        "amd64"
-    };
-    let config = json!({
-        "created": options.created,
-        "architecture": architecture,
-        "os": "linux",
-        "config": options.config,
-        "rootfs": {"type": "layers", "diff_ids": diff_ids},
-        "history": tars.iter().map(|_| json!({"created": options.created})).collect::<Vec<_>>(),
-    });
+    let descriptors = layers
+        .iter()
+        .map(|blob| store(&blob.bytes, &blob.media_type))
+        .collect::<anyhow::Result<Vec<_>>>()?;
     let config = store(
-        config.to_string().as_bytes(),
+        config(layers, options).to_string().as_bytes(),
         "application/vnd.oci.image.config.v1+json",
     )?;
     let manifest_type = "application/vnd.oci.image.manifest.v1+json";
@@ -123,7 +172,7 @@ pub fn write_layout_of_tars(dir: &Path, tars: &[Vec<u8>], options: &Options) -> 
         "layers": descriptors,
     });
     let mut entry = store(manifest.to_string().as_bytes(), manifest_type)?;
-    entry["platform"] = json!({"architecture": architecture, "os": "linux"});
+    entry["platform"] = json!({"architecture": architecture(), "os": "linux"});
     entry["annotations"] = json!({"org.opencontainers.image.ref.name": options.tag});
     let index = json!({
         "schemaVersion": 2,
