@@ -15,7 +15,7 @@ use rustix::process::WaitStatus;
 use super::Agent;
 use super::conn::Conn;
 use super::poll::{Poller, Token, Watched};
-use super::spawn::{self, Child, Command, StartFailure};
+use super::spawn::{self, Asked, Child, Command, StartFailure};
 use crate::kernel::{self, Clock};
 
 /// With so many bytes that a job has not read, no more is taken from its client.
@@ -57,6 +57,7 @@ pub(super) struct Job {
     /// Tells by its end that the program runs, or why it does not.
     start: Option<Watched>,
     failure: Option<StartFailure>,
+    asked: Asked,
     stdin: Option<Watched>,
     stdin_queue: Queue,
     stdin_ended: bool,
@@ -215,6 +216,7 @@ impl Agent {
             pid,
             start: Some(start),
             failure: None,
+            asked: plan.command.asked(),
             stdin: stdin.map(|fd| watched(fd, Token::JobStdin(number))),
             stdin_queue: Queue::new(),
             stdin_ended: false,
@@ -409,7 +411,7 @@ impl Agent {
         };
         let line = match job.failure.take() {
             Some(failure) if job.failure_is_result && !job.stream && failure.is_of_program() => {
-                let stderr = Some(failure.in_words());
+                let stderr = Some(failure.in_words(&job.asked));
                 result_line(
                     &job.id,
                     ExecResult {
@@ -420,7 +422,7 @@ impl Agent {
                     },
                 )
             }
-            Some(failure) => error_line(&job.id, &failure.to_error()),
+            Some(failure) => error_line(&job.id, &failure.to_error(&job.asked)),
             None => {
                 let result = job.result();
                 result_line(&job.id, result)

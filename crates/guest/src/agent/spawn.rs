@@ -25,6 +25,24 @@ pub(super) struct Command {
     pub(super) user: User,
 }
 
+/// What was asked for, in words, for when it cannot be done.
+pub(super) struct Asked {
+    program: String,
+    folder: String,
+    uid: u32,
+}
+
+impl Command {
+    pub(super) fn asked(&self) -> Asked {
+        let program = self.argv.strings().first();
+        Asked {
+            program: program.map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
+            folder: self.cwd.to_string_lossy().into_owned(),
+            uid: self.user.uid,
+        }
+    }
+}
+
 /// A process that is starting. Its other ends block; ours do not.
 pub(super) struct Child {
     pub(super) pid: i32,
@@ -76,18 +94,18 @@ impl StartFailure {
         self.step == Step::Program
     }
 
-    pub(super) fn in_words(self) -> String {
-        let what = match self.step {
-            Step::Setup => "cannot set up the process",
-            Step::Folder => "cannot enter the working directory",
-            Step::User => "cannot become the user",
-            Step::Program => "cannot start the program",
-        };
-        alloc::format!("{what}: {}", errno::describe(self.errno))
+    pub(super) fn in_words(self, asked: &Asked) -> String {
+        let reason = errno::describe(self.errno);
+        match self.step {
+            Step::Setup => alloc::format!("cannot set up the process: {reason}"),
+            Step::Folder => alloc::format!("cannot enter the folder {:?}: {reason}", asked.folder),
+            Step::User => alloc::format!("cannot become user {}: {reason}", asked.uid),
+            Step::Program => alloc::format!("cannot start {:?}: {reason}", asked.program),
+        }
     }
 
-    pub(super) fn to_error(self) -> RpcError {
-        let mut error = RpcError::internal(self.in_words(), Some(self.errno.raw_os_error()));
+    pub(super) fn to_error(self, asked: &Asked) -> RpcError {
+        let mut error = RpcError::internal(self.in_words(asked), Some(self.errno.raw_os_error()));
         if self.step == Step::Folder {
             error.code = firebrick_protocol::rpc::INVALID_PARAMS;
         }
