@@ -2,18 +2,20 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{cache, completions, man, rootfs};
+use crate::commands::{boot, cache, completions, man, rootfs, run, setup};
 
 const AFTER_LONG_HELP: &str = "\
 Exit codes:
   0    done
   1    failed; stderr says why, and often what to do
   2    bad usage
+  run  passes the program's own status on; 124 means the time was up, 125 that firebrick failed
 
 Environment:
   FIREBRICK_HOME     keeps everything below this folder: images/, kernels/, cache/
   XDG_DATA_HOME      images and kernels go to its firebrick/ (default ~/.local/share)
   XDG_CACHE_HOME     downloaded layers go to its firebrick/ (default ~/.cache)
+  SOURCE_DATE_EPOCH  time of the files that firebrick itself adds to an image
   NO_COLOR           no colours
 
 Root's images, kernels and cache are in /srv/firecracker unless FIREBRICK_HOME says otherwise.";
@@ -25,7 +27,7 @@ Root's images, kernels and cache are in /srv/firecracker unless FIREBRICK_HOME s
 #[command(name = "firebrick", version, after_long_help = AFTER_LONG_HELP, propagate_version = true)]
 #[command(disable_help_subcommand = true, max_term_width = 100)]
 pub(crate) struct Cli {
-    /// Say more on stderr
+    /// Say more on stderr (twice: every event)
     #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Talk")]
     pub(crate) verbose: u8,
 
@@ -39,14 +41,27 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// List and delete images
+    /// Make, list and look into images
     #[command(subcommand)]
     Rootfs(rootfs::Command),
+    Run(run::Args),
+    Boot(boot::Args),
+    Setup(setup::Args),
     /// Show or shrink the cache of downloaded layers
     #[command(subcommand)]
     Cache(cache::Command),
     Completions(completions::Args),
     Man(man::Args),
+}
+
+impl Command {
+    /// What the shell sees when the command itself fails.
+    pub(crate) fn exit_code_of_failure(&self) -> u8 {
+        match self {
+            Command::Run(_) => 125, // docker's habit: the other codes belong to the program
+            _ => 1,
+        }
+    }
 }
 
 #[cfg(test)]

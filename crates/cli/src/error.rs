@@ -14,6 +14,15 @@ pub(crate) enum CliError {
         folder: std::path::PathBuf,
         known: Vec<String>,
     },
+    /// No file at that path.
+    #[error("there is no image file {path:?}")]
+    NoSuchFile { path: std::path::PathBuf },
+    /// Code was given, but nothing says which interpreter.
+    #[error("{lang:?} is not a language that firebrick can run code in")]
+    NotALanguage { lang: String },
+    /// The guest that firebrick carries runs on one architecture only.
+    #[error("the image is for {image}, but firebrick's own guest is for {guest}")]
+    OtherArchitecture { image: String, guest: &'static str },
     /// Stdout was closed by its reader; never shown.
     #[error("stdout was closed")]
     ClosedStdout,

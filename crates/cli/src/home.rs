@@ -61,6 +61,11 @@ impl Home {
         self.images().join(format!("rootfs-{name}.ext4"))
     }
 
+    /// Everything but the cache.
+    pub(crate) fn data(&self) -> &Path {
+        &self.data
+    }
+
     /// Downloaded layers, by digest.
     pub(crate) fn cache(&self) -> &Path {
         &self.cache

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::Context as _;
@@ -72,6 +72,29 @@ fn name_of(file_name: &OsStr) -> Option<String> {
         .strip_prefix("rootfs-")?
         .strip_suffix(".ext4")?;
     parse_name(name).ok()
+}
+
+/// The file that an IMAGE argument means: a path if it has a slash, else a name, else a file of this folder.
+pub(crate) fn find(home: &Home, image: &OsStr) -> anyhow::Result<PathBuf> {
+    let as_path = Path::new(image);
+    if image.as_encoded_bytes().contains(&b'/') {
+        return match as_path.is_file() {
+            true => Ok(as_path.to_owned()),
+            false => Err(CliError::NoSuchFile {
+                path: as_path.to_owned(),
+            }
+            .into()),
+        };
+    }
+    let name = image.to_string_lossy().into_owned();
+    let named = home.image(&name);
+    if parse_name(&name).is_ok() && named.is_file() {
+        return Ok(named);
+    }
+    if as_path.is_file() {
+        return Ok(as_path.to_owned());
+    }
+    Err(no_such_image(home, name))
 }
 
 /// The file of a name, which must exist.

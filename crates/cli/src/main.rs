@@ -1,14 +1,20 @@
 //! The `firebrick` command: arguments, progress, output and exit codes. Everything else is in the libraries.
 //!
-//! Data goes to stdout, talk to stderr. Exit codes: 0 done, 1 failed, 2 bad usage.
+//! Data goes to stdout, talk (steps, progress, errors) to stderr. Exit codes: 0 done, 1 failed, 2 bad usage;
+//! `run` passes the program's status on and says 124 for a time-out and 125 for failures of our own.
 #![forbid(unsafe_code)]
 
 mod args;
 mod commands;
 mod error;
+mod guest;
 mod hints;
 mod home;
+mod host;
+mod image_file;
 mod images;
+mod interrupt;
+mod language;
 mod talk;
 mod text;
 
@@ -26,13 +32,14 @@ fn main() -> ExitCode {
         }
     };
     let talk = talk::Talk::new(cli.verbose, cli.quiet);
+    let failed = cli.command.exit_code_of_failure();
     let result = commands::run(cli.command, &talk);
     match result {
         Ok(code) => code,
         Err(error) if error::is_closed_stdout(&error) => ExitCode::SUCCESS,
         Err(error) => {
             error::print(&error);
-            ExitCode::FAILURE
+            ExitCode::from(failed)
         }
     }
 }

@@ -19,6 +19,20 @@ pub(crate) fn bytes(count: u64) -> String {
     format!("{}.{} {name}", tenths / 10, tenths % 10)
 }
 
+/// As [`bytes`], of a length in memory.
+pub(crate) fn bytes_of(len: usize) -> String {
+    bytes(u64::try_from(len).unwrap_or(u64::MAX))
+}
+
+/// `32 ms`, `1.8 s`, `2 min 5 s`.
+pub(crate) fn duration(time: Duration) -> String {
+    match time.as_secs() {
+        0 => format!("{} ms", time.as_millis()),
+        1..60 => format!("{:.1} s", time.as_secs_f64()),
+        secs => format!("{} min {} s", secs / 60, secs % 60),
+    }
+}
+
 /// `just now`, `12 min ago`, `3 h ago`, `40 days ago`.
 pub(crate) fn ago(time: Duration) -> String {
     match time.as_secs() {
@@ -35,6 +49,36 @@ pub(crate) fn unix_seconds(time: SystemTime) -> i64 {
         Ok(since) => i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
         Err(before) => i64::try_from(before.duration().as_secs()).map_or(i64::MIN, |secs| -secs),
     }
+}
+
+/// `2024-02-29 12:00` in UTC, of seconds since 1970.
+pub(crate) fn utc(seconds: i64) -> String {
+    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    let (year, month, day) = civil(days);
+    format!(
+        "{year:04}-{month:02}-{day:02} {:02}:{:02}",
+        second / 3600,
+        second / 60 % 60
+    )
+}
+
+/// The proleptic Gregorian date of a day counted from 1970-01-01. Years here begin in March, so that the leap day is
+/// their last.
+fn civil(days: i64) -> (i64, i64, i64) {
+    const DAYS_400_YEARS: i64 = 146_097;
+    let days = days + 719_468; // from 0000-03-01
+    let era = days.div_euclid(DAYS_400_YEARS);
+    let day_of_era = days.rem_euclid(DAYS_400_YEARS);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let march_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
+    let month = if march_month < 10 {
+        march_month + 3
+    } else {
+        march_month - 9
+    };
+    (era * 400 + year_of_era + i64::from(month <= 2), month, day)
 }
 
 /// `1 layer`, `3 layers`.
@@ -125,6 +169,19 @@ mod tests {
         }
         for text in ["", "auto", "-1", "1.5G", "12X", "99999999999T", "M"] {
             assert!(parse_size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn utc_knows_leap_days_and_times_before_1970() {
+        for (seconds, text) in [
+            (0, "1970-01-01 00:00"),
+            (-1, "1969-12-31 23:59"),
+            (1_709_208_000, "2024-02-29 12:00"),
+            (4_107_542_400, "2100-03-01 00:00"),
+            (-62_135_596_800, "0001-01-01 00:00"),
+        ] {
+            assert_eq!(utc(seconds), text);
         }
     }
 

@@ -1,9 +1,12 @@
 //! One file a command: its flags and what it does.
 
+pub(crate) mod boot;
 pub(crate) mod cache;
 pub(crate) mod completions;
 pub(crate) mod man;
 pub(crate) mod rootfs;
+pub(crate) mod run;
+pub(crate) mod setup;
 
 use std::process::ExitCode;
 
@@ -14,6 +17,9 @@ use crate::talk::Talk;
 pub(crate) fn run(command: Command, talk: &Talk) -> anyhow::Result<ExitCode> {
     match command {
         Command::Rootfs(command) => rootfs::run(command, talk)?,
+        Command::Run(args) => return run::run(&args, talk),
+        Command::Boot(args) => return boot::run(&args, talk),
+        Command::Setup(args) => setup::run(&args, talk)?,
         Command::Cache(command) => cache::run(command, talk)?,
         Command::Completions(args) => completions::run(&args)?,
         Command::Man(args) => man::run(&args, talk)?,

@@ -1,6 +1,10 @@
 //! `firebrick rootfs …`.
 
+pub(crate) mod cat;
+pub(crate) mod from_docker;
+pub(crate) mod inspect;
 pub(crate) mod list;
+pub(crate) mod ls;
 pub(crate) mod rm;
 
 use crate::home::Home;
@@ -8,14 +12,22 @@ use crate::talk::Talk;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
+    FromDocker(from_docker::Args),
     List(list::Args),
+    Inspect(inspect::Args),
+    Ls(ls::Args),
+    Cat(cat::Args),
     Rm(rm::Args),
 }
 
 pub(crate) fn run(command: Command, talk: &Talk) -> anyhow::Result<()> {
     let home = Home::of_process()?;
     match command {
+        Command::FromDocker(args) => from_docker::run(&args, &home, talk),
         Command::List(args) => list::run(&args, &home, talk),
+        Command::Inspect(args) => inspect::run(&args, &home),
+        Command::Ls(args) => ls::run(&args, &home),
+        Command::Cat(args) => cat::run(&args, &home),
         Command::Rm(args) => rm::run(&args, &home, talk),
     }
 }

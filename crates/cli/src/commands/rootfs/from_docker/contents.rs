@@ -1,0 +1,122 @@
+//! What firebrick itself puts into an image: the guest, what the OCI config says, and the time of both.
+
+use anyhow::Context as _;
+use firebrick_customise::{ImageJson, Init, LowerKind, RunConfig, parse_rfc3339, plan, to_tar};
+use firebrick_source::{OciImage, Platform};
+use firebrick_tree::{Kind, LayerPath, Timestamp, Tree};
+
+use super::Args;
+use crate::error::CliError;
+use crate::guest;
+
+/// The firebrick layer before it is known what lies below.
+pub(super) struct Contents {
+    guest: Vec<u8>,
+    image_json: ImageJson,
+    init: Init,
+    /// Time of everything that no layer describes.
+    pub(super) created: Timestamp,
+}
+
+impl Contents {
+    pub(super) fn new(args: &Args, image: &OciImage) -> anyhow::Result<Contents> {
+        let epoch = std::env::var("SOURCE_DATE_EPOCH").ok();
+        Ok(Contents {
+            guest: agent(args, image)?,
+            image_json: image_json(image),
+            init: args.init.into(),
+            created: created(epoch.as_deref(), image.config.created.as_deref())?,
+        })
+    }
+
+    /// The layer, as a tar, over what the image's own layers merged to.
+    pub(super) fn layer(&self, tree: &Tree) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
+        let request = firebrick_customise::Request {
+            guest: Some(&self.guest),
+            image_json: &self.image_json,
+            init: self.init,
+        };
+        let lower = |path: &[u8]| kind_of(tree, path);
+        Ok(to_tar(&plan(&request, &lower)?, self.created.seconds))
+    }
+}
+
+fn kind_of(tree: &Tree, path: &[u8]) -> Option<LowerKind> {
+    let id = tree.lookup(&LayerPath::parse(path).ok()?)?;
+    Some(match &tree.inode(id).kind {
+        Kind::Directory(_) => LowerKind::Dir,
+        Kind::Symlink(target) => LowerKind::Symlink(target.to_vec()),
+        _ => LowerKind::Other,
+    })
+}
+
+/// `SOURCE_DATE_EPOCH`, else when the OCI image was created, else 1970.
+fn created(epoch: Option<&str>, image: Option<&str>) -> anyhow::Result<Timestamp> {
+    let seconds = match epoch.filter(|epoch| !epoch.is_empty()) {
+        Some(epoch) => epoch
+            .parse()
+            .with_context(|| format!("SOURCE_DATE_EPOCH is {epoch:?}, expected seconds since 1970"))?,
+        None => image.and_then(parse_rfc3339).unwrap_or(0),
+    };
+    Ok(Timestamp {
+        seconds,
+        nanoseconds: 0,
+    })
+}
+
+/// The guest's bytes: the one asked for, or our own if it runs on the image's processor.
+fn agent(args: &Args, image: &OciImage) -> anyhow::Result<Vec<u8>> {
+    if let Some(path) = &args.agent {
+        return std::fs::read(path).with_context(|| format!("cannot read the agent {path:?}"));
+    }
+    let host = Platform::host();
+    match image.platform.os == host.os && same_processor(&image.platform, &host) {
+        true => Ok(guest::BYTES.to_vec()),
+        false => Err(CliError::OtherArchitecture {
+            image: image.platform.to_string(),
+            guest: std::env::consts::ARCH,
+        }
+        .into()),
+    }
+}
+
+fn same_processor(image: &Platform, host: &Platform) -> bool {
+    let normal = |platform: &Platform| match platform.architecture.as_str() {
+        "x86_64" => "amd64".to_owned(),
+        "aarch64" => "arm64".to_owned(),
+        other => other.to_owned(),
+    };
+    normal(image) == normal(host)
+}
+
+/// What the guest must know of the OCI config.
+fn image_json(image: &OciImage) -> ImageJson {
+    let config = image.config.clone();
+    ImageJson {
+        run: RunConfig {
+            entrypoint: config.entrypoint,
+            cmd: config.cmd,
+            env: config.env,
+            user: config.user.unwrap_or_default(),
+            working_dir: config.working_dir.unwrap_or_default(),
+            stop_signal: config.stop_signal.unwrap_or_default(),
+        },
+        image_digest: image.manifest_digest.map(|digest| digest.to_string()),
+        created: config.created,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_is_the_environments_then_the_images_then_1970() {
+        let image = Some("2024-02-29T12:00:00Z");
+        let seconds = |epoch, image| created(epoch, image).map(|time| time.seconds).ok();
+        assert_eq!(seconds(Some("7"), image), Some(7));
+        assert_eq!(seconds(Some(""), image), Some(1_709_208_000));
+        assert_eq!(seconds(None, None), Some(0));
+        assert_eq!(seconds(Some("yesterday"), image), None);
+    }
+}

@@ -1,0 +1,153 @@
+//! `firebrick rootfs from-docker`.
+
+mod args;
+mod contents;
+mod source_args;
+
+use std::fs;
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use anyhow::Context as _;
+use firebrick_build::{Event, Report, Request};
+use firebrick_source::OciImage;
+
+pub(crate) use args::Args;
+use contents::Contents;
+use source_args::Transfer;
+
+use crate::error::write_stdout;
+use crate::home::Home;
+use crate::talk::{Steps, Talk};
+use crate::text;
+
+/// How many layers are decompressed at once, at most: more only take memory, since one is written at a time.
+const LAYERS_AT_ONCE_MAX: usize = 4;
+
+pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let steps = Arc::new(Steps::new(talk, 6));
+    let transfer = Arc::new(Mutex::new(Transfer::default()));
+    steps.begin(1, &format!("Pulling {}", args.image));
+    let image = args.source.open(&args.image, home, *talk, &steps, &transfer)?;
+    steps.note(&describe(&image));
+    let contents = Contents::new(args, &image)?;
+    let output = output(args, home)?;
+    image.prefetch();
+    let request = Request {
+        image: &image,
+        customise: Some(Box::new(|tree| contents.layer(tree))),
+        output: output.clone(),
+        ext4: args.filesystem.to_ext4(),
+        limits: args.limits.to_layer(),
+        created: contents.created,
+        layers_at_once: std::thread::available_parallelism()
+            .map_or(1, usize::from)
+            .min(LAYERS_AT_ONCE_MAX),
+    };
+    let progress = Progress {
+        steps: &steps,
+        sizes: image.layers.iter().map(|layer| layer.size).collect(),
+        downloads: is_download(args),
+    };
+    let report = firebrick_build::build(request, &|event| progress.hear(event))
+        .with_context(|| format!("cannot turn {} into an image", args.image))?;
+    steps.finish();
+    let transfer = transfer.lock().unwrap_or_else(PoisonError::into_inner);
+    conclude(args, talk, &output, &report, &transfer, started);
+    write_stdout(format!("{}\n", output.display()).as_bytes())
+}
+
+/// Where the image goes; the folder of named images is made.
+fn output(args: &Args, home: &Home) -> anyhow::Result<PathBuf> {
+    if let Some(path) = &args.output {
+        return Ok(path.clone());
+    }
+    let folder = home.images();
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {folder:?}"))?;
+    Ok(home.image(&args.name))
+}
+
+/// `sha256:0123456789ab for linux/amd64: 3 layers, 45.2 MiB`.
+fn describe(image: &OciImage) -> String {
+    let digest = image
+        .manifest_digest
+        .map(|digest| format!("sha256:{} ", digest.short()))
+        .unwrap_or_default();
+    let sizes: Option<u64> = image.layers.iter().map(|layer| layer.size).sum();
+    let size = sizes
+        .map(|bytes| format!(", {}", text::bytes(bytes)))
+        .unwrap_or_default();
+    let layers = text::count(as_u64(image.layers.len()), "layer");
+    format!("{digest}for {}: {layers}{size}", image.platform)
+}
+
+/// Turns what happens in the build into steps 2 to 6.
+struct Progress<'a> {
+    steps: &'a Steps,
+    /// Lengths of the OCI image's layers as stored; the layer after them is ours.
+    sizes: Vec<Option<u64>>,
+    /// Layers come over the network, whose progress is the one to watch.
+    downloads: bool,
+}
+
+impl Progress<'_> {
+    fn hear(&self, event: Event) {
+        let steps = self.steps;
+        match event {
+            Event::LayerStarted { layer, .. } if layer < self.sizes.len() => {
+                let layers = text::count(as_u64(self.sizes.len()), "layer");
+                steps.begin(2, &format!("Reading {layers}"));
+            }
+            Event::LayerStarted { .. } => steps.begin(3, "Adding the guest"),
+            Event::LayerProgress { layer, stored_bytes } if !self.downloads => {
+                if let Some(Some(size)) = self.sizes.get(layer) {
+                    let what = format!("layer {} of {}", layer + 1, self.sizes.len());
+                    steps.progress(stored_bytes, *size, &what);
+                }
+            }
+            Event::Merged { inodes } => {
+                steps.begin(4, &format!("Laying out ext4 for {}", text::count(inodes, "file")));
+            }
+            Event::Planned { size_bytes } => {
+                steps.begin(5, &format!("Writing {}", text::bytes(size_bytes)));
+            }
+            Event::Written => steps.begin(6, "Making it last"),
+            _ => {}
+        }
+    }
+}
+
+/// Size, time, what was downloaded, and what to do next.
+fn conclude(args: &Args, talk: &Talk, output: &Path, report: &Report, transfer: &Transfer, started: Instant) {
+    for xattr in &report.left_out_xattrs {
+        talk.warn(&format!("left out, since ext4 has no place for it: {xattr}"));
+    }
+    let name = output.file_name().unwrap_or(output.as_os_str());
+    talk.say(&format!(
+        "{}: {} ({} on disk), {} free, {} files, made in {}",
+        name.display(),
+        text::bytes(report.size_bytes),
+        text::bytes(report.allocated_bytes),
+        text::bytes(report.free_bytes),
+        report.inodes_used,
+        text::duration(started.elapsed())
+    ));
+    if is_download(args) {
+        talk.say(&transfer.summary());
+    }
+    talk.detail(&format!("build key {}", report.build_key));
+    if args.output.is_none() && std::io::stderr().is_terminal() {
+        talk.say(&format!("run it: firebrick run -l {}", args.name));
+    }
+}
+
+fn is_download(args: &Args) -> bool {
+    matches!(args.image, firebrick_source::Reference::Registry(_))
+}
+
+fn as_u64(len: usize) -> u64 {
+    u64::try_from(len).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,128 @@
+//! `firebrick rootfs inspect`.
+
+use std::ffi::OsString;
+
+use serde_json::{Value, json};
+
+use crate::error::write_stdout;
+use crate::home::Home;
+use crate::image_file::{ImageFile, printable};
+use crate::text;
+
+/// Show what an image is: filesystem, sizes, and what it runs
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The image: a name or a path
+    image: OsString,
+
+    /// Print a JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args, home: &Home) -> anyhow::Result<()> {
+    let image = ImageFile::open(home, &args.image)?;
+    let config = image.image_json()?;
+    if args.json {
+        return write_stdout(&text::json_line(&to_json(&image, config)));
+    }
+    let rows: Vec<Vec<String>> = rows(&image, config.as_ref())
+        .into_iter()
+        .map(|(name, value)| vec![format!("{name}:"), value])
+        .collect();
+    write_stdout(text::table(&rows).as_bytes())
+}
+
+fn to_json(image: &ImageFile, config: Option<Value>) -> Value {
+    let summary = image.filesystem.summary();
+    json!({
+        "path": image.path.to_string_lossy(),
+        "format": "ext4",
+        "size_bytes": image.size_bytes,
+        "allocated_bytes": image.allocated_bytes,
+        "modified_unix": image.modified().map(text::unix_seconds),
+        "label": String::from_utf8_lossy(&summary.label),
+        "uuid": summary.uuid_text(),
+        "block_size": summary.block_size,
+        "blocks": summary.blocks,
+        "free_blocks": summary.free_blocks,
+        "reserved_blocks": summary.reserved_blocks,
+        "inodes": summary.inodes,
+        "free_inodes": summary.free_inodes,
+        "inode_size": summary.inode_size,
+        "groups": summary.groups,
+        "features": summary.features.names(),
+        "clean": summary.state.clean,
+        "errors": summary.state.errors,
+        "created_unix": summary.created.map(|time| time.seconds),
+        "guest": image.has_guest(),
+        "image": config,
+    })
+}
+
+fn rows(image: &ImageFile, config: Option<&Value>) -> Vec<(&'static str, String)> {
+    let summary = image.filesystem.summary();
+    let block = u64::from(summary.block_size);
+    let state = match (summary.state.clean, summary.state.errors) {
+        (_, true) => "has errors (e2fsck -f repairs them)",
+        (true, false) => "clean",
+        (false, false) => "not cleanly unmounted",
+    };
+    let label = match summary.label.is_empty() {
+        true => "none".to_owned(),
+        false => printable(&summary.label),
+    };
+    let mut rows = vec![
+        ("path", printable(image.path.as_os_str().as_encoded_bytes())),
+        (
+            "size",
+            format!(
+                "{} ({} on disk)",
+                text::bytes(image.size_bytes),
+                text::bytes(image.allocated_bytes)
+            ),
+        ),
+        (
+            "filesystem",
+            format!(
+                "ext4, {state}, blocks of {block} bytes in {}",
+                text::count(summary.groups.into(), "group")
+            ),
+        ),
+        ("free", text::bytes(summary.free_blocks.saturating_mul(block))),
+        (
+            "inodes",
+            format!("{}, {} free", summary.inodes, summary.free_inodes),
+        ),
+        ("label", label),
+        ("UUID", summary.uuid_text()),
+        ("features", summary.features.names().join(" ")),
+        ("guest", if image.has_guest() { "yes" } else { "none" }.to_owned()),
+    ];
+    let Some(config) = config else {
+        return rows;
+    };
+    for (name, key) in [
+        ("source", "ImageDigest"),
+        ("created", "Created"),
+        ("entrypoint", "Entrypoint"),
+        ("command", "Cmd"),
+        ("environment", "Env"),
+        ("user", "User"),
+        ("folder", "WorkingDir"),
+        ("stop signal", "StopSignal"),
+    ] {
+        if let Some(value) = config.get(key) {
+            rows.push((name, plain(value)));
+        }
+    }
+    rows
+}
+
+/// A string as it is, anything else as JSON in one line.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => printable(text.as_bytes()),
+        other => other.to_string(),
+    }
+}

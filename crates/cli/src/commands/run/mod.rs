@@ -1,0 +1,108 @@
+//! `firebrick run`.
+
+mod args;
+mod machine;
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use firebrick_protocol::agent::JobOptions;
+use firebrick_vmm::interrupts::Interrupts;
+use firebrick_vmm::{BootSpec, Network, RunOutcome, RunSpec, Streams};
+
+pub(crate) use args::Args;
+pub(crate) use machine::MachineArgs;
+
+use crate::error;
+use crate::home::Home;
+use crate::host::Host;
+use crate::talk::Talk;
+use crate::{guest, interrupt, text};
+
+/// How long a program may go on after Ctrl-C.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the shell sees when the time was up, as with `timeout`.
+const TIMED_OUT: u8 = 124;
+
+pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<ExitCode> {
+    // From here on signals are passed on to the program, whose machine they end.
+    let interrupts = Interrupts::catch().context("cannot listen for signals")?;
+    let home = Home::of_process()?;
+    let image = args.image(&home)?;
+    let job = args.job()?;
+    let env = args.environment()?.into_iter().collect();
+    let host = Host::ready(&home, talk)?;
+    let spec = RunSpec {
+        boot: BootSpec {
+            memory_mib: args.machine.memory_mib(),
+            vcpus: args.machine.vcpus,
+            overlay_mib: args.machine.overlay_mib(),
+            network: if args.machine.net {
+                Network::User
+            } else {
+                Network::None
+            },
+            answer_limit: args.boot_timeout(),
+            ..BootSpec::new(image, &host.kernel, guest::BYTES)
+        },
+        job,
+        options: JobOptions {
+            env,
+            cwd: args.workdir(),
+            user: args.user(),
+            ..JobOptions::default()
+        },
+        timeout: args.timeout(),
+        patience: PATIENCE,
+    };
+    let stdin = io::stdin();
+    let (mut stdout, mut stderr) = (
+        unbuffered(io::stdout().as_fd())?,
+        unbuffered(io::stderr().as_fd())?,
+    );
+    let streams = Streams {
+        stdin: args.wants_stdin().then(|| stdin.as_fd()),
+        stdout: &mut stdout,
+        stderr: &mut stderr,
+        interrupts: Some(&interrupts),
+    };
+    let outcome = firebrick_vmm::run(&host.qemu, &spec, streams)?;
+    Ok(exit_code(outcome))
+}
+
+/// The program's bytes as they come, not line by line.
+fn unbuffered(stream: BorrowedFd<'_>) -> anyhow::Result<File> {
+    Ok(File::from(
+        stream
+            .try_clone_to_owned()
+            .context("cannot use stdout or stderr")?,
+    ))
+}
+
+fn exit_code(outcome: RunOutcome) -> ExitCode {
+    match outcome {
+        // Codes of Linux programs are one byte; -1 stands for a program that could not be started.
+        RunOutcome::Exited { code } => ExitCode::from(u8::try_from(code).unwrap_or(255)),
+        RunOutcome::NotStarted { code, message } => {
+            error::say(&format!("cannot start the program: {message}"));
+            ExitCode::from(u8::try_from(code).unwrap_or(126))
+        }
+        RunOutcome::TimedOut { limit } => {
+            error::say(&format!(
+                "the program was stopped: its {} were up",
+                text::duration(limit)
+            ));
+            error::hint("give it more with --timeout SEC, or --timeout 0 for no limit");
+            ExitCode::from(TIMED_OUT)
+        }
+        RunOutcome::Interrupted { signal } => {
+            interrupt::die_by(signal);
+            ExitCode::from(u8::try_from(signal).map_or(125, |signal| 128 + signal))
+        }
+    }
+}

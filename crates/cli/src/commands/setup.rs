@@ -1,0 +1,146 @@
+//! `firebrick setup`.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use firebrick_vmm::kernel::{self, Kernel, KernelError, SetupEvent, SetupRequest, Source};
+use firebrick_vmm::qemu::probe;
+
+use crate::home::Home;
+use crate::host;
+use crate::talk::{Steps, Talk};
+use crate::text;
+
+/// Get the kernel that VMs boot, and check what else this host needs
+///
+/// Takes Debian's cloud kernel from this machine's package mirror. Nothing is installed, and root is not needed. The path
+/// of the kernel is printed on stdout.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Use this kernel (vmlinux or bzImage), which has everything built in
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["deb", "kernel_version"])]
+    kernel: Option<PathBuf>,
+
+    /// Take the kernel out of this Debian package
+    #[arg(long, value_name = "FILE", conflicts_with = "kernel_version")]
+    deb: Option<PathBuf>,
+
+    /// The beginning of the kernel's release, e.g. 6.1
+    #[arg(long, value_name = "VERSION")]
+    kernel_version: Option<String>,
+
+    /// Do it again even if the very same kernel is there
+    #[arg(long)]
+    force: bool,
+
+    /// Only say what would be done and what is missing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<()> {
+    let home = Home::of_process()?;
+    if args.dry_run {
+        return dry_run(args, &home);
+    }
+    let steps = Steps::new(talk, 2);
+    steps.begin(1, &format!("Getting the kernel: {}", args.describe()));
+    let request = SetupRequest {
+        state: home.data().to_owned(),
+        source: args.source(),
+        force: args.force,
+    };
+    let kernel =
+        kernel::setup(&request, &|event| note(&steps, talk, event)).context("cannot set up a kernel")?;
+    steps.begin(2, "Checking this host");
+    check_host(&home, &kernel, &steps)?;
+    crate::error::write_stdout(format!("{}\n", kernel.path().display()).as_bytes())
+}
+
+impl Args {
+    fn source(&self) -> Source {
+        match (&self.kernel, &self.deb) {
+            (Some(path), _) => Source::File(path.clone()),
+            (None, Some(path)) => Source::Package(path.clone()),
+            (None, None) => Source::Apt {
+                version: self.kernel_version.clone(),
+            },
+        }
+    }
+
+    fn describe(&self) -> String {
+        match self.source() {
+            Source::File(path) => path.display().to_string(),
+            Source::Package(path) => format!("package {}", path.display()),
+            Source::Apt {
+                version: Some(version),
+            } => format!("Debian's cloud kernel {version}"),
+            Source::Apt { version: None } => "Debian's cloud kernel".to_owned(),
+        }
+    }
+}
+
+fn note(steps: &Steps, talk: &Talk, event: SetupEvent) {
+    match event {
+        SetupEvent::UpdatingLists => steps.note("fetching package lists (into a folder of our own)"),
+        SetupEvent::Downloading { package } => steps.note(&format!("downloading {package}")),
+        SetupEvent::Reading { path, size_bytes } => {
+            steps.note(&format!(
+                "reading {} ({})",
+                path.display(),
+                text::bytes(size_bytes)
+            ));
+        }
+        SetupEvent::Extracted { release, size_bytes } => {
+            steps.note(&format!("kernel {release} ({})", text::bytes(size_bytes)));
+        }
+        SetupEvent::Modules { names, missing } => {
+            talk.detail(&format!("      modules: {}", names.join(", ")));
+            if !missing.is_empty() {
+                steps.note(&format!("this kernel lacks: {}", missing.join(", ")));
+            }
+        }
+        SetupEvent::AlreadyThere { release } => steps.note(&format!("kernel {release} is there already")),
+        SetupEvent::Ready { dir, .. } => talk.detail(&format!("      kept in {}", dir.display())),
+        other => talk.event(&format!("      setup: {other:?}")),
+    }
+}
+
+fn check_host(home: &Home, kernel: &Kernel, steps: &Steps) -> anyhow::Result<()> {
+    let program = host::find_qemu()?;
+    let version = program.version()?;
+    steps.note(&format!("QEMU {version} ({})", program.path().display()));
+    let (_, choice) = probe::best(&program, kernel, home.data(), true)?;
+    steps.note(&format!("VMs run with {}", host::accelerator(&choice)));
+    Ok(())
+}
+
+fn dry_run(args: &Args, home: &Home) -> anyhow::Result<()> {
+    let mut lines = Vec::new();
+    match Kernel::default_of(home.data()) {
+        Ok(kernel) => lines.push(format!("kernel:   {} is set up", kernel.manifest().release)),
+        Err(KernelError::NotSetUp { .. }) => lines.push("kernel:   none is set up".to_owned()),
+        Err(error) => lines.push(format!("kernel:   not usable: {error}")),
+    }
+    lines.push(format!(
+        "would do: take {} into {}",
+        args.describe(),
+        home.data().join("kernels").display()
+    ));
+    match host::find_qemu() {
+        Ok(program) => lines.push(format!(
+            "QEMU:     {} ({})",
+            program.version()?,
+            program.path().display()
+        )),
+        Err(error) => {
+            lines.push(format!("QEMU:     {error}"));
+            lines.extend(
+                crate::hints::of(&error)
+                    .into_iter()
+                    .map(|advice| format!("          {advice}")),
+            );
+        }
+    }
+    crate::error::write_stdout((lines.join("\n") + "\n").as_bytes())
+}

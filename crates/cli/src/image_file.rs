@@ -1,0 +1,116 @@
+//! Looking into an image file: its filesystem without a mount, and what firebrick wrote about it.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use firebrick_ext4::read::{FileType, Filesystem, Inode, LastSymlink, ReadError};
+
+use crate::home::Home;
+use crate::images;
+
+/// Longest `image.json` that is read, in bytes.
+const IMAGE_JSON_MAX: u64 = 1 << 20;
+
+/// An opened image.
+pub(crate) struct ImageFile {
+    pub(crate) path: PathBuf,
+    pub(crate) size_bytes: u64,
+    pub(crate) allocated_bytes: u64,
+    pub(crate) filesystem: Filesystem<File>,
+}
+
+impl ImageFile {
+    /// Opens the image that an IMAGE argument means.
+    pub(crate) fn open(home: &Home, image: &OsStr) -> anyhow::Result<ImageFile> {
+        let path = images::find(home, image)?;
+        let opening = || format!("cannot open {path:?}");
+        let file = File::open(&path).with_context(opening)?;
+        let metadata = file.metadata().with_context(opening)?;
+        let filesystem =
+            Filesystem::open(file).with_context(|| format!("cannot read {path:?} as an ext4 image"))?;
+        Ok(ImageFile {
+            size_bytes: metadata.len(),
+            allocated_bytes: metadata.blocks() * 512,
+            path,
+            filesystem,
+        })
+    }
+
+    /// What stands at a path of the image.
+    pub(crate) fn lookup(&self, path: &OsStr, last: LastSymlink) -> anyhow::Result<Inode> {
+        self.filesystem
+            .lookup(path.as_bytes(), last)
+            .with_context(|| format!("cannot look up {path:?} in {:?}", self.path))
+    }
+
+    /// What firebrick wrote into the image about running it; `None` where it wrote nothing.
+    pub(crate) fn image_json(&self) -> anyhow::Result<Option<serde_json::Value>> {
+        let path = format!("/{}", firebrick_customise::IMAGE_JSON_PATH);
+        let inode = match self.filesystem.lookup(path.as_bytes(), LastSymlink::Follow) {
+            Ok(inode) => inode,
+            Err(ReadError::NotFound { .. } | ReadError::NotDirectory { .. }) => return Ok(None),
+            Err(error) => return Err(error).with_context(|| format!("cannot look up {path}")),
+        };
+        if inode.stat().file_type != FileType::Regular {
+            return Ok(None);
+        }
+        let mut bytes = Vec::new();
+        self.filesystem
+            .open_file(&inode)
+            .map_err(std::io::Error::from)
+            .and_then(|file| file.take(IMAGE_JSON_MAX).read_to_end(&mut bytes))
+            .with_context(|| format!("cannot read {path} in {:?}", self.path))?;
+        serde_json::from_slice(&bytes)
+            .map(Some)
+            .with_context(|| format!("{path} in {:?} is not JSON", self.path))
+    }
+
+    /// Whether firebrick's guest is in the image.
+    pub(crate) fn has_guest(&self) -> bool {
+        let path = format!("/{}", firebrick_customise::GUEST_PATH);
+        self.filesystem
+            .lookup(path.as_bytes(), LastSymlink::Follow)
+            .is_ok_and(|inode| inode.stat().file_type == FileType::Regular)
+    }
+
+    /// When the image file itself was last written.
+    pub(crate) fn modified(&self) -> Option<std::time::SystemTime> {
+        fs::metadata(&self.path)
+            .ok()
+            .and_then(|metadata| metadata.modified().ok())
+    }
+}
+
+/// Bytes of a name for people: what would move a terminal's cursor is written as an escape.
+pub(crate) fn printable(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for chunk in bytes.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            match character.is_control() || character == '\\' {
+                true => text.extend(character.escape_default()),
+                false => text.push(character),
+            }
+        }
+        for byte in chunk.invalid() {
+            text.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::printable;
+
+    #[test]
+    fn names_cannot_move_the_cursor() {
+        assert_eq!(printable(b"caf\xc3\xa9"), "caf\u{e9}");
+        assert_eq!(printable(b"a\x1b[2J\n\\"), "a\\u{1b}[2J\\n\\\\");
+        assert_eq!(printable(b"\xff"), "\\xff");
+    }
+}
