@@ -2,10 +2,6 @@
 
 use std::env;
 
-#[expect(
-    clippy::print_stdout,
-    reason = "build scripts talk to cargo on standard output"
-)]
 fn main() {
     let out_dir = env::var_os("OUT_DIR").expect("cargo sets OUT_DIR for build scripts");
     let guest = firebrick_embed::build_guest(out_dir);

@@ -17,9 +17,6 @@ pub(crate) enum CliError {
     /// No file at that path.
     #[error("there is no image file {path:?}")]
     NoSuchFile { path: std::path::PathBuf },
-    /// Code was given, but nothing says which interpreter.
-    #[error("{lang:?} is not a language that firebrick can run code in")]
-    NotALanguage { lang: String },
     /// The guest that firebrick carries runs on one architecture only.
     #[error("the image is for {image}, but firebrick's own guest is for {guest}")]
     OtherArchitecture { image: String, guest: &'static str },

@@ -21,7 +21,7 @@ enum RunFile {
     Script(&'static str),
 }
 
-const LANGUAGES: [Language; 10] = [
+static LANGUAGES: [Language; 10] = [
     interpreted(
         "python",
         &["python3", "py"],
@@ -99,6 +99,15 @@ impl Language {
             .find(|language| language.name == word || language.aliases.contains(&word.as_str()))
     }
 
+    /// What runs code that no language is named for.
+    pub(crate) const SHELL: &'static Language = &LANGUAGES[3];
+
+    /// The language whose source files end so, without the dot.
+    pub(crate) fn of_extension(extension: &str) -> Option<&'static Language> {
+        let mut languages = LANGUAGES.iter().filter(|language| language.name != "bash"); // `.sh` is for any shell
+        languages.find(|language| language.extension == extension)
+    }
+
     /// The command for a snippet, if it can be given as an argument; else it must become a file.
     pub(crate) fn snippet_argv(&self, code: &str) -> Option<Vec<String>> {
         let fits = code.len() <= MAX_SNIPPET_LEN && !code.contains('\0') && !self.snippet.is_empty();
@@ -130,11 +139,6 @@ impl Language {
     }
 }
 
-/// All names, for messages.
-pub(crate) fn names() -> String {
-    LANGUAGES.map(|language| language.name).join(", ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,6 +159,8 @@ mod tests {
             Some("nodejs")
         );
         assert_eq!(Language::named("alpine"), None);
+        assert_eq!(Language::SHELL.name, "sh");
+        assert_eq!(Language::of_extension("sh"), Some(Language::SHELL));
     }
 
     #[test]

@@ -21,57 +21,175 @@ fn no_command_shows_help_and_is_bad_usage() {
 
 #[test]
 fn list_of_nothing() {
-    check(&["rootfs", "list"], expect![[""]]);
-    check(&["rootfs", "list", "--json"], expect![[""]]);
-    check(&["cache", "list"], expect![[""]]);
+    check(
+        &["rootfs", "list"],
+        expect![[r#"
+        no images in ~/fb/images
+        exit code 0
+    "#]],
+    );
+    check(
+        &["rootfs", "list", "--json"],
+        expect![[r#"
+        []
+        exit code 0
+    "#]],
+    );
+    check(
+        &["cache", "list"],
+        expect![[r#"
+        the cache in ~/fb/cache is empty
+        exit code 0
+    "#]],
+    );
 }
 
 #[test]
 fn rm_of_what_is_not_there() {
-    check(&["rootfs", "rm", "python"], expect![[""]]);
-    check(&["rootfs", "rm", "../etc"], expect![[""]]);
+    check(
+        &["rootfs", "rm", "python"],
+        expect![[r#"
+        error: there is no image named "python" in "~/fb/images"
+        hint: make it: firebrick rootfs from-docker -n python -i IMAGE
+        exit code 1
+    "#]],
+    );
+    check(
+        &["rootfs", "rm", "../etc"],
+        expect![[r#"
+        error: invalid value '../etc' for '<NAME>...': a name has up to 64 letters, digits, dots, dashes, underscores and pluses, and begins with a letter or digit
+
+        For more information, try '--help'.
+        exit code 2
+    "#]],
+    );
 }
 
 #[test]
 fn names_that_are_no_images() {
-    check(&["rootfs", "inspect", "python"], expect![[""]]);
-    check(&["rootfs", "cat", "./nope.ext4", "/etc/passwd"], expect![[""]]);
-    check(&["run", "-l", "alpine", "--", "true"], expect![[""]]);
-    check(&["run", "-l", "alpine", "-c", "true"], expect![[""]]);
+    check(
+        &["rootfs", "inspect", "python"],
+        expect![[r#"
+        error: there is no image named "python" in "~/fb/images"
+        hint: make it: firebrick rootfs from-docker -n python -i IMAGE
+        exit code 1
+    "#]],
+    );
+    check(
+        &["rootfs", "cat", "./nope.ext4", "/etc/passwd"],
+        expect![[r#"
+        error: there is no image file "./nope.ext4"
+        hint: list the images of this host: firebrick rootfs list
+        exit code 1
+    "#]],
+    );
+    check(
+        &["run", "-l", "alpine", "--", "true"],
+        expect![[r#"
+        error: there is no image named "alpine" in "~/fb/images"
+        hint: make it: firebrick rootfs from-docker -n alpine -i IMAGE
+        exit code 125
+    "#]],
+    );
+    check(
+        &["run", "-l", "alpine", "-c", "true"],
+        expect![[r#"
+        error: there is no image named "alpine" in "~/fb/images"
+        hint: make it: firebrick rootfs from-docker -n alpine -i IMAGE
+        exit code 125
+    "#]],
+    );
 }
 
 #[test]
 fn references_that_lead_nowhere() {
     check(
         &["rootfs", "from-docker", "-n", "x", "-i", "oci:missing"],
-        expect![[""]],
+        expect![[r#"
+            [1/6] Pulling oci:missing
+            error: cannot open oci:missing
+            caused by: cannot open "missing"
+            caused by: No such file or directory (os error 2)
+            hint: paths start at this folder: pwd; ls
+            exit code 1
+        "#]],
     );
     check(
         &["rootfs", "from-docker", "-n", "x", "-i", "tar:missing.tar"],
-        expect![[""]],
+        expect![[r#"
+            [1/6] Pulling tar:missing.tar
+            error: cannot open tar:missing.tar
+            caused by: cannot examine "missing.tar"
+            caused by: No such file or directory (os error 2)
+            hint: paths start at this folder: pwd; ls
+            exit code 1
+        "#]],
     );
     check(
         &["rootfs", "from-docker", "-n", "x", "-i", "docker-daemon:alpine:3"],
-        expect![[""]],
+        expect![[r#"
+            [1/6] Pulling docker-daemon:alpine:3
+            error: cannot open docker-daemon:alpine:3
+            caused by: docker-daemon:alpine:3: firebrick does not talk to a Docker daemon
+            hint: run `docker save -o image.tar alpine:3` and use docker-archive:image.tar
+            exit code 1
+        "#]],
     );
     check(
         &["rootfs", "from-docker", "-n", "x", "-i", "UPPER CASE"],
-        expect![[""]],
+        expect![[r#"
+            error: invalid value 'UPPER CASE' for '--image <IMAGE>': "UPPER CASE" is not an image reference: repository names are lower-case letters, digits and single separators, at most 255 bytes
+
+            For more information, try '--help'.
+            exit code 2
+        "#]],
     );
     check(
         &["rootfs", "from-docker", "-n", "a/b", "-i", "alpine"],
-        expect![[""]],
+        expect![[r#"
+            error: invalid value 'a/b' for '--name <NAME>': a name has up to 64 letters, digits, dots, dashes, underscores and pluses, and begins with a letter or digit
+
+            For more information, try '--help'.
+            exit code 2
+        "#]],
     );
 }
 
 #[test]
 fn usage_errors() {
-    check(&["rootfs", "from-docker"], expect![[""]]);
+    check(
+        &["rootfs", "from-docker"],
+        expect![[r#"
+        error: the following required arguments were not provided:
+          --name <NAME>
+          --image <IMAGE>
+
+        Usage: firebrick rootfs from-docker --name <NAME> --image <IMAGE>
+
+        For more information, try '--help'.
+        exit code 2
+    "#]],
+    );
     check(
         &["rootfs", "from-docker", "-n", "x", "-i", "alpine", "-s", "big"],
-        expect![[""]],
+        expect![[r#"
+            error: invalid value 'big' for '--size <SIZE>': "big" is no size: expected a number of MiB, or one with K, M, G or T behind it; or "auto"
+
+            For more information, try '--help'.
+            exit code 2
+        "#]],
     );
-    check(&["run", "-c", "1", "-f", "x.py"], expect![[""]]);
+    check(
+        &["run", "-c", "1", "-f", "x.py"],
+        expect![[r#"
+        error: the argument '--code <CODE>' cannot be used with '--file <FILE>'
+
+        Usage: firebrick run --code <CODE> [-- <CMD>...]
+
+        For more information, try '--help'.
+        exit code 2
+    "#]],
+    );
 }
 
 #[test]

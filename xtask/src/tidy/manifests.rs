@@ -41,6 +41,7 @@ const DIRECTIONS: [(&str, &[&str]); 15] = [
             "build",
             "store",
             "protocol",
+            "embed",
             "guest",
             "vmm",
         ],

@@ -1,6 +1,6 @@
 //! A firebrick command in an empty home, and where fixtures are.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use assert_cmd::Command;
 use tempfile::TempDir;
@@ -47,22 +47,4 @@ impl Home {
             text(&output.stderr)
         )
     }
-}
-
-/// The real images; `None`, with a line that says so, where they are not.
-#[expect(dead_code, reason = "not every test file uses every helper")]
-pub(crate) fn fixture(path: &str) -> Option<PathBuf> {
-    let root = std::env::var_os("FIREBRICK_FIXTURES").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/fixtures"),
-        PathBuf::from,
-    );
-    let file = root.join(path);
-    if file.exists() {
-        return Some(file);
-    }
-    #[allow(clippy::print_stderr)]
-    {
-        eprintln!("left out: the real image {path} is not here (set FIREBRICK_FIXTURES)");
-    }
-    None
 }

@@ -12,7 +12,7 @@ use crate::talk::Talk;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
-    FromDocker(from_docker::Args),
+    FromDocker(Box<from_docker::Args>),
     List(list::Args),
     Inspect(inspect::Args),
     Ls(ls::Args),

@@ -8,7 +8,6 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use firebrick_vmm::Job;
 
-use crate::error::CliError;
 use crate::home::Home;
 use crate::images;
 use crate::language::Language;
@@ -27,6 +26,8 @@ const DEFAULT_LANG: &str = "python";
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The language of the code, and the image: rootfs-LANG.ext4 [default: python]
+    ///
+    /// In an image that is not named after a language, -c runs shell code, and -f goes by the end of the file's name.
     #[arg(short, long, value_name = "LANG")]
     lang: Option<String>,
 
@@ -109,14 +110,14 @@ impl Args {
     /// What shall run.
     pub(crate) fn job(&self) -> anyhow::Result<Job> {
         if let Some(code) = &self.code {
-            let language = self.language()?;
+            let language = self.language(None);
             return match language.snippet_argv(code) {
                 Some(argv) => Ok(Job::Argv(argv)),
                 None => source_job(language, &language.snippet_file(), code),
             };
         }
         if let Some(path) = &self.file {
-            let language = self.language()?;
+            let language = self.language(Some(path));
             let code = fs::read_to_string(path).with_context(|| format!("cannot read {path:?}"))?;
             return source_job(language, &guest_file_name(path, language), &code);
         }
@@ -126,14 +127,13 @@ impl Args {
         }
     }
 
-    fn language(&self) -> anyhow::Result<&'static Language> {
+    /// The language that -l names, else the one of the file's name, else the shell: an image need not be named after a
+    /// language.
+    fn language(&self, file: Option<&Path>) -> &'static Language {
         let word = self.lang.as_deref().unwrap_or(DEFAULT_LANG);
-        Language::named(word).ok_or_else(|| {
-            CliError::NotALanguage {
-                lang: word.to_owned(),
-            }
-            .into()
-        })
+        Language::named(word)
+            .or_else(|| Language::of_extension(file?.extension()?.to_str()?))
+            .unwrap_or(Language::SHELL)
     }
 
     /// How long the program may run.
@@ -264,11 +264,19 @@ mod tests {
         assert_eq!(job(&["-l", "node", "-c", "1"]), argv(&["node", "-e", "1"]));
         assert_eq!(job(&["-l", "alpine", "--", "ls", "-l"]), argv(&["ls", "-l"]));
         assert_eq!(job(&[]), Job::Default);
-        let error = parse(&["-l", "alpine", "-c", "1"]).unwrap().job().unwrap_err();
-        assert!(matches!(
-            error.downcast_ref(),
-            Some(CliError::NotALanguage { .. })
-        ));
+        assert_eq!(job(&["-l", "alpine", "-c", "id"]), argv(&["sh", "-c", "id"]));
+    }
+
+    #[test]
+    fn language_of_a_file_is_that_of_the_image_or_of_its_name() {
+        let language = |image: &str, file: &str| {
+            let args = parse(&["-l", image, "-f", file]).unwrap();
+            args.language(Some(Path::new(file))).name
+        };
+        assert_eq!(language("python", "x.rb"), "python");
+        assert_eq!(language("devbox", "x.rb"), "ruby");
+        assert_eq!(language("devbox", "Makefile"), "sh");
+        assert_eq!(parse(&["-f", "x.rb"]).unwrap().language(None).name, "python");
     }
 
     #[test]
