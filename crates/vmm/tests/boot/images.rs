@@ -8,7 +8,7 @@ use firebrick_build::{Request, build};
 use firebrick_customise::{ImageJson, Init, RunConfig, plan, to_tar};
 use firebrick_source::{OciImage, Reference, open};
 use firebrick_testkit::fixtures::{ALPINE, BUSYBOX, fixture};
-use firebrick_testkit::layers::oci::{Options, write_layout_of_tars};
+use firebrick_testkit::layers::oci::{Blob, Compression, Options, write_layout_of_blobs};
 use firebrick_testkit::oracle;
 use firebrick_tree::{Timestamp, Tree};
 use serde_json::Value;
@@ -83,11 +83,14 @@ fn of_tars(tars: &[Vec<u8>], config: Value) -> Image {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let layout = dir.path().join("layout");
     let options = Options {
-        compression: firebrick_testkit::layers::oci::Compression::None,
         config,
         ..Options::default()
     };
-    write_layout_of_tars(&layout, tars, &options).expect("a layout");
+    let blobs: Vec<Blob> = tars
+        .iter()
+        .map(|tar| Blob::of_tar(tar, Compression::None))
+        .collect();
+    write_layout_of_blobs(&layout, &blobs, &options).expect("a layout");
     let reference = Reference::OciLayout {
         path: layout,
         selector: None,
