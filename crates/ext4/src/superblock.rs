@@ -75,39 +75,43 @@ pub(crate) fn superblock(plan: &Plan, journal: Option<([u8; 60], u64)>, group: u
     sb.s_flags = EXT2_FLAGS_UNSIGNED_HASH.into();
     sb.s_log_groups_per_flex = LOG_GROUPS_PER_FLEX;
     sb.s_checksum_type = EXT4_CRC32C_CHKSUM;
-    let mut features = compat::EXT_ATTR | compat::DIR_INDEX | compat::RESIZE_INODE;
-    let backups = if plan.layout.online_resize {
-        ro_compat::SPARSE_SUPER
-    } else {
-        0
-    };
-    if !plan.layout.online_resize {
-        // With no group named in `s_backup_bgs`, there are no backups.
-        features |= compat::SPARSE_SUPER2;
-    }
+    set_features(&mut sb, plan.layout.online_resize);
     if let Some((i_block, size)) = journal {
-        features |= compat::HAS_JOURNAL;
-        sb.s_journal_inum = EXT4_JOURNAL_INO.into();
-        sb.s_jnl_backup_type = EXT3_JNL_BACKUP_BLOCKS;
-        for (word, bytes) in sb.s_jnl_blocks.iter_mut().zip(i_block.chunks_exact(4)) {
-            *word = u32::from_le_bytes(bytes.try_into().expect("chunks of 4")).into();
-        }
-        sb.s_jnl_blocks[15] = ((size >> 32) as u32).into();
-        sb.s_jnl_blocks[16] = (size as u32).into();
+        set_journal(&mut sb, &i_block, size);
     }
-    sb.s_feature_compat = features.into();
-    sb.s_feature_incompat =
-        (incompat::FILETYPE | incompat::EXTENTS | incompat::BIT64 | incompat::FLEX_BG).into();
-    sb.s_feature_ro_compat = (backups
-        | ro_compat::LARGE_FILE
-        | ro_compat::HUGE_FILE
-        | ro_compat::DIR_NLINK
-        | ro_compat::EXTRA_ISIZE
-        | ro_compat::METADATA_CSUM)
-        .into();
     let checksum = Crc::new().update(&sb.as_bytes()[..1020]).value();
     sb.s_checksum = checksum.into();
     sb
+}
+
+fn set_features(sb: &mut Superblock, online_resize: bool) {
+    let compatible = compat::EXT_ATTR | compat::DIR_INDEX | compat::RESIZE_INODE;
+    let readable = ro_compat::LARGE_FILE
+        | ro_compat::HUGE_FILE
+        | ro_compat::DIR_NLINK
+        | ro_compat::EXTRA_ISIZE
+        | ro_compat::METADATA_CSUM;
+    // With SPARSE_SUPER2 and no group named in `s_backup_bgs`, there are no backups.
+    let (sparse_super2, sparse_super) = if online_resize {
+        (0, ro_compat::SPARSE_SUPER)
+    } else {
+        (compat::SPARSE_SUPER2, 0)
+    };
+    sb.s_feature_compat = (compatible | sparse_super2).into();
+    sb.s_feature_incompat =
+        (incompat::FILETYPE | incompat::EXTENTS | incompat::BIT64 | incompat::FLEX_BG).into();
+    sb.s_feature_ro_compat = (readable | sparse_super).into();
+}
+
+fn set_journal(sb: &mut Superblock, i_block: &[u8; 60], size: u64) {
+    sb.s_feature_compat = (sb.s_feature_compat.get() | compat::HAS_JOURNAL).into();
+    sb.s_journal_inum = EXT4_JOURNAL_INO.into();
+    sb.s_jnl_backup_type = EXT3_JNL_BACKUP_BLOCKS;
+    for (word, bytes) in sb.s_jnl_blocks.iter_mut().zip(i_block.chunks_exact(4)) {
+        *word = u32::from_le_bytes(bytes.try_into().expect("chunks of 4")).into();
+    }
+    sb.s_jnl_blocks[15] = ((size >> 32) as u32).into();
+    sb.s_jnl_blocks[16] = (size as u32).into();
 }
 
 /// The group descriptor table, filled up to whole blocks. `bitmaps` gives a group's block and inode bitmap.

@@ -79,6 +79,39 @@ impl<'a> BootSpec<'a> {
         words.retain(|word| !word.is_empty());
         words.join(" ")
     }
+
+    /// What the VMM is told.
+    fn machine(&self) -> Result<MachineSpec, BootError> {
+        for (what, text) in [
+            ("the host name", &self.hostname),
+            ("the filesystem", &self.filesystem),
+        ] {
+            if text.is_empty() || text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '"') {
+                return Err(BootError::CommandLine {
+                    what,
+                    text: text.clone(),
+                });
+            }
+        }
+        let epoch = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs();
+        let initramfs = initramfs::assemble(self.kernel, self.guest).map_err(BootError::Initramfs)?;
+        Ok(MachineSpec {
+            kernel: self.kernel.path(),
+            initramfs: Some(initramfs),
+            append: self.command_line(epoch),
+            drives: vec![Drive {
+                path: self.image.clone(),
+                read_only: true,
+            }],
+            memory_mib: self.memory_mib,
+            vcpus: self.vcpus,
+            network: self.network,
+            vsock: self.kernel.has_vsock(),
+        })
+    }
 }
 
 /// A machine whose agent has answered.
@@ -207,35 +240,7 @@ pub fn boot(
     spec: &BootSpec<'_>,
     interrupts: Option<&Interrupts>,
 ) -> Result<Booted, BootError> {
-    let words = [
-        ("the host name", &spec.hostname),
-        ("the filesystem", &spec.filesystem),
-    ];
-    for (what, text) in words {
-        if text.is_empty() || text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '"') {
-            return Err(BootError::CommandLine {
-                what,
-                text: text.clone(),
-            });
-        }
-    }
-    let epoch = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs();
-    let machine_spec = MachineSpec {
-        kernel: spec.kernel.path(),
-        initramfs: Some(initramfs::assemble(spec.kernel, spec.guest).map_err(BootError::Initramfs)?),
-        append: spec.command_line(epoch),
-        drives: vec![Drive {
-            path: spec.image.clone(),
-            read_only: true,
-        }],
-        memory_mib: spec.memory_mib,
-        vcpus: spec.vcpus,
-        network: spec.network,
-        vsock: spec.kernel.has_vsock(),
-    };
+    let machine_spec = spec.machine()?;
     let started = Instant::now();
     let machine = vmm.launch(&machine_spec).map_err(BootError::Launch)?;
     let deadline = started + spec.answer_limit;

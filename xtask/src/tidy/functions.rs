@@ -1,16 +1,11 @@
 //! How long a function may be.
 //!
-//! A function is counted from the line of its `fn` to the line of its closing brace. Those over the limit stand in
-//! `xtask/long-functions.txt` with their exact length, so that the list can only shrink: a function that grows, and an
-//! entry that is no longer true, are both findings, and so is more than [`EXCEPTIONS`] entries.
+//! A function is counted from the line of its `fn` to the line of its closing brace. There are no exceptions.
 
 use super::{Finding, Source, lexer};
 
 /// Lines from `fn` to the closing brace.
 const LINES: usize = 70;
-/// How many functions may stand in the list; lower it when one leaves.
-const EXCEPTIONS: usize = 6;
-const LIST: &str = "xtask/long-functions.txt";
 
 /// A function and where it stands.
 #[derive(Debug, PartialEq, Eq)]
@@ -21,54 +16,19 @@ struct Function {
     lines: usize,
 }
 
-/// No function is longer than 70 lines, but for those in the list.
+/// No function is longer than 70 lines.
 pub(super) fn lengths(sources: &[Source]) -> Vec<Finding> {
-    lengths_with(sources, EXCEPTIONS)
-}
-
-fn lengths_with(sources: &[Source], exceptions: usize) -> Vec<Finding> {
-    let empty = Source {
-        path: LIST.to_owned(),
-        text: String::new(),
-    };
-    let list = sources
-        .iter()
-        .find(|source| source.path == LIST)
-        .unwrap_or(&empty);
-    let mut listed: Vec<(usize, &str)> = list
-        .text
-        .lines()
-        .enumerate()
-        .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
-        .map(|(index, line)| (index + 1, line))
-        .collect();
     let mut findings = Vec::new();
-    if listed.len() > exceptions {
-        findings.push(Finding::new(
-            list,
-            0,
-            format!("{} exceptions, {exceptions} are allowed", listed.len()),
-        ));
-    }
     for source in sources.iter().filter(|source| source.path.ends_with(".rs")) {
-        for function in functions(&source.text)
-            .into_iter()
-            .filter(|function| function.lines > LINES)
-        {
-            let entry = format!("{} {}::{}", function.lines, source.path, function.name);
-            if let Some(place) = listed.iter().position(|(_, line)| *line == entry) {
-                listed.swap_remove(place);
-                continue;
+        for function in functions(&source.text) {
+            if function.lines > LINES {
+                let message = format!(
+                    "function {} has {} lines, {LINES} are allowed",
+                    function.name, function.lines
+                );
+                findings.push(Finding::new(source, function.line, message));
             }
-            let message = format!(
-                "function {} has {} lines, {LINES} are allowed",
-                function.name, function.lines
-            );
-            findings.push(Finding::new(source, function.line, message));
         }
-    }
-    for (line, entry) in listed {
-        findings.push(Finding::new(list, line, format!("no longer true: {entry}")));
     }
     findings
 }
@@ -157,27 +117,5 @@ mod tests {
             printed(&lengths(&[source("a.rs", &long(71))])),
             ["a.rs:2: function long has 71 lines, 70 are allowed"]
         );
-    }
-
-    #[test]
-    fn the_list_only_shrinks() {
-        let check = |list: &str, lines| {
-            printed(&lengths_with(
-                &[source("a.rs", &long(lines)), source(LIST, list)],
-                1,
-            ))
-        };
-        assert_eq!(check("# why\n80 a.rs::long\n", 80), Vec::<String>::new());
-        let grown = [
-            "a.rs:2: function long has 81 lines, 70 are allowed",
-            &format!("{LIST}:1: no longer true: 80 a.rs::long"),
-        ];
-        assert_eq!(check("80 a.rs::long\n", 81), grown);
-        assert_eq!(
-            check("80 a.rs::long\n", 60),
-            [format!("{LIST}:1: no longer true: 80 a.rs::long")]
-        );
-        let two = check("80 a.rs::long\n71 b.rs::c\n", 80);
-        assert_eq!(two[0], format!("{LIST}: 2 exceptions, 1 are allowed"));
     }
 }

@@ -50,6 +50,10 @@ impl Groups {
     pub(crate) fn table_blocks(&self) -> u64 {
         u64::from(self.inodes_per_group) / INODES_PER_BLOCK
     }
+
+    fn count_directory(&mut self, inode_number: u32) {
+        self.list[((inode_number - 1) / self.inodes_per_group) as usize].directories += 1;
+    }
 }
 
 /// Decides length and tables. `next_number` is the first inode number not in use.
@@ -160,22 +164,30 @@ fn tables(
 
 /// Marks every block that something takes, each once, and counts what is left.
 pub(super) fn claim(plan: &mut Plan, tree: &Tree) -> Result<(), PlanError> {
-    let Plan {
-        layout,
-        nodes,
-        groups,
-        journal,
-        resize_block,
-        ..
-    } = plan;
-    let layout = *layout;
-    let table_blocks = groups.table_blocks();
+    claim_tables(plan);
+    claim_nodes(plan, tree)?;
     let Groups {
-        list,
-        used,
-        blocks,
-        inodes_per_group,
-    } = groups;
+        list, used, blocks, ..
+    } = &mut plan.groups;
+    for (number, group) in list.iter_mut().enumerate() {
+        let start = number as u64 * BLOCKS_PER_GROUP;
+        let unused = used.unused_runs(Run {
+            start: BlockNumber(start),
+            count: (*blocks - start).min(BLOCKS_PER_GROUP),
+        });
+        let free = unused.iter().map(|run| run.count).sum::<u64>();
+        group.free_blocks = u32::try_from(free).expect("at most 32768");
+    }
+    Ok(())
+}
+
+/// Marks what belongs to the filesystem itself: superblocks with their reserve, bitmaps, inode tables, journal, `lost+found`.
+fn claim_tables(plan: &mut Plan) {
+    let layout = plan.layout;
+    let table_blocks = plan.groups.table_blocks();
+    let Groups {
+        list, used, blocks, ..
+    } = &mut plan.groups;
     let once = "tables and directories come from one allocator, behind the regions";
     for run in (0..list.len() as u64).filter_map(|group| layout.superblock_run(group)) {
         // The reserve is claimed whole; in a filesystem of less than 1 MiB it would end behind it.
@@ -185,68 +197,47 @@ pub(super) fn claim(plan: &mut Plan, tree: &Tree) -> Result<(), PlanError> {
         })
         .expect(once);
     }
-    let block = |start: BlockNumber| Run { start, count: 1 };
-    let table = |start: BlockNumber| Run {
-        start,
-        count: table_blocks,
-    };
     for group in list.iter() {
-        for run in [
-            block(group.block_bitmap),
-            block(group.inode_bitmap),
-            table(group.inode_table),
-        ] {
-            used.claim(run).expect(once);
-        }
+        used.claim(one(group.block_bitmap)).expect(once);
+        used.claim(one(group.inode_bitmap)).expect(once);
+        let table = Run {
+            start: group.inode_table,
+            count: table_blocks,
+        };
+        used.claim(table).expect(once);
     }
-    used.claim(block(*resize_block)).expect(once);
-    journal
-        .iter()
-        .flatten()
-        .for_each(|run| used.claim(*run).expect(once));
-    nodes
-        .lost_and_found
-        .iter()
-        .for_each(|&start| used.claim(block(start)).expect(once));
-    let mut count_directory = |number: u32| {
-        list[((number - 1) / *inodes_per_group) as usize].directories += 1;
-    };
-    if nodes.lost_and_found.is_some() {
-        count_directory(EXT4_GOOD_OLD_FIRST_INO);
+    used.claim(one(plan.resize_block)).expect(once);
+    for run in plan.journal.iter().flatten() {
+        used.claim(*run).expect(once);
     }
-    for node in &nodes.list {
+    if let Some(start) = plan.nodes.lost_and_found {
+        used.claim(one(start)).expect(once);
+        plan.groups.count_directory(EXT4_GOOD_OLD_FIRST_INO);
+    }
+}
+
+/// Marks what belongs to files, and counts each group's directories.
+fn claim_nodes(plan: &mut Plan, tree: &Tree) -> Result<(), PlanError> {
+    for node in &plan.nodes.list {
         let content = node.extents.iter().map(|extent| Run {
             start: extent.start,
             count: extent.count.into(),
         });
-        let own = node
-            .tree_blocks
-            .iter()
-            .chain(&node.xattr_block)
-            .map(|&start| block(start));
-        for run in content.chain(own) {
-            used.claim(run).ok_or_else(|| PlanError::Segments {
+        let own = node.tree_blocks.iter().chain(&node.xattr_block);
+        for run in content.chain(own.map(|&start| one(start))) {
+            plan.groups.used.claim(run).ok_or_else(|| PlanError::Segments {
                 path: tree.path_of(node.id),
             })?;
         }
         if tree.directory(node.id).is_some() {
-            count_directory(node.number);
+            plan.groups.count_directory(node.number);
         }
     }
-    for (number, group) in list.iter_mut().enumerate() {
-        let start = number as u64 * BLOCKS_PER_GROUP;
-        let count = (*blocks - start).min(BLOCKS_PER_GROUP);
-        let free = used
-            .unused_runs(Run {
-                start: BlockNumber(start),
-                count,
-            })
-            .iter()
-            .map(|run| run.count)
-            .sum::<u64>();
-        group.free_blocks = u32::try_from(free).expect("at most 32768");
-    }
     Ok(())
+}
+
+fn one(start: BlockNumber) -> Run {
+    Run { start, count: 1 }
 }
 
 /// A bit for each block of the filesystem.

@@ -36,6 +36,21 @@ pub(crate) struct Node {
 }
 
 impl Node {
+    /// An inode without any blocks yet.
+    fn new(id: InodeId, numbers: &Numbers) -> Node {
+        Node {
+            id,
+            number: numbers.of(id),
+            parent: numbers.parent[id.index()],
+            links: numbers.links[id.index()],
+            extents: Vec::new(),
+            tree_blocks: Vec::new(),
+            xattrs: None,
+            xattr_block: None,
+            indexed: false,
+        }
+    }
+
     /// Blocks that count as the inode's own.
     pub(crate) fn block_count(&self) -> u64 {
         let content: u64 = self.extents.iter().map(|extent| u64::from(extent.count)).sum();
@@ -115,17 +130,7 @@ pub(super) fn place(
     };
     for id in tree.inode_ids().filter(|&id| numbers.of(id) != 0) {
         let inode = tree.inode(id);
-        let mut node = Node {
-            id,
-            number: numbers.of(id),
-            parent: numbers.parent[id.index()],
-            links: numbers.links[id.index()],
-            extents: Vec::new(),
-            tree_blocks: Vec::new(),
-            xattrs: None,
-            xattr_block: None,
-            indexed: false,
-        };
+        let mut node = Node::new(id, numbers);
         match &inode.kind {
             Kind::Directory(_) => {
                 let add = !numbers.has_lost_and_found;

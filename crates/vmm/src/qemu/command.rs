@@ -57,6 +57,34 @@ pub(super) fn command(
     }
     let line = [&*kernel_command_line(accelerator, tsc_khz), &spec.append].join(" ");
     command.args(["-append", line.trim()]);
+    channel_devices(&mut command, channels);
+    command.args([
+        "-object",
+        "rng-builtin,id=rng",
+        "-device",
+        "virtio-rng-device,rng=rng",
+    ]);
+    for (index, drive) in spec.drives.iter().enumerate() {
+        let node = format!("drive{index}");
+        command.args(["-blockdev", &blockdev(&node, drive)?]);
+        command.args([
+            "-device",
+            &format!("virtio-blk-device,drive={node},serial={node}"),
+        ]);
+    }
+    if spec.network == Network::User {
+        command.args([
+            "-netdev",
+            "user,id=net,ipv6=off",
+            "-device",
+            "virtio-net-device,netdev=net",
+        ]);
+    }
+    Ok(command)
+}
+
+/// The console, the agent's virtio-serial port, and vsock where there is one.
+fn channel_devices(command: &mut Command, channels: &Channels<'_>) {
     let chardev = |name: &str, fd: &OwnedFd| format!("socket,id={name},fd={}", fd.as_raw_fd());
     command.args([
         "-chardev",
@@ -75,32 +103,9 @@ pub(super) fn command(
         firebrick_protocol::SERIAL_PORT_NAME
     );
     command.args(["-device", &port]);
-    command.args([
-        "-object",
-        "rng-builtin,id=rng",
-        "-device",
-        "virtio-rng-device,rng=rng",
-    ]);
-    for (index, drive) in spec.drives.iter().enumerate() {
-        let node = format!("drive{index}");
-        command.args(["-blockdev", &blockdev(&node, drive)?]);
-        command.args([
-            "-device",
-            &format!("virtio-blk-device,drive={node},serial={node}"),
-        ]);
-    }
     if let Some(cid) = channels.guest_cid {
         command.args(["-device", &format!("vhost-vsock-device,guest-cid={cid}")]);
     }
-    if spec.network == Network::User {
-        command.args([
-            "-netdev",
-            "user,id=net,ipv6=off",
-            "-device",
-            "virtio-net-device,netdev=net",
-        ]);
-    }
-    Ok(command)
 }
 
 /// A drive in JSON, where a path is a path whatever characters it has.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -53,27 +54,7 @@ impl Registry {
         }
         let mut tls = String::new();
         if setup.tls {
-            // An authority, and a certificate for this address that it signs.
-            let new = |key: &str, out: &str, more: &[&str]| {
-                let (key, out) = (at(key), at(out));
-                let mut args = vec!["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"];
-                args.extend(["-subj", "/CN=firebrick test", "-keyout", &key, "-out", &out]);
-                args.extend(more);
-                oracle::run_ok("openssl", args).unwrap();
-            };
-            new("ca.key", "ca.pem", &[]);
-            let (ca, ca_key) = (at("ca.pem"), at("ca.key"));
-            let leaf = [
-                "-addext",
-                "subjectAltName=IP:127.0.0.1",
-                "-addext",
-                "basicConstraints=critical,CA:FALSE",
-            ];
-            new(
-                "key.pem",
-                "cert.pem",
-                &[&leaf[..], &["-CA", &ca, "-CAkey", &ca_key]].concat(),
-            );
+            make_certificate(&root);
             tls = format!(
                 "  tls:\n    certificate: {}\n    key: {}\n",
                 at("cert.pem"),
@@ -140,6 +121,31 @@ impl Registry {
         registry.push(&layout.reference(), "test/image:v1");
         registry
     }
+}
+
+/// An authority, `ca.pem`, and a certificate for this address that it signs: `cert.pem` and `key.pem`.
+fn make_certificate(folder: &Path) {
+    let at = |name: &str| folder.join(name).display().to_string();
+    let new = |key: &str, out: &str, more: &[&str]| {
+        let (key, out) = (at(key), at(out));
+        let mut args = vec!["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"];
+        args.extend(["-subj", "/CN=firebrick test", "-keyout", &key, "-out", &out]);
+        args.extend(more);
+        oracle::run_ok("openssl", args).unwrap();
+    };
+    new("ca.key", "ca.pem", &[]);
+    let (ca, ca_key) = (at("ca.pem"), at("ca.key"));
+    let leaf = [
+        "-addext",
+        "subjectAltName=IP:127.0.0.1",
+        "-addext",
+        "basicConstraints=critical,CA:FALSE",
+        "-CA",
+        &ca,
+        "-CAkey",
+        &ca_key,
+    ];
+    new("key.pem", "cert.pem", &leaf);
 }
 
 fn wait_ready(child: &mut Child, host: &str) -> bool {
