@@ -5,6 +5,7 @@
 //! - [`listing`]: what any judge says of a tree, and how two of them differ;
 //! - [`build`]: images out of layers, by the whole build as users run it, judged by everyone who can;
 //! - [`walk`], [`mount`]: the kernel's view of a folder and of an image;
+//! - [`uml`]: a second kernel, in a process of its own;
 //! - [`view`]: the view of the `ext4-view` crate, written by others; [`own`]: that of our own reader;
 //! - [`oracle`]: `e2fsck`, `debugfs`, `resize2fs`, `umoci`, and [`oracle::Image`], which is checked when it is made;
 //! - [`random`]: random layers for property tests;
@@ -25,5 +26,6 @@ pub mod own;
 pub mod random;
 pub mod reference;
 pub mod targets;
+pub mod uml;
 pub mod view;
 pub mod walk;

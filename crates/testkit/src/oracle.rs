@@ -35,6 +35,7 @@ pub fn have(tool: &str) -> anyhow::Result<bool> {
     }
     let package = match tool {
         "e2fsck" | "debugfs" | "dumpe2fs" | "resize2fs" => "apt-get install e2fsprogs",
+        "linux.uml" => "apt-get install user-mode-linux",
         "getfacl" => "apt-get install acl",
         "getcap" => "apt-get install libcap2-bin",
         _ => "apt-get install the package of that name",
@@ -206,12 +207,12 @@ impl Image {
         run_ok("dumpe2fs", [self.path.as_os_str()])
     }
 
-    /// The value of a line `NAME: VALUE` of `dumpe2fs`.
+    /// The value of a line `NAME: VALUE` of `dumpe2fs`, which looks at no more than the superblock for this.
     ///
     /// # Errors
     /// If there is no such line.
     pub fn superblock_field(&self, name: &str) -> anyhow::Result<String> {
-        let text = self.dumpe2fs()?;
+        let text = run_ok("dumpe2fs", [OsStr::new("-h"), self.path.as_os_str()])?;
         let line = text
             .lines()
             .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
