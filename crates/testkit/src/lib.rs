@@ -4,6 +4,7 @@
 //! - [`mod@reference`]: what a container would see of some layers, by the OCI text and none of our own code;
 //! - [`listing`]: what any judge says of a tree, and how two of them differ;
 //! - [`build`]: images out of layers, by the whole build as users run it, judged by everyone who can;
+//! - [`child`]: a build in a process of its own, to be killed, starved or compared;
 //! - [`walk`], [`mount`]: the kernel's view of a folder and of an image;
 //! - [`uml`]: a second kernel, in a process of its own;
 //! - [`view`]: the view of the `ext4-view` crate, written by others; [`own`]: that of our own reader;
@@ -17,6 +18,7 @@
 
 pub mod acl;
 pub mod build;
+pub mod child;
 pub mod fixtures;
 pub mod layers;
 pub mod listing;
