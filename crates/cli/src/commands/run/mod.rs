@@ -89,7 +89,7 @@ fn exit_code(outcome: RunOutcome) -> ExitCode {
         // Codes of Linux programs are one byte; -1 stands for a program that could not be started.
         RunOutcome::Exited { code } => ExitCode::from(u8::try_from(code).unwrap_or(255)),
         RunOutcome::NotStarted { code, message } => {
-            error::say(&format!("cannot start the program: {message}"));
+            error::say(&message);
             ExitCode::from(u8::try_from(code).unwrap_or(126))
         }
         RunOutcome::TimedOut { limit } => {
