@@ -97,7 +97,7 @@ mod tests {
         assert_eq!(
             seen,
             [
-                "Directory \"tmp\" 1777 0 0 86400 None \"\"",
+                "Directory \"tmp/\" 1777 0 0 86400 None \"\"",
                 "Regular \"tmp/a\" 644 0 0 86400 None \"hi\\n\"",
                 "Symlink \"l\" 777 0 0 86400 Some(\"/tmp/a\") \"\"",
             ]

@@ -1,7 +1,7 @@
 //! `dir:PATH`: a folder as one canonical tar stream.
 //!
 //! The same tree gives the same bytes: names sorted by bytes within each folder, a folder before what it holds, no
-//! owner names, PAX records only where a header field does not suffice, hard links found by device and inode. Symbolic
+//! owner names, hard links found by device and inode; headers are those of [`firebrick_layer::tar::Writer`]. Symbolic
 //! links are never followed; every name is opened relative to the folder that holds it.
 //!
 //! ```text
@@ -16,14 +16,15 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use firebrick_layer::tar::{Writer, WriterEntry};
+use firebrick_tree::{DeviceKind, LayerPath, Metadata, Timestamp, Xattrs};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use crate::error::SourceError;
 use crate::image::file_error;
-use crate::tarwrite::{Header, Kind, Xattrs};
 
-const BLOCK: u64 = 512;
+const IN_MEMORY: &str = "writing to memory cannot fail";
 
 /// Extended attributes that belong to the host or its mounts, not to the tree.
 const HOST_XATTRS: [&[u8]; 5] = [
@@ -49,8 +50,11 @@ pub(crate) fn open(path: &Path) -> Result<DirTar, SourceError> {
     };
     let stat = rustix::fs::fstat(&fd).map_err(|error| file_error("examine", path, error.into()))?;
     let xattrs = tar.xattrs(&Place::Opened(fd.as_fd()), b"")?;
-    let header = header_of(b"./".to_vec(), Kind::Folder, &stat, xattrs);
-    header.write(&mut tar.pending);
+    tar.put(
+        &LayerPath::root(),
+        &metadata(&stat, xattrs),
+        WriterEntry::Directory,
+    );
     tar.enter(fd, Vec::new())?;
     Ok(tar)
 }
@@ -61,7 +65,7 @@ pub(crate) struct DirTar {
     /// Folders being walked, the root first.
     stack: Vec<Level>,
     /// The first name of every inode that has several.
-    links: HashMap<(u64, u64), Vec<u8>>,
+    links: HashMap<(u64, u64), LayerPath>,
     pending: Vec<u8>,
     pending_at: usize,
     body: Option<Body>,
@@ -114,7 +118,7 @@ impl DirTar {
         self.pending_at = 0;
         loop {
             let Some(level) = self.stack.last_mut() else {
-                self.pending.resize(2 * BLOCK as usize, 0);
+                Writer::new(&mut self.pending).finish().expect(IN_MEMORY);
                 self.finished = true;
                 return Ok(());
             };
@@ -143,28 +147,29 @@ impl DirTar {
         if file_type == FileType::Directory {
             return self.add_folder(file_name, name);
         }
+        let tar_path = self.tar_path(&name)?;
         if stat.st_nlink > 1 {
-            if let Some(first) = self.links.get(&inode) {
-                let header = header_of(name, Kind::Hardlink(first.clone()), &stat, Vec::new());
-                header.write(&mut self.pending);
+            if let Some(first) = self.links.get(&inode).cloned() {
+                let meta = metadata(&stat, Xattrs::new());
+                self.put(&tar_path, &meta, WriterEntry::Hardlink(&first));
                 return Ok(());
             }
-            self.links.insert(inode, name.clone());
+            self.links.insert(inode, tar_path.clone());
         }
         if file_type == FileType::RegularFile {
             return self.add_file(file_name, name, inode);
         }
         let parent = &self.stack.last().expect("advance found a name in this level").fd;
-        let kind = match file_type {
-            FileType::Symlink => Kind::Symlink(
-                rustix::fs::readlinkat(parent, file_name, Vec::new())
-                    .map_err(examine)?
-                    .into_bytes(),
-            ),
-            FileType::CharacterDevice => Kind::CharDevice(device(&stat)),
-            FileType::BlockDevice => Kind::BlockDevice(device(&stat)),
-            FileType::Fifo => Kind::Fifo,
-            FileType::Socket => Kind::Socket,
+        let target;
+        let entry = match file_type {
+            FileType::Symlink => {
+                target = rustix::fs::readlinkat(parent, file_name, Vec::new()).map_err(examine)?;
+                WriterEntry::Symlink(target.to_bytes())
+            }
+            FileType::CharacterDevice => device(DeviceKind::Char, &stat),
+            FileType::BlockDevice => device(DeviceKind::Block, &stat),
+            FileType::Fifo => WriterEntry::Fifo,
+            FileType::Socket => WriterEntry::Socket,
             _ => {
                 return Err(SourceError::Unrepresentable {
                     path,
@@ -173,8 +178,22 @@ impl DirTar {
             }
         };
         let xattrs = self.xattrs(&Place::Named(parent, file_name), &name)?;
-        header_of(name, kind, &stat, xattrs).write(&mut self.pending);
+        self.put(&tar_path, &metadata(&stat, xattrs), entry);
         Ok(())
+    }
+
+    /// Appends a header to `pending`.
+    fn put(&mut self, path: &LayerPath, meta: &Metadata, entry: WriterEntry<'_>) {
+        Writer::new(&mut self.pending)
+            .entry(path, meta, entry)
+            .expect(IN_MEMORY);
+    }
+
+    fn tar_path(&self, name: &[u8]) -> Result<LayerPath, SourceError> {
+        LayerPath::parse(name).map_err(|_| SourceError::Unrepresentable {
+            path: self.path(name),
+            problem: "its path is longer than 4095 bytes, or a name in it longer than 255",
+        })
     }
 
     fn open_at(&self, file_name: &CStr, name: &[u8], more: OFlags) -> Result<(OwnedFd, Stat), SourceError> {
@@ -190,8 +209,9 @@ impl DirTar {
     fn add_folder(&mut self, file_name: &CStr, mut name: Vec<u8>) -> Result<(), SourceError> {
         let (fd, stat) = self.open_at(file_name, &name, OFlags::DIRECTORY)?;
         let xattrs = self.xattrs(&Place::Opened(fd.as_fd()), &name)?;
+        let tar_path = self.tar_path(&name)?;
+        self.put(&tar_path, &metadata(&stat, xattrs), WriterEntry::Directory);
         name.push(b'/');
-        header_of(name.clone(), Kind::Folder, &stat, xattrs).write(&mut self.pending);
         self.enter(fd, name)
     }
 
@@ -206,7 +226,10 @@ impl DirTar {
         }
         let xattrs = self.xattrs(&Place::Opened(fd.as_fd()), &name)?;
         let size = u64::try_from(stat.st_size).unwrap_or(0);
-        header_of(name.clone(), Kind::File(size), &stat, xattrs).write(&mut self.pending);
+        let tar_path = self.tar_path(&name)?;
+        Writer::new(&mut self.pending)
+            .file_header(&tar_path, &metadata(&stat, xattrs), size)
+            .expect(IN_MEMORY);
         self.body = Some(Body {
             file: File::from(fd),
             name,
@@ -221,10 +244,10 @@ impl DirTar {
             |error: Errno| file_error("read the extended attributes of", &self.path(name), error.into());
         let list = match grow(|buffer| place.list(buffer)) {
             Ok(list) => list,
-            Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
+            Err(Errno::OPNOTSUPP) => return Ok(Xattrs::new()),
             Err(errno) => return Err(error(errno)),
         };
-        let mut xattrs = Vec::new();
+        let mut xattrs = Xattrs::new();
         for key in list.split(|&byte| byte == 0).filter(|key| !key.is_empty()) {
             let of_overlay = key.starts_with(b"trusted.overlay.") || key.starts_with(b"user.overlay.");
             if of_overlay || HOST_XATTRS.contains(&key) {
@@ -243,9 +266,8 @@ impl DirTar {
                 Err(Errno::NODATA) => continue,
                 Err(errno) => return Err(error(errno)),
             };
-            xattrs.push((key.to_owned(), value));
+            xattrs.insert(key.into(), value.into());
         }
-        xattrs.sort();
         Ok(xattrs)
     }
 
@@ -286,8 +308,7 @@ impl DirTar {
         let size = u64::try_from(before.st_size).unwrap_or(0);
         self.pending.clear();
         self.pending_at = 0;
-        self.pending
-            .resize((size.next_multiple_of(BLOCK) - size) as usize, 0);
+        Writer::new(&mut self.pending).pad(size).expect(IN_MEMORY);
         self.body = None;
         Ok(0)
     }
@@ -369,19 +390,23 @@ fn read_some(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
     }
 }
 
-fn device(stat: &Stat) -> (u32, u32) {
-    (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev))
+fn device(kind: DeviceKind, stat: &Stat) -> WriterEntry<'static> {
+    WriterEntry::Device {
+        kind,
+        major: rustix::fs::major(stat.st_rdev),
+        minor: rustix::fs::minor(stat.st_rdev),
+    }
 }
 
-fn header_of(name: Vec<u8>, kind: Kind, stat: &Stat, xattrs: Xattrs) -> Header {
-    Header {
-        name,
-        kind,
-        mode: stat.st_mode & 0o7777,
+fn metadata(stat: &Stat, xattrs: Xattrs) -> Metadata {
+    Metadata {
+        mode: u16::try_from(stat.st_mode & 0o7777).expect("12 bits"),
         uid: stat.st_uid,
         gid: stat.st_gid,
-        mtime_seconds: stat.st_mtime,
-        mtime_nanos: u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
+        mtime: Timestamp {
+            seconds: stat.st_mtime,
+            nanoseconds: u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
+        },
         xattrs,
     }
 }

@@ -30,7 +30,6 @@ mod registry;
 mod resolve;
 mod spool;
 mod tarindex;
-mod tarwrite;
 
 use std::path::Path;
 use std::sync::Arc;

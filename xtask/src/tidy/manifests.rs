@@ -22,7 +22,7 @@ const DIRECTIONS: [(&str, &[&str]); 15] = [
     ("protocol", &[]),
     ("store", &["digest"]),
     ("layer", &["digest", "tree"]),
-    ("source", &["digest"]),
+    ("source", &["digest", "layer", "tree"]),
     ("ext4", &["digest", "tree"]),
     ("customise", &["digest", "layer", "tree"]),
     ("build", &["digest", "tree", "layer", "source", "ext4"]),
