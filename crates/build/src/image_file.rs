@@ -3,12 +3,11 @@
 //! Two facts decide its shape. A file opened with `O_TMPFILE` has no name, so whatever kills us, nothing is left.
 //! And `fsync` of gigabytes that lie in the page cache takes several times as long as writing them directly
 //! (`docs/performance.md`), so everything is collected into aligned buffers of 4 MiB that a thread writes with
-//! `O_DIRECT`. Filesystems that know neither get a named file with a lock, and ordinary writes.
+//! `O_DIRECT`. Filesystems that know neither get a named file, and ordinary writes. Names: [`crate::place`].
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -17,8 +16,10 @@ use std::thread::JoinHandle;
 use firebrick_ext4::BlockSink;
 use firebrick_ext4::geometry::{BlockNumber, DataBlock, Layout, Run};
 use firebrick_layer::RegionSink;
-use rustix::fs::{AtFlags, FallocateFlags, FlockOperation, Mode, OFlags};
+use rustix::fs::FallocateFlags;
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
+
+use crate::place::Place;
 
 const BLOCK: usize = 4096;
 /// Blocks of one buffer.
@@ -42,7 +43,7 @@ struct Piece {
 /// An image that has no name yet.
 pub(crate) struct ImageFile {
     file: File,
-    output: PathBuf,
+    place: Place,
     /// The name of a file that could not be made without one.
     named: Option<PathBuf>,
     writer: Option<JoinHandle<io::Result<()>>>,
@@ -57,16 +58,22 @@ pub(crate) struct ImageFile {
     layout: Layout,
     region_start: DataBlock,
     region_bytes: u64,
-    /// Count, but write nothing: the content is known not to fit.
+    /// No region may reach past this block.
+    end: BlockNumber,
+    /// Write no more of regions: one reached past `end`, so the content does not fit. Reading goes on, to say by how
+    /// much.
     discard: bool,
 }
 
 impl ImageFile {
-    /// Starts an image that will be named `output`.
-    pub(crate) fn create(output: &Path, layout: Layout) -> io::Result<ImageFile> {
-        let folder = folder_of(output);
-        remove_stale(&folder, output);
-        let (file, named) = open_unnamed(&folder, output)?;
+    /// Starts an image that will be named `output`, of at most `size` bytes if that is given.
+    pub(crate) fn create(output: &Path, layout: Layout, size: Option<u64>) -> io::Result<ImageFile> {
+        let place = Place::of(output)?;
+        place.remove_stale();
+        let (file, named) = match place.open_unnamed() {
+            Some(file) => (file, None),
+            None => place.open_named().map(|(file, path)| (file, Some(path)))?,
+        };
         let (filled, to_write) = sync_channel::<Piece>(BUFFERS);
         let (give_back, empty) = sync_channel(BUFFERS);
         let out = file.try_clone()?;
@@ -75,7 +82,7 @@ impl ImageFile {
             .spawn(move || write_pieces(&out, &to_write, &give_back))?;
         Ok(ImageFile {
             file,
-            output: output.to_owned(),
+            place,
             named,
             writer: Some(writer),
             filled: Some(filled),
@@ -86,6 +93,7 @@ impl ImageFile {
             layout,
             region_start: DataBlock(0),
             region_bytes: 0,
+            end: BlockNumber(size.map_or(u64::MAX, |size| size / BLOCK as u64)),
             discard: false,
         })
     }
@@ -104,15 +112,14 @@ impl ImageFile {
         self.layout
     }
 
-    /// Writes nothing more.
-    pub(crate) fn discard(&mut self) {
+    /// Writes nothing more of regions.
+    fn discard(&mut self) {
         self.discard = true;
-        self.current = None;
+        self.pool.extend(self.current.take().map(|piece| piece.pages));
     }
 
-    /// Takes hidden blocks out of the file, so that nobody finds in it what an upper layer removed.
+    /// Takes hidden blocks, which are written, out of the file, so that nobody finds in it what an upper layer removed.
     pub(crate) fn punch(&mut self, runs: &[Run]) -> io::Result<()> {
-        self.drain()?;
         for run in runs {
             let (offset, len) = (run.start.0 * BLOCK as u64, run.count * BLOCK as u64);
             let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
@@ -139,30 +146,18 @@ impl ImageFile {
     /// Makes the image last, and gives it its name. Gives how many bytes the disk holds of it.
     pub(crate) fn commit(mut self, size_bytes: u64) -> io::Result<u64> {
         self.drain()?;
+        // Never: a plan refuses what does not fit. An image without its contents would be the worst of outcomes.
+        if self.discard {
+            return Err(io::Error::other("contents were left out"));
+        }
         self.file.set_len(size_bytes)?;
         self.file.sync_all()?;
         let allocated = self.file.metadata()?.blocks() * 512;
-        let folder = folder_of(&self.output);
         let temporary = match self.named.take() {
             Some(path) => path,
-            None => {
-                let path = folder.join(temporary_name(&self.output));
-                let unnamed = format!(
-                    "/proc/self/fd/{}",
-                    std::os::fd::AsRawFd::as_raw_fd(&self.file.as_fd())
-                );
-                rustix::fs::linkat(
-                    rustix::fs::CWD,
-                    unnamed,
-                    rustix::fs::CWD,
-                    &path,
-                    AtFlags::SYMLINK_FOLLOW,
-                )?;
-                path
-            }
+            None => self.place.link(&self.file)?,
         };
-        std::fs::rename(&temporary, &self.output).inspect_err(|_| _ = std::fs::remove_file(&temporary))?;
-        File::open(&folder)?.sync_all()?;
+        self.place.rename(&temporary)?;
         Ok(allocated)
     }
 
@@ -209,7 +204,7 @@ impl ImageFile {
     }
 
     /// Waits until everything so far is written.
-    fn drain(&mut self) -> io::Result<()> {
+    pub(crate) fn drain(&mut self) -> io::Result<()> {
         self.flush()?;
         while self.pool.len() < BUFFERS {
             match self.empty.recv() {
@@ -233,6 +228,10 @@ impl ImageFile {
                 self.region.extend(self.layout.runs(start, 1 << 15));
             }
             let run = *self.region.front().expect("just filled");
+            if run.start >= self.end {
+                self.discard();
+                return Ok(());
+            }
             let piece = if within == 0 {
                 self.buffer_for(run.start)?
             } else {
@@ -308,66 +307,4 @@ fn write_pieces(file: &File, pieces: &Receiver<Piece>, give_back: &SyncSender<Ve
         _ = give_back.send(piece.pages);
     }
     Ok(())
-}
-
-fn folder_of(output: &Path) -> PathBuf {
-    match output.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
-        _ => PathBuf::from("."),
-    }
-}
-
-/// What names of unfinished images of `output` start with.
-fn temporary_prefix(output: &Path) -> std::ffi::OsString {
-    let mut name = std::ffi::OsString::from(".");
-    name.push(output.file_name().unwrap_or_default());
-    name.push(".partial-");
-    name
-}
-
-fn temporary_name(output: &Path) -> std::ffi::OsString {
-    let mut name = temporary_prefix(output);
-    name.push(std::process::id().to_string());
-    name
-}
-
-/// Opens a file without a name if the filesystem can, else one with a temporary name and a lock.
-fn open_unnamed(folder: &Path, output: &Path) -> io::Result<(File, Option<PathBuf>)> {
-    let mode = Mode::from_raw_mode(0o644);
-    let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
-    // It can be named only through /proc.
-    let can_be_named = Path::new("/proc/self/fd").exists();
-    for direct in [OFlags::DIRECT, OFlags::empty()]
-        .into_iter()
-        .filter(|_| can_be_named)
-    {
-        if let Ok(file) = rustix::fs::open(folder, flags | direct, mode) {
-            return Ok((file.into(), None));
-        }
-    }
-    let path = folder.join(temporary_name(output));
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
-    let file: File = rustix::fs::open(&path, flags, mode)?.into();
-    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-    Ok((file, Some(path)))
-}
-
-/// Removes what killed runs left beside `output`: files of its temporary names that nobody holds locked.
-fn remove_stale(folder: &Path, output: &Path) {
-    let prefix = temporary_prefix(output);
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        if !entry
-            .file_name()
-            .as_encoded_bytes()
-            .starts_with(prefix.as_encoded_bytes())
-        {
-            continue;
-        }
-        let path = entry.path();
-        let unlocked = File::open(&path)
-            .is_ok_and(|file| rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok());
-        if unlocked {
-            _ = std::fs::remove_file(path);
-        }
-    }
 }

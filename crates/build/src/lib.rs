@@ -17,6 +17,7 @@ mod error;
 mod fullness;
 mod image_file;
 mod key;
+mod place;
 mod request;
 mod run;
 mod stream;

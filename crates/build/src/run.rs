@@ -41,7 +41,11 @@ pub fn build(request: Request<'_>, events: &(dyn Fn(Event) + Sync)) -> Result<Re
     let layout = Layout {
         online_resize: ext4.online_resize,
     };
-    let file = ImageFile::create(&output, layout).map_err(output_error("create", &output))?;
+    let size = match ext4.size {
+        Size::Auto => None,
+        Size::Bytes(bytes) => Some(bytes),
+    };
+    let file = ImageFile::create(&output, layout, size).map_err(output_error("create", &output))?;
     let merge = MergeOptions { created };
     let mut build = Build {
         file,
@@ -54,8 +58,6 @@ pub fn build(request: Request<'_>, events: &(dyn Fn(Event) + Sync)) -> Result<Re
         limits,
         regions: Vec::new(),
         reports: Vec::new(),
-        size: ext4.size,
-        overfull: false,
         pool: Pool::default(),
         events,
     };
@@ -82,10 +84,6 @@ struct Build<'a> {
     limits: firebrick_layer::Limits,
     regions: Vec<Region>,
     reports: Vec<LayerReport>,
-    size: Size,
-    /// The contents alone are larger than the size asked for. Scanning goes on, so that the error can say by how
-    /// much; writing does not.
-    overfull: bool,
     pool: Pool,
     events: &'a (dyn Fn(Event) + Sync),
 }
@@ -208,13 +206,6 @@ impl Build<'_> {
             file_bytes: summary.file_bytes,
         });
         self.regions.push(region);
-        let end = layout.image_end(start.0 + region.blocks).0 * BLOCK;
-        if let Size::Bytes(size) = self.size
-            && end > size
-        {
-            self.overfull = true;
-            self.file.discard();
-        }
         self.tree
             .apply(index, &self.merge)
             .map_err(|source| BuildError::Merge { layer, source })
@@ -233,6 +224,7 @@ impl Build<'_> {
             size_bytes: plan.size_bytes(),
         });
         let hidden = plan.hidden();
+        self.file.drain().map_err(output_error("write", self.output))?;
         self.file
             .punch(&hidden)
             .map_err(output_error("remove hidden contents from", self.output))?;
