@@ -6,7 +6,8 @@
 //!   it, only where they lie: [`Segment`]s of the layer's *region*, the stretch of the image that holds its bytes;
 //! - a [`Tree`] is what a container would see: inodes, and directories that give them names. A hardlink is simply
 //!   a second name for one [`InodeId`]; link counts are counted when a filesystem is planned;
-//! - [`Tree::apply`] merges one more layer on top, following [`docs/merge.md`] where the specification is silent.
+//! - [`Tree::apply`] merges one more layer on top, following the OCI [layer specification], and `docs/merge.md` where
+//!   that is silent.
 //!
 //! ```
 //! use firebrick_tree::{Entry, EntryKind, LayerIndex, LayerPath, MergeOptions, Metadata, Tree};
@@ -19,7 +20,7 @@
 //! assert!(tree.lookup(&path("etc/motd")).is_none());
 //! ```
 //!
-//! [`docs/merge.md`]: https://github.com/opencontainers/image-spec/blob/main/layer.md
+//! [layer specification]: https://github.com/opencontainers/image-spec/blob/main/layer.md
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::as_conversions, clippy::arithmetic_side_effects))]
 
