@@ -7,6 +7,9 @@ use firebrick_tree::{InodeId, Kind, LayerPath, Tree};
 /// How many layers and folders are named.
 const NAMED: usize = 5;
 
+/// What takes less than this part of the whole is not named.
+const WORTH_NAMING: u64 = 50;
+
 /// What is needed, and by what.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fullness {
@@ -24,11 +27,12 @@ impl Fullness {
     pub(crate) fn new(size: u64, needed: u64, regions: &[u64], tree: &Tree) -> Fullness {
         let mut layers: Vec<(usize, u64)> = regions.iter().copied().enumerate().collect();
         layers.sort_by_key(|&(place, bytes)| (std::cmp::Reverse(bytes), place));
+        layers.retain(|&(_, bytes)| bytes > needed / WORTH_NAMING);
         layers.truncate(NAMED);
         let mut folders = Vec::new();
         let mut seen = vec![false; tree.inode_slots()];
         measure(tree, &LayerPath::root(), Tree::ROOT, 0, &mut seen, &mut folders);
-        folders.retain(|(path, bytes)| !path.is_root() && *bytes > 0);
+        folders.retain(|(path, bytes)| !path.is_root() && *bytes > needed / WORTH_NAMING);
         folders.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         folders.truncate(NAMED);
         Fullness {

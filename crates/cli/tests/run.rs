@@ -1,0 +1,261 @@
+//! Programs in real VMs, by the command itself. The image is busybox out of a Debian package, so nothing else is needed.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use firebrick_testkit::oracle;
+
+/// Where `firebrick setup` puts the kernel: one for all runs of the tests in this target folder.
+fn state() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("run-state")
+}
+
+fn firebrick(args: &[&str]) -> Command {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin("firebrick"));
+    command.args(args).env("FIREBRICK_HOME", state());
+    command
+}
+
+/// Gets the kernel, once: tests are processes of their own, and all start together.
+fn set_up() {
+    static ONCE: OnceLock<()> = OnceLock::new();
+    ONCE.get_or_init(|| {
+        fs::create_dir_all(state()).expect("a folder");
+        let lock = fs::File::create(state().join("lock")).expect("a file");
+        lock.lock().expect("a lock");
+        if state().join("kernels").is_dir() {
+            return;
+        }
+        let setup = firebrick(&["setup"]).output().expect("the binary starts");
+        assert!(
+            setup.status.success(),
+            "{}",
+            String::from_utf8_lossy(&setup.stderr)
+        );
+    });
+}
+
+/// An image of busybox in a folder.
+fn make_image(folder: &Path) -> PathBuf {
+    let root = folder.join("root");
+    let bin = root.join("bin");
+    fs::create_dir_all(&bin).expect("a folder");
+    fs::copy("/bin/busybox", bin.join("busybox")).expect("busybox-static is installed");
+    for applet in ["sh", "cat", "sleep", "echo", "id", "mktemp"] {
+        symlink("busybox", bin.join(applet)).expect("a link");
+    }
+    fs::set_permissions(&bin, fs::Permissions::from_mode(0o755)).expect("a mode");
+    let path = folder.join("busybox.ext4");
+    let reference = format!("dir:{}", root.display());
+    let made = firebrick(&[
+        "rootfs",
+        "from-docker",
+        "-q",
+        "-n",
+        "busybox",
+        "-i",
+        &reference,
+        "-o",
+    ])
+    .arg(&path)
+    .output()
+    .expect("the binary starts");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    oracle::Image::check(&path).expect("a sound image");
+    path
+}
+
+/// `firebrick run` on an image of busybox, with a folder of its own for temporary files.
+struct Run {
+    image: PathBuf,
+    temp: tempfile::TempDir,
+    _folder: tempfile::TempDir,
+}
+
+impl Run {
+    /// `None` where the person who runs the tests asked to leave real VMs out.
+    fn new() -> Option<Run> {
+        let tools = ["qemu-system-x86_64", "busybox"];
+        if !tools
+            .iter()
+            .all(|tool| oracle::have(tool).expect("what the tests need"))
+        {
+            return None;
+        }
+        set_up();
+        let folder = tempfile::tempdir().expect("a folder");
+        Some(Run {
+            image: make_image(folder.path()),
+            temp: tempfile::tempdir().expect("a folder"),
+            _folder: folder,
+        })
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = firebrick(&["run", "-i"]);
+        command
+            .arg(&self.image)
+            .args(args)
+            .env("TMPDIR", self.temp.path())
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Exit code, stdout and stderr.
+    fn output(&self, args: &[&str]) -> (i32, String, String) {
+        let output = self.command(args).output().expect("the binary starts");
+        let text = |bytes| String::from_utf8(bytes).expect("text");
+        (
+            output.status.code().expect("no signal"),
+            text(output.stdout),
+            text(output.stderr),
+        )
+    }
+
+    /// No process of this run, and no file.
+    fn check_nothing_is_left(&self) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while let Some(line) = self.machine() {
+            assert!(Instant::now() < deadline, "a machine is left: {line}");
+            std::thread::sleep(Duration::from_millis(20)); // a killed process needs a moment to go
+        }
+        let left: Vec<_> = fs::read_dir(self.temp.path())
+            .expect("a folder")
+            .map(|entry| entry.expect("an entry").file_name())
+            .collect();
+        assert!(left.is_empty(), "left in TMPDIR: {left:?}");
+    }
+
+    /// The command line of a QEMU that this run started: its environment names our folder.
+    fn machine(&self) -> Option<String> {
+        let ours = format!("TMPDIR={}", self.temp.path().display());
+        fs::read_dir("/proc")
+            .expect("/proc is mounted")
+            .filter_map(|entry| {
+                let process = entry.ok()?.path();
+                let environ = fs::read(process.join("environ")).ok()?;
+                let is_ours = environ
+                    .split(|byte| *byte == 0)
+                    .any(|word| word == ours.as_bytes());
+                let command = fs::read(process.join("cmdline")).ok()?;
+                let command = String::from_utf8_lossy(&command).replace('\0', " ");
+                (is_ours && !command.is_empty()).then_some(command)
+            })
+            .next()
+    }
+
+    /// Starts a program that says `up` and sleeps, and waits until it has said so.
+    fn sleeping(&self) -> Child {
+        let mut child = self
+            .command(&["-t", "300", "--", "sh", "-c", "echo up; sleep 250"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let mut line = String::new();
+        let stdout = child.stdout.take().expect("piped");
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line).expect("text");
+        assert_eq!(line, "up\n");
+        child
+    }
+}
+
+fn digest(path: &Path) -> String {
+    oracle::run_ok("sha256sum", [path]).expect("coreutils")
+}
+
+#[test]
+fn programs_run_with_their_streams_and_status() {
+    let Some(run) = Run::new() else { return };
+    let before = digest(&run.image);
+    let script = "echo out; echo err >&2; echo x > /written; cat /written; exit 7";
+    let (code, stdout, stderr) = run.output(&["-e", "A=b c", "--", "sh", "-c", script]);
+    assert_eq!((code, &*stdout, &*stderr), (7, "out\nx\n", "err\n"));
+    let (code, stdout, _) = run.output(&[
+        "-l",
+        "sh",
+        "-e",
+        "A=b c",
+        "-w",
+        "/tmp",
+        "-c",
+        "echo $A; pwd; id -u",
+    ]);
+    assert_eq!((code, &*stdout), (0, "b c\n/tmp\n0\n"));
+    assert_eq!(digest(&run.image), before, "the image was changed");
+    run.check_nothing_is_left();
+}
+
+#[test]
+fn input_and_output_are_bytes() {
+    let Some(run) = Run::new() else { return };
+    let mut child = run
+        .command(&["--", "cat"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    let bytes: Vec<u8> = (0..600_000_u32).map(|number| (number % 251) as u8).collect();
+    let mut stdin = child.stdin.take().expect("piped");
+    let sent = bytes.clone();
+    let writer = std::thread::spawn(move || stdin.write_all(&sent));
+    let output = child.wait_with_output().expect("it ends");
+    writer.join().expect("no panic").expect("it takes all");
+    assert!(output.status.success());
+    assert!(output.stdout == bytes, "{} bytes came back", output.stdout.len());
+    run.check_nothing_is_left();
+}
+
+#[test]
+fn a_file_of_code_runs_under_its_name() {
+    let Some(run) = Run::new() else { return };
+    let file = run.temp.path().join("greet.sh");
+    fs::write(&file, "echo \"${0##*/} $#\"\n").expect("a file");
+    let (code, stdout, stderr) = run.output(&["-l", "busybox", "-f", file.to_str().expect("text")]);
+    fs::remove_file(&file).expect("a file");
+    assert_eq!((code, &*stdout, &*stderr), (0, "greet.sh 0\n", ""));
+    run.check_nothing_is_left();
+}
+
+#[test]
+fn failures_have_codes_of_their_own() {
+    let Some(run) = Run::new() else { return };
+    let (code, _, stderr) = run.output(&["--", "/nowhere"]);
+    assert_eq!(code, 127, "{stderr}");
+    assert!(stderr.starts_with("error: "), "{stderr}");
+    let (code, stdout, stderr) = run.output(&["-t", "1", "--", "sh", "-c", "echo before; sleep 100"]);
+    assert_eq!((code, &*stdout), (124, "before\n"));
+    assert!(
+        stderr.contains("1.0 s") && stderr.contains("--timeout"),
+        "{stderr}"
+    );
+    let (code, _, stderr) = run.output(&["--kernel-that-is-not-there"]);
+    assert_eq!(code, 2, "{stderr}");
+    run.check_nothing_is_left();
+}
+
+/// Ctrl-C and `kill` reach the program; the process ends by that signal and nothing stays behind. After `kill -9`
+/// neither.
+#[test]
+fn signals_leave_nothing() {
+    let Some(run) = Run::new() else { return };
+    for (signal, number) in [("INT", 2), ("TERM", 15), ("KILL", 9)] {
+        let mut child = run.sleeping();
+        let status = Command::new("kill")
+            .args([format!("-{signal}"), child.id().to_string()])
+            .status()
+            .expect("kill starts");
+        assert!(status.success());
+        let ended = child.wait().expect("it ends");
+        let by = std::os::unix::process::ExitStatusExt::signal(&ended);
+        assert!(
+            by == Some(number) || ended.code() == Some(128 + number),
+            "SIG{signal}: {ended}"
+        );
+        run.check_nothing_is_left();
+    }
+}
