@@ -8,5 +8,8 @@ mod answers;
 #[expect(dead_code, reason = "another test program uses the rest")]
 mod common;
 mod host;
+mod hygiene;
 mod images;
 mod runs;
+mod storm;
+mod traps;
