@@ -1,4 +1,6 @@
 //! See `firebrick_testkit::targets::protocol`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| firebrick_testkit::targets::protocol(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    firebrick_testkit::targets::protocol(bytes);
+});

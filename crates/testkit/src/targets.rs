@@ -2,7 +2,9 @@
 //!
 //! `fuzz/` runs them under libFuzzer; the test `mutations.rs` runs them, on any toolchain, over [`mutate`]d seeds.
 
+mod ext4;
 pub mod mutate;
+mod source;
 
 use std::io;
 
@@ -11,6 +13,9 @@ use firebrick_protocol::line::LineSplitter;
 use firebrick_protocol::mux::{Endpoint, Event, MAX_STREAMS, Nonce, Read};
 use firebrick_protocol::rpc::{Incoming, Request};
 use firebrick_tree::{EntryKind, MergeOptions, RegionIndex, Timestamp, Tree};
+
+pub use ext4::{ext4, to_records};
+pub use source::{archives, manifests};
 
 /// A region whose bytes only count.
 #[derive(Default)]
@@ -29,11 +34,11 @@ impl RegionSink for Counter {
     }
 }
 
-/// Scans `bytes` as a layer, compressed or not, and merges it with itself.
+/// Scans `bytes` as a layer, compressed or not, and merges it with itself. Whether it is one.
 ///
 /// # Panics
 /// If the scan's promises do not hold.
-pub fn tar(bytes: &[u8]) {
+pub fn tar(bytes: &[u8]) -> bool {
     let limits = Limits {
         entries: 10_000,
         unpacked_bytes: 64 << 20,
@@ -41,12 +46,12 @@ pub fn tar(bytes: &[u8]) {
         ..Limits::default()
     };
     let Ok((_, reader)) = firebrick_layer::decompress(Box::new(bytes)) else {
-        return;
+        return false;
     };
     let bounded = io::Read::take(reader, 256 << 20);
     let mut region = Counter::default();
     let Ok((index, summary)) = scan(io::BufReader::new(bounded), RegionIndex(0), &mut region, &limits) else {
-        return;
+        return false;
     };
     assert_eq!(index.region_len, region.0, "the region is as long as it says");
     assert_eq!(region.0 % 4096, 0, "a region is whole blocks");
@@ -81,15 +86,16 @@ pub fn tar(bytes: &[u8]) {
             assert_eq!(tree.lookup(&path), Some(id), "a walk's path leads back");
         }
     }
+    true
 }
 
-/// Feeds `bytes` to both ends of the protocol: as lines, and as a wire.
+/// Feeds `bytes` to both ends of the protocol: as lines, and as a wire. Whether there are any.
 ///
 /// # Panics
 /// If a bound does not hold.
-pub fn protocol(bytes: &[u8]) {
+pub fn protocol(bytes: &[u8]) -> bool {
     let Some((&first, bytes)) = bytes.split_first() else {
-        return;
+        return false;
     };
     let chunk = usize::from(first) + 1;
     let mut lines = LineSplitter::new(1000);
@@ -117,6 +123,7 @@ pub fn protocol(bytes: &[u8]) {
         }
     }
     talk(bytes, chunk);
+    true
 }
 
 /// A host and a guest in session, with `bytes` slipped into the wire.

@@ -1,10 +1,11 @@
 //! Proves that thousands of damaged inputs make no parser of outside bytes panic, hang or break its promises; the same
 //! inputs on every run and every toolchain. `scripts/fuzz` goes further with libFuzzer.
 
-use firebrick_testkit::layers::{Layer, oci::Compression, tar::to_tar};
-use firebrick_testkit::oracle::say;
-use firebrick_testkit::targets;
+use firebrick_testkit::layers::oci::{self, Blob, Compression};
+use firebrick_testkit::layers::{Layer, archive, tar::to_tar};
+use firebrick_testkit::oracle::{self, Image, say};
 use firebrick_testkit::targets::mutate::{Random, mend_tar, mutate};
+use firebrick_testkit::{build, targets};
 
 /// Layers that use every feature of tar that we read.
 const LAYER: &str = r#"
@@ -36,9 +37,9 @@ fn seeds_of_tar() -> Vec<Vec<u8>> {
     single.chain([whole.clone()]).chain(compressed).collect()
 }
 
-fn damage(seeds: &[Vec<u8>], count: u64, mend: fn(&mut [u8]), target: fn(&[u8])) {
-    for seed in seeds {
-        target(seed);
+fn damage(seeds: &[Vec<u8>], count: u64, mend: fn(&mut [u8]), target: fn(&[u8]) -> bool) {
+    for (number, seed) in seeds.iter().enumerate() {
+        assert!(target(seed), "seed {number} is sound");
     }
     for round in 0..count {
         let mut random = Random::new(round);
@@ -89,11 +90,133 @@ fn damaged_messages() {
     damage(&seeds_of_protocol(), 3000, |_| {}, targets::protocol);
 }
 
+fn seeds_of_manifests() -> Vec<Vec<u8>> {
+    let digest = format!("sha256:{}", "5a".repeat(32));
+    let descriptor =
+        |kind: &str, more: &str| format!(r#"{{"mediaType":"{kind}","digest":"{digest}","size":7{more}}}"#);
+    let config = descriptor("application/vnd.oci.image.config.v1+json", "");
+    let layer = descriptor(
+        "application/vnd.oci.image.layer.v1.tar+gzip",
+        r#","annotations":{"a":"b"}"#,
+    );
+    let child = descriptor(
+        "application/vnd.oci.image.manifest.v1+json",
+        r#","platform":{"os":"linux","architecture":"arm64","variant":"v8"}"#,
+    );
+    let manifest =
+        format!(r#"{{"schemaVersion":2,"config":{config},"layers":[{layer},{layer}],"annotations":null}}"#);
+    let index = format!(r#"{{"schemaVersion":2,"manifests":[{child},{config}]}}"#);
+    let image = format!(
+        r#"{{"architecture":"amd64","os":"linux","created":"2024-01-01T00:00:00Z","config":{{"Env":["A=b"],"Cmd":["sh"],"Labels":{{"k":"v"}},"ExposedPorts":{{"80/tcp":{{}}}}}},"rootfs":{{"type":"layers","diff_ids":["{digest}"]}}}}"#
+    );
+    let saved = r#"[{"Config":"c.json","RepoTags":["a:1"],"Layers":["a/layer.tar","b/layer.tar"]}]"#;
+    let references = [
+        "python:3.12-alpine",
+        "docker://localhost:5000/a/b:tag",
+        "oci:some/dir:tag",
+        "docker-archive:file.tar:name:tag",
+        "docker-archive:file.tar:@1",
+        "tar:x",
+        "linux/arm64/v8",
+    ];
+    let named = format!("registry.example/a@{digest}");
+    let documents = [
+        (0, manifest.as_str()),
+        (2, &manifest),
+        (1, &index),
+        (4, &image),
+        (6, saved),
+    ];
+    let references = references
+        .into_iter()
+        .chain([named.as_str()])
+        .map(|text| (7, text));
+    documents
+        .into_iter()
+        .chain(references)
+        .map(|(choice, text)| [&[choice], text.as_bytes()].concat())
+        .collect()
+}
+
+#[test]
+fn damaged_manifests() {
+    damage(&seeds_of_manifests(), 20_000, |_| {}, targets::manifests);
+}
+
+fn seeds_of_archives() -> Vec<Vec<u8>> {
+    let layer: Layer = "f 0644 /a \"hello\"".parse().unwrap();
+    let tar = to_tar(&layer);
+    let blobs = [
+        Blob::of_tar(&tar, Compression::None),
+        Blob::of_tar(&tar, Compression::Gzip),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let (oci, docker) = (folder.path().join("oci"), folder.path().join("docker"));
+    let options = oci::Options::default();
+    archive::write_oci_archive(&oci, &blobs, &options).unwrap();
+    archive::write_docker_archive(&docker, &blobs, &options).unwrap();
+    let plain = [oci, docker].map(|path| std::fs::read(path).unwrap());
+    let compressed = Compression::Gzip.compress(&plain[1]);
+    plain.into_iter().chain([compressed]).collect()
+}
+
+#[test]
+fn damaged_archives() {
+    damage(&seeds_of_archives(), 4000, mend_tar, targets::archives);
+}
+
+/// Small filesystems of `mke2fs`, with one of every structure, and one of ours.
+fn seeds_of_ext4() -> Vec<Vec<u8>> {
+    let folder = tempfile::tempdir().unwrap();
+    let (root, image) = (folder.path().join("root"), folder.path().join("image"));
+    std::fs::create_dir_all(root.join("d/e")).unwrap();
+    for index in 0..30 {
+        std::fs::write(root.join(format!("d/{}{index}", "name".repeat(20))), "").unwrap();
+    }
+    let mut sparse = vec![0; 24 << 10];
+    for block in sparse.chunks_mut(1024).step_by(2) {
+        block[0] = 1;
+    }
+    std::fs::write(root.join("sparse"), sparse).unwrap();
+    std::os::unix::fs::symlink("d/e", root.join("short")).unwrap();
+    std::os::unix::fs::symlink("x".repeat(100), root.join("long")).unwrap();
+    let mut images = Vec::new();
+    for features in [
+        "ext2",
+        "ext4 -O ^has_journal",
+        "ext4 -O ^has_journal,^metadata_csum",
+        "ext4 -O ^has_journal,^metadata_csum,ea_inode,meta_bg,^resize_inode",
+    ] {
+        let arguments = format!("-q -F -b 1024 -N 64 -m 0 -t {features} -d");
+        let mut arguments: Vec<&str> = arguments.split(' ').collect();
+        arguments.extend([root.to_str().unwrap(), image.to_str().unwrap(), "400K"]);
+        oracle::run_ok("mke2fs", arguments).unwrap();
+        let made = Image::check(&image).unwrap();
+        made.change("ea_set /sparse user.small value").unwrap();
+        images.push(std::fs::read(&image).unwrap());
+        std::fs::remove_file(&image).unwrap();
+    }
+    let built = build::build(&[LAYER.parse().unwrap()], &build::Recipe::default()).unwrap();
+    images.push(std::fs::read(built.image.path()).unwrap());
+    images.iter().map(|image| targets::to_records(image)).collect()
+}
+
+#[test]
+fn damaged_filesystems() {
+    damage(&seeds_of_ext4(), 4000, |_| {}, targets::ext4);
+}
+
 /// Writes the seeds where `scripts/fuzz` wants them; without that, only makes sure that there are some.
 #[test]
 fn seeds() {
     let folder = std::env::var_os("FIREBRICK_FUZZ_SEEDS").map(std::path::PathBuf::from);
-    for (target, seeds) in [("tar", seeds_of_tar()), ("protocol", seeds_of_protocol())] {
+    for (target, seeds) in [
+        ("tar", seeds_of_tar()),
+        ("protocol", seeds_of_protocol()),
+        ("manifests", seeds_of_manifests()),
+        ("archives", seeds_of_archives()),
+        ("ext4", seeds_of_ext4()),
+    ] {
         assert!(seeds.iter().all(|seed| !seed.is_empty()), "{target}");
         let Some(folder) = &folder else { continue };
         let folder = folder.join(target);
