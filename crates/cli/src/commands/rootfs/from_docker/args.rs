@@ -12,9 +12,9 @@ use crate::{images, text};
 
 /// Turn a container image into an image that a microVM boots
 ///
-/// IMAGE is python:3.12-alpine or docker://… (a registry), oci:DIR[:TAG], oci-archive:FILE[:TAG],
-/// docker-archive:FILE[:REF], tar:FILE or dir:PATH. The result replaces the image of that name, if there is one, in one
-/// step; its path is printed on stdout.
+/// IMAGE is python:3.12-alpine or docker://… (a registry), oci:DIR, oci-archive:FILE or docker-archive:FILE (with :TAG
+/// behind it where there are several images), tar:FILE or dir:PATH. The result replaces the image of that name, if there
+/// is one, in one step; its path is printed on stdout.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Name of the image: it becomes rootfs-NAME.ext4
