@@ -2,7 +2,7 @@
 //!
 //! Two facts decide its shape. A file opened with `O_TMPFILE` has no name, so whatever kills us, nothing is left.
 //! And `fsync` of gigabytes that lie in the page cache takes several times as long as writing them directly
-//! (`docs/performance.md`), so everything is collected into aligned buffers of 4 MiB that a thread writes with
+//! (`docs/performance.md`), so everything is collected into aligned buffers of 1 MiB that a thread writes with
 //! `O_DIRECT`. Filesystems that know neither get a named file, and ordinary writes. Names: [`crate::place`].
 
 use std::collections::VecDeque;
@@ -23,7 +23,7 @@ use crate::place::Place;
 
 const BLOCK: usize = 4096;
 /// Blocks of one buffer.
-const BUFFER_BLOCKS: usize = 1024;
+const BUFFER_BLOCKS: usize = 256;
 /// Buffers in all: one is filled while others are written.
 const BUFFERS: usize = 4;
 
