@@ -333,7 +333,7 @@ pub struct Status {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
     /// What: `stage1_start`, `modules_loaded`, `root_mounted`, `pid1_start`, `mounts_done`, `network_up`,
-    /// `agent_listening`.
+    /// `agent_listening`, `first_answer`.
     pub event: String,
     /// When, in microseconds since the kernel started (CLOCK_BOOTTIME).
     pub boottime_us: u64,

@@ -8,6 +8,7 @@ use crate::initramfs;
 use crate::interrupts::Interrupts;
 use crate::kernel::{Kernel, KernelError};
 use crate::machine::{Drive, Exit, LaunchError, Machine, MachineSpec, Network, Port, Vmm};
+use crate::qemu;
 
 /// How long a single attempt to reach the agent may take before the machine is looked at again.
 const ATTEMPT: Duration = Duration::from_millis(200);
@@ -80,6 +81,21 @@ impl<'a> BootSpec<'a> {
         words.join(" ")
     }
 
+    /// The kernel modules that this guest needs, without what they depend on.
+    fn modules(&self, vsock: bool) -> Vec<&str> {
+        let mut modules = vec![
+            "virtio_mmio",
+            "virtio_blk",
+            "virtio_console",
+            "virtio_rng",
+            "overlay",
+        ];
+        modules.extend(self.filesystem.split(','));
+        modules.extend((self.network == Network::User).then_some("virtio_net"));
+        modules.extend(vsock.then_some("vmw_vsock_virtio_transport"));
+        modules
+    }
+
     /// What the VMM is told.
     fn machine(&self) -> Result<MachineSpec, BootError> {
         for (what, text) in [
@@ -97,10 +113,12 @@ impl<'a> BootSpec<'a> {
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default()
             .as_secs();
-        let initramfs = initramfs::assemble(self.kernel, self.guest).map_err(BootError::Initramfs)?;
+        let vsock = self.kernel.has_vsock() && qemu::has_vsock();
+        let modules = self.modules(vsock);
+        let initramfs = initramfs::assemble_with(self.kernel, self.guest, &modules);
         Ok(MachineSpec {
             kernel: self.kernel.path(),
-            initramfs: Some(initramfs),
+            initramfs: Some(initramfs.map_err(BootError::Initramfs)?),
             append: self.command_line(epoch),
             drives: vec![Drive {
                 path: self.image.clone(),
@@ -109,7 +127,7 @@ impl<'a> BootSpec<'a> {
             memory_mib: self.memory_mib,
             vcpus: self.vcpus,
             network: self.network,
-            vsock: self.kernel.has_vsock(),
+            vsock,
         })
     }
 }

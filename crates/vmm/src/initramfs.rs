@@ -3,7 +3,7 @@
 //! ```text
 //! /init                          the guest binary, which is stage 1 when the kernel starts it from here
 //! /lib/firebrick/modules         names of module files, one a line, in load order
-//! /lib/firebrick/modules.d/*.ko  the modules, not compressed
+//! /lib/firebrick/modules.d/*.ko  the modules, neither compressed nor signed
 //! /dev/console                   so that stage 1 can say what is wrong before it has mounted anything
 //! ```
 //!
@@ -15,10 +15,11 @@
 //! guest would need longer to decompress it than QEMU needs to copy it, and with KVM both are noise.
 //! Format: <https://docs.kernel.org/driver-api/early-userspace/buffer-format.html>
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use crate::kernel::{Kernel, KernelError};
+use crate::kernel::modules::{ModInfo, lean, select};
+use crate::kernel::{Kernel, KernelError, Module};
 
 /// What the archive's length is a multiple of.
 pub const PAGE_BYTES: usize = 4096;
@@ -121,24 +122,53 @@ fn push_entry(
     out.resize(out.len().next_multiple_of(4), 0);
 }
 
-/// The archive for `kernel` with `guest`, the bytes of the guest binary.
+/// The archive for `kernel` with `guest`, the bytes of the guest binary, and all modules that were set up.
 ///
 /// # Errors
 /// [`KernelError::Host`] if a module cannot be read.
 pub fn assemble(kernel: &Kernel, guest: &[u8]) -> Result<Vec<u8>, KernelError> {
+    Ok(archive(guest, &modules_of(kernel)?))
+}
+
+/// As [`assemble`], with no modules but `wanted` and what they depend on: each costs an emulated guest some milliseconds.
+///
+/// A wanted module that was not set up is built into the kernel, or missing, which setting up has told.
+///
+/// # Errors
+/// As [`assemble`].
+pub fn assemble_with(kernel: &Kernel, guest: &[u8], wanted: &[&str]) -> Result<Vec<u8>, KernelError> {
+    let mut modules = modules_of(kernel)?;
+    let infos = modules
+        .iter()
+        .map(|(name, bytes)| (name.clone(), ModInfo::parse(bytes).unwrap_or_default()))
+        .collect();
+    let needed = select(wanted.iter().copied(), &infos, &BTreeSet::new()).order;
+    modules.retain(|(name, _)| needed.contains(name));
+    Ok(archive(guest, &modules))
+}
+
+/// Names and bytes, in load order.
+fn modules_of(kernel: &Kernel) -> Result<Vec<(String, Vec<u8>)>, KernelError> {
+    let read = |module: &Module| {
+        let path = kernel.module_path(module);
+        let bytes = std::fs::read(&path).map_err(KernelError::host("read", &path))?;
+        Ok((module.name.clone(), lean(bytes)))
+    };
+    kernel.manifest().modules.iter().map(read).collect()
+}
+
+fn archive(guest: &[u8], modules: &[(String, Vec<u8>)]) -> Vec<u8> {
     let mut archive = Archive::new();
     archive.file("init", 0o755, guest);
     archive.char_device("dev/console", 5, 1);
     let mut list = String::new();
-    for module in &kernel.manifest().modules {
-        let path = kernel.module_path(module);
-        let bytes = std::fs::read(&path).map_err(KernelError::host("read", &path))?;
-        let name = format!("lib/firebrick/modules.d/{}.ko", module.name);
+    for (name, bytes) in modules {
+        let name = format!("lib/firebrick/modules.d/{name}.ko");
         list.push_str(&format!("/{name}\n"));
-        archive.file(&name, 0o644, bytes);
+        archive.file(&name, 0o644, bytes.as_slice());
     }
     archive.file(MODULE_LIST, 0o644, list);
-    Ok(archive.to_bytes())
+    archive.to_bytes()
 }
 
 #[cfg(test)]

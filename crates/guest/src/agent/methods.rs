@@ -30,6 +30,10 @@ impl Agent {
         if line.trim_ascii().is_empty() {
             return;
         }
+        if !self.has_answered {
+            self.has_answered = true;
+            self.boot.stamp("first_answer");
+        }
         let request = match Request::parse(line) {
             Ok(request) => request,
             Err(bad) => return conn.send(&error_line(&bad.id, &bad.error)),

@@ -65,6 +65,8 @@ pub struct Agent {
     last_number: u32,
     image: Image,
     boot: Boot,
+    /// A client has asked something.
+    has_answered: bool,
     is_init: bool,
     /// Why and until when at the latest we go on serving.
     ending: Option<(Ending, u64)>,
@@ -90,6 +92,7 @@ impl Agent {
             last_number: 0,
             image,
             boot,
+            has_answered: false,
             is_init,
             ending: None,
         })

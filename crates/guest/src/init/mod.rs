@@ -70,12 +70,14 @@ pub fn run_after(mut boot: Boot) -> ! {
 /// Opens every way in that the machine has.
 fn listen(agent: &mut Agent, cmdline: &Cmdline) {
     let mut ways = 0;
-    match agent.listen_vsock(AGENT_PORT) {
-        Ok(()) => ways += 1,
-        Err(Errno::AFNOSUPPORT) => {}
-        Err(error) => agent
-            .boot()
-            .warn(format_args!("cannot listen on vsock: {}", describe(error))),
+    if kernel_has_vsock() {
+        match agent.listen_vsock(AGENT_PORT) {
+            Ok(()) => ways += 1,
+            Err(Errno::AFNOSUPPORT) => {}
+            Err(error) => agent
+                .boot()
+                .warn(format_args!("cannot listen on vsock: {}", describe(error))),
+        }
     }
     if let Some(path) = find_serial_port() {
         match agent.open_serial(&path) {
@@ -97,6 +99,13 @@ fn listen(agent: &mut Agent, cmdline: &Cmdline) {
             "the agent cannot be reached: no vsock, no virtio-serial port {port:?}, no firebrick.tcp= on the kernel command line"
         ));
     }
+}
+
+/// Whether vsock is built in or loaded. Asking for a socket without it would have the kernel start the image's `modprobe`
+/// first, and wait for it.
+fn kernel_has_vsock() -> bool {
+    let known = crate::file::text("/proc/net/protocols");
+    known.is_empty() || known.lines().any(|line| line.starts_with("AF_VSOCK"))
 }
 
 /// Makes sure that 0, 1 and 2 are open, so that no other file gets these numbers. Says whether they were.

@@ -21,6 +21,18 @@ impl<'a> Elf<'a> {
 
     /// The bytes of the first section called `name`.
     pub fn section(&self, name: &str) -> Option<&'a [u8]> {
+        self.section_body(self.section_header(name)?)
+    }
+
+    fn section_body(&self, header: u64) -> Option<&'a [u8]> {
+        self.slice(
+            self.u64(header.checked_add(0x18)?)?,
+            self.u64(header.checked_add(0x20)?)?,
+        )
+    }
+
+    /// Where in the file the header of the first section called `name` begins.
+    pub fn section_header(&self, name: &str) -> Option<u64> {
         let e_shoff = self.u64(0x28)?;
         let e_shentsize = u64::from(self.u16(0x3a)?);
         let e_shnum = u64::from(self.u16(0x3c)?);
@@ -29,14 +41,13 @@ impl<'a> Elf<'a> {
             return None;
         }
         let header = |index: u64| e_shoff.checked_add(index.checked_mul(e_shentsize)?);
-        let body = |at: u64| self.slice(self.u64(at.checked_add(0x18)?)?, self.u64(at.checked_add(0x20)?)?);
-        let names = body(header(e_shstrndx)?)?;
+        let names = self.section_body(header(e_shstrndx)?)?;
         (0..e_shnum).find_map(|index| {
             let at = header(index)?;
             let sh_name = usize::try_from(self.u32(at)?).ok()?;
             let rest = names.get(sh_name..)?;
             let this = rest.get(..rest.iter().position(|&byte| byte == 0)?)?;
-            if this == name.as_bytes() { body(at) } else { None }
+            (this == name.as_bytes()).then_some(at)
         })
     }
 

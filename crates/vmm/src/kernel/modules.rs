@@ -62,6 +62,38 @@ impl ModInfo {
     }
 }
 
+/// What stands at the end of a signed module, behind the signature and its 12-byte description, whose last 4 bytes are
+/// the signature's length (`struct module_signature`, big-endian).
+const SIGNATURE_MARK: &[u8] = b"~Module signature appended~\n";
+
+/// A module without what makes an emulated kernel slow to load it: its signature, whose check is a matter of large
+/// numbers, and its type information (`.BTF`), which is read through at once and is for tracing only.
+///
+/// A kernel that insists on signatures (`module.sig_enforce`) will not have it; others note that it is unsigned.
+pub fn lean(mut module: Vec<u8>) -> Vec<u8> {
+    if let Some(len) = unsigned_len(&module) {
+        module.truncate(len);
+    }
+    while let Some(header) = Elf::parse(&module).and_then(|elf| elf.section_header(".BTF")) {
+        // `sh_name`, the offset of its name: 0 is the name of no section.
+        let Some(name) = usize::try_from(header)
+            .ok()
+            .and_then(|at| module.get_mut(at..at.checked_add(4)?))
+        else {
+            break;
+        };
+        name.fill(0);
+    }
+    module
+}
+
+fn unsigned_len(module: &[u8]) -> Option<usize> {
+    let signed = module.strip_suffix(SIGNATURE_MARK)?;
+    let (rest, len) = signed.split_last_chunk::<4>()?;
+    let signature = usize::try_from(u32::from_be_bytes(*len)).ok()?;
+    rest.len().checked_sub(8)?.checked_sub(signature)
+}
+
 /// The modules to load, and those that the kernel does not have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selection {
@@ -144,6 +176,28 @@ mod tests {
         );
         assert_eq!(ModInfo::parse(&sample(".text", b"", 1)), None);
         assert_eq!(ModInfo::parse(b"not ELF"), None);
+    }
+
+    #[test]
+    fn lean_modules_have_neither_signature_nor_type_information() {
+        let plain = sample(".BTF", b"types", 1);
+        let mut signed = plain.clone();
+        signed.extend_from_slice(b"SIGNATURE");
+        signed.extend_from_slice(&[0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 9]);
+        signed.extend_from_slice(SIGNATURE_MARK);
+        let module = lean(signed);
+        assert_eq!(module.len(), plain.len());
+        assert_eq!(Elf::parse(&module).unwrap().section(".BTF"), None);
+        assert_eq!(module, lean(module.clone()), "once is enough");
+        let other = sample(".modinfo", b"a=b\0", 1);
+        assert_eq!(lean(other.clone()), other);
+        for odd in [
+            &b""[..],
+            SIGNATURE_MARK,
+            b"\xff\xff\xff\xff~Module signature appended~\n",
+        ] {
+            assert_eq!(lean(odd.to_vec()), odd);
+        }
     }
 
     #[test]

@@ -32,6 +32,11 @@ use wire::Wire;
 /// The program for this guest architecture, and the Debian package that has it.
 const PROGRAM: (&str, &str) = ("qemu-system-x86_64", "qemu-system-x86");
 
+/// Whether this host carries vsock to guests, and we may use it.
+pub fn has_vsock() -> bool {
+    vsock::available().is_some()
+}
+
 /// A QEMU on this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Program {

@@ -1,17 +1,11 @@
 //! What the agent answers in Alpine, busybox and Debian.
 
 use firebrick_protocol::agent::{Exec, ExecCode, JobOptions, Shutdown, ShutdownMode};
-use firebrick_testkit::layers::{Layer, tar::to_tar};
 use firebrick_vmm::client::{Client, Command, Ended};
 use serde_json::json;
 
 use crate::host::{ANSWER_LIMIT, env, exec, host, output, stream, texts};
-use crate::images;
-
-/// A layer in the text form of the test kit.
-fn layer(text: &str) -> Vec<u8> {
-    to_tar(&text.parse::<Layer>().expect("a layer"))
-}
+use crate::images::{self, layer};
 
 fn code(client: &mut Client, lang: &str, code: &str) -> (i32, String, String) {
     let call = ExecCode {

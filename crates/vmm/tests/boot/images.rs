@@ -8,6 +8,7 @@ use firebrick_build::{Request, build};
 use firebrick_customise::{ImageJson, Init, RunConfig, plan, to_tar};
 use firebrick_source::{OciImage, Reference, open};
 use firebrick_testkit::fixtures::{ALPINE, BUSYBOX, fixture};
+use firebrick_testkit::layers::Layer;
 use firebrick_testkit::layers::oci::{Blob, Compression, Options, write_layout_of_blobs};
 use firebrick_testkit::oracle;
 use firebrick_tree::{Timestamp, Tree};
@@ -17,6 +18,11 @@ use serde_json::Value;
 pub(crate) struct Image {
     _dir: tempfile::TempDir,
     pub(crate) path: PathBuf,
+}
+
+/// A layer in the text form of the test kit.
+pub(crate) fn layer(text: &str) -> Vec<u8> {
+    firebrick_testkit::layers::tar::to_tar(&text.parse::<Layer>().expect("a layer"))
 }
 
 /// The guest binary of this workspace.

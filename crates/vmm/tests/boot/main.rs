@@ -7,6 +7,7 @@ mod answers;
 #[path = "../common/mod.rs"]
 #[expect(dead_code, reason = "another test program uses the rest")]
 mod common;
+mod figures;
 mod host;
 mod hygiene;
 mod images;

@@ -1,0 +1,180 @@
+//! How long boots take, from the guest's own clock and the host's. `bench/boot` runs this; nothing here is judged.
+//!
+//! A line a boot: what booted, then seconds of the host's clock and of QEMU's processor time until the agent answered, then
+//! milliseconds of the guest's clock: kernel start to stage 1, stage 1, start of the image's init to an agent that listens,
+//! and to its first answer (for systemd also to `basic.target`).
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use firebrick_protocol::agent::{Stamp, Status};
+use firebrick_vmm::BootSpec;
+use firebrick_vmm::client::Client;
+use serde_json::json;
+
+use crate::common;
+use crate::host::{ANSWER_LIMIT, Host, host, output};
+use crate::images::{self, layer};
+
+const ROUNDS: usize = 5;
+
+#[test]
+#[ignore = "a measurement, which bench/boot runs"]
+fn boots() {
+    let host = host().expect("QEMU and a kernel");
+    let debian = images::debian(json!({}), &[]).expect("mmdebstrap");
+    let systemd = images::debian(json!({}), &[unit()]).expect("mmdebstrap");
+    let alpine = images::alpine(json!({}), &[]);
+    let rounds = std::env::var("FIREBRICK_BOOTS").map_or(ROUNDS, |text| text.parse().expect("a number"));
+    say("what,host_s,qemu_cpu_s,kernel_ms,stage1_ms,listening_ms,answer_ms,basic_target_ms");
+    for _ in 0..rounds {
+        if let Some(alpine) = &alpine {
+            say(&boot("alpine", &host, host.spec(&alpine.path)));
+        }
+        say(&boot("debian", &host, host.spec(&debian.path)));
+        let mut spec = host.spec(&systemd.path);
+        "init=/sbin/init".clone_into(&mut spec.append);
+        say(&boot("debian with systemd", &host, spec));
+        if rustix::process::geteuid().is_root() {
+            say(&in_a_namespace(&host));
+        }
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the figures are what this is for")]
+fn say(line: &str) {
+    println!("{line}");
+}
+
+/// The agent as a service of systemd, started with everything else that a machine wants.
+fn unit() -> Vec<u8> {
+    layer(
+        "f 0644 /etc/systemd/system/firebrick-agent.service \"[Unit]\\nDescription=firebrick agent\\n[Service]\\n\
+         ExecStart=/bin/sh -c 'exec /usr/lib/firebrick/firebrick-guest --agent --serial /dev/vport*p*'\\n\"
+         l /etc/systemd/system/multi-user.target.wants/firebrick-agent.service -> ../firebrick-agent.service",
+    )
+}
+
+fn boot(what: &str, host: &Host, spec: BootSpec<'_>) -> String {
+    let mut booted = firebrick_vmm::boot(&host.qemu, &spec, None)
+        .unwrap_or_else(|error| panic!("{}", common::chain(&error)));
+    let cpu = cpu_seconds(booted.machine().process_id());
+    let status = booted.client.status(ANSWER_LIMIT).expect("a status");
+    let took = booted.took.as_secs_f64();
+    if status.pid1 {
+        return format!("{what},{took:.2},{cpu:.2},{}", times(&status));
+    }
+    let shown = |client: &mut Client, of: &str, property: &str| -> u64 {
+        let text = output(
+            client,
+            &format!("systemctl show {of} --property {property} --value"),
+        );
+        text.trim().parse().expect("microseconds")
+    };
+    let start = shown(&mut booted.client, "", "UserspaceTimestampMonotonic");
+    let basic = shown(
+        &mut booted.client,
+        "basic.target",
+        "ActiveEnterTimestampMonotonic",
+    );
+    let since = |event| ms(at(&status.boot, event) - start);
+    format!(
+        "{what},{took:.2},{cpu:.2},,,{},{},{}",
+        since("agent_listening"),
+        since("first_answer"),
+        ms(basic - start)
+    )
+}
+
+/// Our init without a machine around it, as PID 1 of a namespace of this host: what it takes where nothing is emulated.
+fn in_a_namespace(host: &Host) -> String {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let root = dir.path().join("root");
+    for folder in ["proc", "sys", "dev", "run", "tmp", "etc"] {
+        std::fs::create_dir_all(root.join(folder)).expect("a folder");
+    }
+    std::fs::write(root.join("guest"), &host.guest).expect("the guest");
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .expect("a port")
+        .local_addr()
+        .expect("it is bound")
+        .port();
+    let cmdline = dir.path().join("cmdline");
+    std::fs::write(&cmdline, format!("firebrick.tcp=127.0.0.1:{port}\n")).expect("a file");
+    let script = "chmod 755 $1/guest && mount -t proc proc $1/proc && mount --bind $2 $1/proc/cmdline \
+                  && exec chroot $1 /guest --init";
+    let mut init = Command::new("unshare")
+        .args([
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount",
+            "--uts",
+            "--ipc",
+            "sh",
+            "-c",
+            script,
+            "sh",
+        ])
+        .args([&root, &cmdline])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("unshare");
+    let mut client = connect(port);
+    let status = client.status(ANSWER_LIMIT).expect("a status");
+    let _ = client.shutdown(firebrick_protocol::agent::Shutdown::default(), ANSWER_LIMIT);
+    init.wait().expect("it ends");
+    format!("init alone,,,{}", times(&status))
+}
+
+fn connect(port: u16) -> Client {
+    let deadline = Instant::now() + ANSWER_LIMIT;
+    loop {
+        match std::net::TcpStream::connect(("127.0.0.1", port)) {
+            Ok(stream) => return Client::new(stream.into()).expect("a client"),
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn times(status: &Status) -> String {
+    let boot = &status.boot;
+    let pid1 = at(boot, "pid1_start");
+    let stage1 = boot
+        .iter()
+        .find(|stamp| stamp.event == "stage1_start")
+        .map(|stamp| stamp.boottime_us);
+    let (kernel, stage1) = stage1.map_or_else(Default::default, |start| (ms(start), ms(pid1 - start)));
+    let (listening, answer) = (
+        at(boot, "agent_listening") - pid1,
+        at(boot, "first_answer") - pid1,
+    );
+    format!("{kernel},{stage1},{},{},", ms(listening), ms(answer))
+}
+
+fn at(stamps: &[Stamp], event: &str) -> u64 {
+    let stamp = stamps.iter().find(|stamp| stamp.event == event);
+    stamp
+        .unwrap_or_else(|| panic!("no {event} in {stamps:?}"))
+        .boottime_us
+}
+
+fn ms(microseconds: u64) -> String {
+    format!("{}.{:03}", microseconds / 1000, microseconds % 1000)
+}
+
+fn cpu_seconds(process: u32) -> f64 {
+    let stat =
+        std::fs::read_to_string(Path::new("/proc").join(process.to_string()).join("stat")).expect("it runs");
+    let (_, fields) = stat.rsplit_once(") ").expect("a name");
+    let ticks: u32 = fields
+        .split(' ')
+        .skip(11)
+        .take(2)
+        .map(|field| field.parse::<u32>().expect("ticks"))
+        .sum();
+    f64::from(ticks) / 100.0
+}
