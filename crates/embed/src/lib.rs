@@ -66,7 +66,7 @@ pub fn build_guest_at(workspace: &Path, target: &str, out_dir: &Path) -> Result<
             "--target-dir",
         ])
         .arg(&target_dir)
-        .env("CARGO_ENCODED_RUSTFLAGS", flags(workspace).join("\u{1f}"));
+        .env("CARGO_ENCODED_RUSTFLAGS", flags(workspace, target).join("\u{1f}"));
     let status = command.status().map_err(|error| BuildError {
         what: format!("cannot run {:?}: {error}", command.get_program()),
     })?;
@@ -139,8 +139,33 @@ fn is_of_the_outer_build(name: &str) -> bool {
     (of_cargo || of_profile) && !KEPT.contains(&name)
 }
 
+/// How to link: the C compiler knows this machine's processor only, so for another one Rust's own linker is used. What
+/// either links is the program alone, with no library and no start files.
+fn linking(target: &str) -> &'static [&'static str] {
+    if target.starts_with(env::consts::ARCH) {
+        &[
+            "link-arg=-nostartfiles",
+            "link-arg=-nostdlib",
+            "link-arg=-static",
+            "link-arg=-no-pie",
+            "link-arg=-Wl,--build-id=none",
+            "link-arg=-Wl,-z,noexecstack",
+            "link-arg=-Wl,--gc-sections",
+        ]
+    } else {
+        &[
+            "linker=rust-lld",
+            "linker-flavor=ld.lld",
+            "link-arg=-static",
+            "link-arg=--build-id=none",
+            "link-arg=-znoexecstack",
+            "link-arg=--gc-sections",
+        ]
+    }
+}
+
 /// The compiler's flags, none of which may depend on where the workspace lies but by being mapped away.
-fn flags(workspace: &Path) -> Vec<String> {
+fn flags(workspace: &Path, target: &str) -> Vec<String> {
     let cargo_home = env::var_os("CARGO_HOME").map_or_else(
         || PathBuf::from(env::var_os("HOME").unwrap_or_default()).join(".cargo"),
         PathBuf::from,
@@ -149,18 +174,7 @@ fn flags(workspace: &Path) -> Vec<String> {
         format!("--remap-path-prefix={}=firebrick", workspace.display()),
         format!("--remap-path-prefix={}=cargo", cargo_home.display()),
     ];
-    for flag in [
-        "relocation-model=static",
-        "link-arg=-nostartfiles",
-        "link-arg=-nostdlib",
-        "link-arg=-static",
-        "link-arg=-no-pie",
-        "link-arg=-Wl,--build-id=none",
-        "link-arg=-Wl,-z,noexecstack",
-        "link-arg=-Wl,--gc-sections",
-        "force-unwind-tables=no",
-    ] {
-        flags.push(format!("-C{flag}"));
-    }
+    flags.extend(["relocation-model=static", "force-unwind-tables=no"].map(|flag| format!("-C{flag}")));
+    flags.extend(linking(target).iter().map(|flag| format!("-C{flag}")));
     flags
 }

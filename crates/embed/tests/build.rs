@@ -44,6 +44,30 @@ fn the_guest_is_small_static_and_runs() {
     assert!(String::from_utf8_lossy(&output.stdout).starts_with("usage: firebrick-guest"));
 }
 
+/// For images of the other processor. Runs where `rustup target add` has brought its standard library's place, though the
+/// guest has no standard library.
+#[test]
+fn the_guest_builds_for_the_other_processor() {
+    let (other, machine) = match target() {
+        "x86_64-unknown-linux-gnu" => ("aarch64-unknown-linux-gnu", 183_u16), // EM_AARCH64
+        _ => ("x86_64-unknown-linux-gnu", 62),                                // EM_X86_64
+    };
+    let output = Command::new("rustc")
+        .args(["--print", "sysroot"])
+        .output()
+        .expect("rustc");
+    let sysroot = PathBuf::from(String::from_utf8(output.stdout).expect("a path").trim());
+    if !sysroot.join("lib/rustlib").join(other).exists() {
+        eprintln!("the guest for {other} is left out: rustup target add {other}");
+        return;
+    }
+    let bytes =
+        fs::read(build_guest_for(other, &scratch("guest-build")).expect("a guest")).expect("the binary");
+    assert_eq!(&bytes[..4], b"\x7fELF");
+    assert_eq!(u16::from_le_bytes([bytes[18], bytes[19]]), machine);
+    assert!(program_headers(&bytes).all(|kind| kind != PT_INTERP && kind != PT_DYNAMIC));
+}
+
 const PT_DYNAMIC: u32 = 2;
 const PT_INTERP: u32 = 3;
 
