@@ -21,11 +21,11 @@ pub struct Request<'a> {
     pub output: PathBuf,
     /// Size, label and so on. `identity` is set from the build key.
     pub ext4: firebrick_ext4::Options,
-    /// Bounds on each layer.
+    /// Bounds on the layers, all together.
     pub limits: Limits,
     /// Time of what no layer describes: `SOURCE_DATE_EPOCH`, or the OCI image's own.
     pub created: Timestamp,
-    /// How many layers are decompressed at once: 1 is none ahead.
+    /// How many layers are decompressed at once: 1 is none ahead. They share one buffer.
     pub layers_at_once: usize,
 }
 

@@ -46,7 +46,10 @@ pub fn build(request: Request<'_>, events: &(dyn Fn(Event) + Sync)) -> Result<Re
         Size::Bytes(bytes) => Some(bytes),
     };
     let file = ImageFile::create(&output, layout, size).map_err(output_error("create", &output))?;
-    let merge = MergeOptions { created };
+    let merge = MergeOptions {
+        created,
+        inodes: u32::try_from(limits.entries).unwrap_or(u32::MAX),
+    };
     let mut build = Build {
         file,
         output: &output,
@@ -56,12 +59,14 @@ pub fn build(request: Request<'_>, events: &(dyn Fn(Event) + Sync)) -> Result<Re
         }),
         merge,
         limits,
+        scanned: ScanSummary::default(),
+        layers_at_once: layers_at_once.max(1),
         regions: Vec::new(),
         reports: Vec::new(),
         pool: Pool::default(),
         events,
     };
-    build.source_layers(image, layers_at_once)?;
+    build.source_layers(image)?;
     if let Some(customise) = customise {
         build.made_layer(customise)?;
     }
@@ -82,6 +87,9 @@ struct Build<'a> {
     tree: Tree,
     merge: MergeOptions,
     limits: firebrick_layer::Limits,
+    /// What the layers so far hold.
+    scanned: ScanSummary,
+    layers_at_once: usize,
     regions: Vec<Region>,
     reports: Vec<LayerReport>,
     pool: Pool,
@@ -89,19 +97,15 @@ struct Build<'a> {
 }
 
 impl Build<'_> {
-    fn source_layers(
-        &mut self,
-        image: &firebrick_source::OciImage,
-        at_once: usize,
-    ) -> Result<(), BuildError> {
+    fn source_layers(&mut self, image: &firebrick_source::OciImage) -> Result<(), BuildError> {
         let mut waiting = image.layers.iter().enumerate();
         let mut started = VecDeque::new();
         loop {
-            while started.len() < at_once.max(1)
+            while started.len() < self.layers_at_once
                 && let Some((place, layer)) = waiting.next()
             {
                 let bytes = LayerBytes::Source(layer.clone());
-                let stream = LayerStream::start(bytes, place, self.limits.ratio, &self.pool)?;
+                let stream = self.start(bytes, place, self.limits.ratio)?;
                 started.push_back((layer, stream));
             }
             let Some((layer, stream)) = started.pop_front() else {
@@ -111,12 +115,16 @@ impl Build<'_> {
         }
     }
 
+    fn start(&self, bytes: LayerBytes, layer: usize, ratio: u64) -> Result<LayerStream, BuildError> {
+        LayerStream::start(bytes, layer, ratio, self.layers_at_once, &self.pool)
+    }
+
     /// The layer that firebrick adds, made from what the others merged to.
     fn made_layer(&mut self, customise: Customise<'_>) -> Result<(), BuildError> {
         let tar = customise(&self.tree).map_err(|source| BuildError::Customise { source })?;
         let len = tar.len() as u64;
         // Our own bytes: they may compress as well as they like, since they are not compressed.
-        let stream = LayerStream::start(LayerBytes::Made(tar), self.reports.len(), u64::MAX, &self.pool)?;
+        let stream = self.start(LayerBytes::Made(tar), self.reports.len(), u64::MAX)?;
         self.layer(None, None, Some(len), stream)
     }
 
@@ -147,7 +155,7 @@ impl Build<'_> {
                 (self.events)(Event::LayerProgress { layer, stored_bytes });
             },
         };
-        let scanned = scan(tar, index, &mut self.file, &self.limits);
+        let scanned = scan(tar, index, &mut self.file, &self.limits, self.scanned);
         let diff_id = stream.finish();
         let (entries, summary) = scanned.map_err(|source| self.scan_error(layer, digest, source))?;
         let diff_id = diff_id.expect("the scan reads the tar to its end, so the digest saw it too");
@@ -191,6 +199,7 @@ impl Build<'_> {
         summary: ScanSummary,
     ) -> Result<(), BuildError> {
         let layer = self.reports.len();
+        self.scanned = self.scanned.plus(summary);
         let region = Region {
             start,
             blocks: index.region_len / BLOCK,
@@ -202,7 +211,7 @@ impl Build<'_> {
             diff_id,
             region_start,
             region_bytes: index.region_len,
-            entries: index.entries.len() as u64,
+            entries: summary.entries,
             file_bytes: summary.file_bytes,
         });
         self.regions.push(region);

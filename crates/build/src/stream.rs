@@ -12,8 +12,8 @@ use firebrick_source::Layer;
 use crate::ahead::{AheadReader, PIECE_LEN, Pool, read_ahead};
 use crate::error::BuildError;
 
-/// How far decompression may be ahead, in bytes, for each of two layers at once.
-const AHEAD_BYTES: usize = 48 << 20;
+/// How far decompression may be ahead, in bytes, all layers at once together.
+const AHEAD_BYTES: usize = 96 << 20;
 /// How far reading the blob may be ahead of decompression, in pieces.
 const BLOB_PIECES: usize = 8;
 /// How far the diff ID may be behind the scan, in pieces.
@@ -44,6 +44,7 @@ impl LayerStream {
         bytes: LayerBytes,
         layer: usize,
         ratio: u64,
+        layers_at_once: usize,
         pool: &Pool,
     ) -> Result<LayerStream, BuildError> {
         let stored_bytes = Arc::new(AtomicU64::new(0));
@@ -76,7 +77,8 @@ impl LayerStream {
                 ratio,
             }) as Box<dyn Read + Send>)
         };
-        let queues = [AHEAD_BYTES / PIECE_LEN, DIGEST_PIECES];
+        let pieces = AHEAD_BYTES / PIECE_LEN / layers_at_once.max(2);
+        let queues = [pieces.max(1), DIGEST_PIECES.min(pieces.max(1))];
         let (mut tars, inflating) = read_ahead("inflate", pool, &queues, open).map_err(thread_error)?;
         let (to_digest, tar) = (tars.pop().expect("two queues"), tars.pop().expect("two queues"));
         let digest = std::thread::Builder::new()

@@ -53,33 +53,31 @@ pub fn write(plan: &Plan, tree: &Tree, sink: &mut impl BlockSink) -> Result<(), 
     let mut writer = Writer {
         plan,
         tree,
-        table: InodeTable::new(plan),
+        table: InodeTable::default(),
     };
+    // All of these have numbers in the first group.
     writer.lost_and_found(sink)?;
-    for node in &plan.nodes.list {
-        writer.node(node, sink)?;
-    }
     writer.resize_inode(sink)?;
     let journal = writer.journal(sink)?;
+    writer.unused_inodes(journal.is_some());
+    // The root, and a `lost+found` that the tree brings, wherever it stands there.
+    let (fixed, counted): (Vec<&Node>, Vec<&Node>) =
+        (plan.nodes.list.iter()).partition(|node| node.number <= EXT4_GOOD_OLD_FIRST_INO);
+    for node in fixed.into_iter().chain(counted) {
+        while writer.table.group < (node.number - 1) / plan.groups.inodes_per_group {
+            writer.end_table(sink)?;
+        }
+        writer.node(node, sink)?;
+    }
+    writer.end_table(sink)?;
     writer.finish(journal, sink)
 }
 
-/// The used part of all groups' inode tables, in memory: 256 bytes for each inode.
+/// The used part of one group's inode table. Groups follow each other, as inode numbers do.
+#[derive(Default)]
 struct InodeTable {
+    group: u32,
     bytes: Vec<u8>,
-}
-
-impl InodeTable {
-    fn new(plan: &Plan) -> InodeTable {
-        InodeTable {
-            bytes: vec![0; (plan.nodes.next_number as usize - 1) * INODE_SIZE as usize],
-        }
-    }
-
-    fn put(&mut self, number: u32, inode: &[u8; 256]) {
-        let at = (number as usize - 1) * INODE_SIZE as usize;
-        self.bytes[at..at + 256].copy_from_slice(inode);
-    }
 }
 
 struct Writer<'a> {
@@ -96,6 +94,28 @@ fn put(sink: &mut impl BlockSink, start: BlockNumber, bytes: &[u8]) -> Result<()
 impl Writer<'_> {
     fn crc(&self, inode: u32) -> Crc {
         self.plan.crc().for_inode(inode, 0)
+    }
+
+    /// Puts an inode into its place in the current group's table.
+    fn put_inode(&mut self, number: u32, inode: &[u8; 256]) {
+        let first = self.table.group * self.plan.groups.inodes_per_group + 1;
+        let at = (number - first) as usize * INODE_SIZE as usize;
+        let bytes = &mut self.table.bytes;
+        bytes.resize(bytes.len().max(at + 256), 0);
+        bytes[at..at + 256].copy_from_slice(inode);
+    }
+
+    /// Writes the current group's table and goes on to the next group's.
+    fn end_table(&mut self, sink: &mut impl BlockSink) -> Result<(), WriteError> {
+        let bytes = &mut self.table.bytes;
+        bytes.resize(bytes.len().next_multiple_of(BLOCK_SIZE as usize), 0);
+        if !bytes.is_empty() {
+            let group = &self.plan.groups.list[self.table.group as usize];
+            put(sink, group.inode_table, bytes)?;
+        }
+        bytes.clear();
+        self.table.group += 1;
+        Ok(())
     }
 
     /// An inode and its blocks behind the regions.
@@ -166,7 +186,7 @@ impl Writer<'_> {
             xattr::seal(&mut block, number, self.plan.crc());
             put(sink, number, &block)?;
         }
-        self.table.put(node.number, &encode(&parts, crc));
+        self.put_inode(node.number, &encode(&parts, crc));
         Ok(())
     }
 
@@ -241,7 +261,7 @@ impl Writer<'_> {
             xattr_block: None,
             in_inode_xattrs: None,
         };
-        self.table.put(number, &encode(&parts, crc));
+        self.put_inode(number, &encode(&parts, crc));
         i_block
     }
 
@@ -289,8 +309,7 @@ impl Writer<'_> {
             xattr_block: None,
             in_inode_xattrs: None,
         };
-        self.table
-            .put(EXT4_RESIZE_INO, &encode(&parts, self.crc(EXT4_RESIZE_INO)));
+        self.put_inode(EXT4_RESIZE_INO, &encode(&parts, self.crc(EXT4_RESIZE_INO)));
         Ok(())
     }
 
@@ -315,32 +334,24 @@ impl Writer<'_> {
         Ok(Some((i_block, size)))
     }
 
-    /// Bitmaps, inode tables, backups, and the superblock last: until then it is no filesystem.
-    fn finish(
-        mut self,
-        journal: Option<([u8; 60], u64)>,
-        sink: &mut impl BlockSink,
-    ) -> Result<(), WriteError> {
-        let plan = self.plan;
-        // Reserved inodes that nothing uses still carry a checksum, as `mke2fs` has it.
-        let unused = [1, 3, 4, 5, 6, 9, 10];
-        let journal_unused = journal.is_none().then_some(EXT4_JOURNAL_INO);
-        for number in unused.into_iter().chain(journal_unused) {
-            self.table.put(number, &unused_inode(self.crc(number)));
+    /// Reserved inodes that nothing uses still carry a checksum, as `mke2fs` has it.
+    fn unused_inodes(&mut self, has_journal: bool) {
+        let journal = (!has_journal).then_some(EXT4_JOURNAL_INO);
+        for number in [1, 3, 4, 5, 6, 9, 10].into_iter().chain(journal) {
+            let inode = unused_inode(self.crc(number));
+            self.put_inode(number, &inode);
         }
+    }
+
+    /// Bitmaps, backups, and the superblock last: until then it is no filesystem.
+    fn finish(self, journal: Option<([u8; 60], u64)>, sink: &mut impl BlockSink) -> Result<(), WriteError> {
+        let plan = self.plan;
         let groups = &plan.groups;
         let bitmaps = |group: usize| (groups.used.group_bitmap(group), inode_bitmap(plan, group));
-        let table_len = (groups.table_blocks() * BLOCK_SIZE) as usize;
-        let mut tables = self.table.bytes.chunks(table_len);
         for (number, group) in groups.list.iter().enumerate() {
             let (block_bitmap, inode_bitmap) = bitmaps(number);
             put(sink, group.block_bitmap, &block_bitmap)?;
             put(sink, group.inode_bitmap, &inode_bitmap)?;
-            if let Some(table) = tables.next() {
-                let mut table = table.to_vec();
-                table.resize(table.len().next_multiple_of(BLOCK_SIZE as usize), 0);
-                put(sink, group.inode_table, &table)?;
-            }
         }
         let descriptors = descriptors(plan, bitmaps);
         for group in (0..groups.list.len() as u64)

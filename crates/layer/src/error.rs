@@ -27,7 +27,7 @@ pub enum ScanError {
         typeflag: char,
     },
     /// A bound of [`crate::Limits`] was reached.
-    #[error("layer has more than {limit} {what}")]
+    #[error("there are more than {limit} {what} up to this layer")]
     Limit {
         /// What there is too much of.
         what: &'static str,

@@ -70,6 +70,8 @@ pub struct Limits {
     pub archive_entries: usize,
     /// The most bytes that a compressed archive may become on disk.
     pub spool_bytes: u64,
+    /// The most bytes that one compressed byte of it may become, counted from 64 MiB on.
+    pub spool_ratio: u64,
 }
 
 impl Default for Limits {
@@ -82,6 +84,7 @@ impl Default for Limits {
             documents: 100,
             archive_entries: 100_000,
             spool_bytes: 64 << 30,
+            spool_ratio: 250,
         }
     }
 }

@@ -8,7 +8,7 @@ mod source;
 
 use std::io;
 
-use firebrick_layer::{Limits, RegionSink, scan};
+use firebrick_layer::{Limits, RegionSink, ScanSummary, scan};
 use firebrick_protocol::line::LineSplitter;
 use firebrick_protocol::mux::{Endpoint, Event, MAX_STREAMS, Nonce, Read};
 use firebrick_protocol::rpc::{Incoming, Request};
@@ -50,7 +50,13 @@ pub fn tar(bytes: &[u8]) -> bool {
     };
     let bounded = io::Read::take(reader, 256 << 20);
     let mut region = Counter::default();
-    let Ok((index, summary)) = scan(io::BufReader::new(bounded), RegionIndex(0), &mut region, &limits) else {
+    let Ok((index, summary)) = scan(
+        io::BufReader::new(bounded),
+        RegionIndex(0),
+        &mut region,
+        &limits,
+        ScanSummary::default(),
+    ) else {
         return false;
     };
     assert_eq!(index.region_len, region.0, "the region is as long as it says");
@@ -81,7 +87,7 @@ pub fn tar(bytes: &[u8]) -> bool {
         }
     }
     let created = Timestamp::default();
-    if let Ok(tree) = Tree::merge([index.clone(), index], &MergeOptions { created }) {
+    if let Ok(tree) = Tree::merge([index.clone(), index], &MergeOptions::at(created)) {
         for (path, id) in tree.walk() {
             assert_eq!(tree.lookup(&path), Some(id), "a walk's path leads back");
         }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use firebrick_digest::Digest;
-use firebrick_layer::{RegionSink, scan};
+use firebrick_layer::{RegionSink, ScanSummary, scan};
 use firebrick_testkit::layers::{Layer, tar::to_tar, text::layers};
 use firebrick_testkit::listing::{Ignore, Kind, Listing, Record, Time, diff};
 use firebrick_testkit::{fixtures, oracle, random, reference};
@@ -196,7 +196,13 @@ fn merge(layers: &[Layer]) -> anyhow::Result<Listing> {
         let mut region = Region::default();
         let tar = to_tar(layer);
         let limits = firebrick_layer::Limits::default();
-        let (index, summary) = scan(&tar[..], tree::RegionIndex(number), &mut region, &limits)?;
+        let (index, summary) = scan(
+            &tar[..],
+            tree::RegionIndex(number),
+            &mut region,
+            &limits,
+            ScanSummary::default(),
+        )?;
         assert_eq!(
             (summary.tar_bytes, index.region_len),
             (tar.len() as u64, region.0.len() as u64)
@@ -208,7 +214,7 @@ fn merge(layers: &[Layer]) -> anyhow::Result<Listing> {
         seconds: CREATED.secs,
         nanoseconds: CREATED.nanos,
     };
-    let merged = tree::Tree::merge(indices, &tree::MergeOptions { created })?;
+    let merged = tree::Tree::merge(indices, &tree::MergeOptions::at(created))?;
     let mut listing = Listing::new();
     let mut first: BTreeMap<tree::InodeId, (Vec<u8>, u64)> = BTreeMap::new();
     let mut ids = BTreeMap::new();

@@ -11,11 +11,35 @@ use crate::tree::{Inode, InodeId, Kind, Tree};
 /// How many symbolic links one path may lead through, as in the kernel (`MAXSYMLINKS`).
 const SYMLINK_HOPS_MAX: u32 = 40;
 
+/// How many names are looked up in one layer, beside [`STEPS_PER_ENTRY`] for each of its entries: a few deep paths cost
+/// that much, and hostile ones would cost thousands for every entry.
+const STEPS_MIN: u64 = 1_000_000;
+const STEPS_PER_ENTRY: u64 = 200;
+
 /// What a merge needs to know beside the layers.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct MergeOptions {
     /// Modification time of directories that no layer describes: the root and missing parents.
     pub created: Timestamp,
+    /// Most inodes, hidden ones included: a short path may imply thousands of directories.
+    pub inodes: u32,
+}
+
+/// At the epoch, with as many inodes as can be.
+impl Default for MergeOptions {
+    fn default() -> MergeOptions {
+        MergeOptions::at(Timestamp::default())
+    }
+}
+
+impl MergeOptions {
+    /// With directories made at this time, and as many inodes as can be.
+    pub fn at(created: Timestamp) -> MergeOptions {
+        MergeOptions {
+            created,
+            inodes: u32::MAX,
+        }
+    }
 }
 
 /// Why layers cannot be merged. The layers are wrong: trying again cannot help.
@@ -23,7 +47,7 @@ pub struct MergeOptions {
 #[non_exhaustive]
 pub enum MergeError {
     /// A hardlink to nothing.
-    #[error("hardlink {path} names {target}, which does not exist in this layer before it or in a lower one")]
+    #[error("hardlink {} names {}, which does not exist in this layer before it or in a lower one", short(.path), short(.target))]
     LinkTargetMissing {
         /// The link.
         path: LayerPath,
@@ -31,7 +55,7 @@ pub enum MergeError {
         target: LayerPath,
     },
     /// A hardlink to a directory.
-    #[error("hardlink {path} names {target}, which is a directory")]
+    #[error("hardlink {} names {}, which is a directory", short(.path), short(.target))]
     LinkTargetDirectory {
         /// The link.
         path: LayerPath,
@@ -39,7 +63,7 @@ pub enum MergeError {
         target: LayerPath,
     },
     /// An entry below something that is not a directory.
-    #[error("entry {path} stands below {parent}, which is not a directory")]
+    #[error("entry {} stands below {}, which is not a directory", short(.path), short(.parent))]
     ParentNotDirectory {
         /// The entry.
         path: LayerPath,
@@ -47,23 +71,40 @@ pub enum MergeError {
         parent: LayerPath,
     },
     /// Symbolic links among the parents lead in a circle.
-    #[error("entry {path} stands below a loop of symbolic links (more than 40)")]
+    #[error("entry {} stands below a loop of symbolic links (more than 40)", short(.path))]
     SymlinkLoop {
         /// The entry.
         path: LayerPath,
     },
     /// The root must be a directory.
-    #[error("entry {path} would replace the root by something that is not a directory")]
+    #[error("entry {} would replace the root by something that is not a directory", short(.path))]
     RootReplaced {
         /// The entry.
         path: LayerPath,
     },
-    /// More than 2^32 inodes.
-    #[error("entry {path} is one inode too many: at most 4294967295 are possible")]
+    /// More inodes than [`MergeOptions::inodes`].
+    #[error("entry {} is one inode too many: with the directories that paths imply, there are over {limit}", short(.path))]
     TooManyInodes {
         /// The entry.
         path: LayerPath,
+        /// The bound.
+        limit: u32,
     },
+    /// Paths so deep, or through so many symbolic links, that finding them all would take for ever.
+    #[error("entry {} leads through too many directories and symbolic links", short(.path))]
+    Tangled {
+        /// The entry at which the bound was reached.
+        path: LayerPath,
+    },
+}
+
+/// A path for a message: hostile ones have thousands of bytes.
+fn short(path: &LayerPath) -> String {
+    let text = path.to_string();
+    match text.char_indices().nth(300) {
+        Some((cut, _)) => format!("{}…", &text[..cut]),
+        None => text,
+    }
 }
 
 impl Tree {
@@ -96,10 +137,13 @@ impl Tree {
     /// # Errors
     /// [`MergeError`] if a hardlink names nothing or a directory, or an entry has no place to stand.
     pub fn apply(&mut self, layer: LayerIndex, options: &MergeOptions) -> Result<(), MergeError> {
-        self.white_out(&layer)?;
+        let entries = u64::try_from(layer.entries.len()).unwrap_or(u64::MAX);
+        let mut steps = STEPS_MIN.saturating_add(entries.saturating_mul(STEPS_PER_ENTRY));
+        self.white_out(&layer, options, &mut steps)?;
         let mut merger = Merger {
             tree: self,
             options,
+            steps,
             last_parent: None,
         };
         for entry in layer.entries {
@@ -112,7 +156,12 @@ impl Tree {
     ///
     /// All of them are found before any acts: one may hide a symbolic link that leads to another, and their order
     /// in the tar must not matter.
-    fn white_out(&mut self, layer: &LayerIndex) -> Result<(), MergeError> {
+    fn white_out(
+        &mut self,
+        layer: &LayerIndex,
+        options: &MergeOptions,
+        steps: &mut u64,
+    ) -> Result<(), MergeError> {
         let mut hidden = Vec::new();
         for entry in &layer.entries {
             let everything_below = match entry.kind {
@@ -124,7 +173,7 @@ impl Tree {
                 hidden.extend(everything_below.then_some((Tree::ROOT, None)));
                 continue;
             };
-            let Some(parent) = Resolver::new(self, &entry.path).find(&parent)? else {
+            let Some(parent) = Resolver::new(self, &entry.path, options, steps).find(&parent)? else {
                 continue;
             };
             if everything_below {
@@ -150,6 +199,8 @@ impl Tree {
 struct Merger<'a> {
     tree: &'a mut Tree,
     options: &'a MergeOptions,
+    /// How many more names may be looked up.
+    steps: u64,
     /// Tars list a directory's files one after the other, so the parent is usually the last one.
     /// Forgotten whenever a directory or symbolic link is replaced, since paths may lead elsewhere then.
     last_parent: Option<(LayerPath, InodeId)>,
@@ -212,7 +263,7 @@ impl Merger<'_> {
             target: target.clone(),
         };
         let (target_parent, target_name) = target.split_last().ok_or_else(directory)?;
-        let target_parent = Resolver::new(self.tree, path)
+        let target_parent = Resolver::new(self.tree, path, self.options, &mut self.steps)
             .find(&target_parent)?
             .ok_or_else(missing)?;
         let names = self.tree.directory(target_parent).ok_or_else(missing)?;
@@ -235,15 +286,13 @@ impl Merger<'_> {
         {
             return Ok((*id, name));
         }
-        let id = Resolver::new(self.tree, path).find_or_make(&parent, self.options.created)?;
+        let id = Resolver::new(self.tree, path, self.options, &mut self.steps).find_or_make(&parent)?;
         self.last_parent = Some((parent, id));
         Ok((id, name))
     }
 
     fn add(&mut self, path: &LayerPath, inode: Inode) -> Result<InodeId, MergeError> {
-        self.tree
-            .add(inode)
-            .ok_or_else(|| MergeError::TooManyInodes { path: path.clone() })
+        add(self.tree, path, inode, self.options)
     }
 
     fn put(&mut self, parent: InodeId, name: Name, id: InodeId) {
@@ -262,39 +311,68 @@ impl Merger<'_> {
     }
 }
 
+fn add(
+    tree: &mut Tree,
+    path: &LayerPath,
+    inode: Inode,
+    options: &MergeOptions,
+) -> Result<InodeId, MergeError> {
+    let limit = options.inodes;
+    tree.add(inode, limit).ok_or_else(|| MergeError::TooManyInodes {
+        path: path.clone(),
+        limit,
+    })
+}
+
 /// Finds directories, following symbolic links inside the root as a container's kernel would.
 struct Resolver<'a> {
     tree: &'a mut Tree,
     /// The entry on whose behalf this happens, for errors.
     entry: &'a LayerPath,
+    options: &'a MergeOptions,
+    steps: &'a mut u64,
     hops: u32,
 }
 
 impl<'a> Resolver<'a> {
-    fn new(tree: &'a mut Tree, entry: &'a LayerPath) -> Resolver<'a> {
-        Resolver { tree, entry, hops: 0 }
+    fn new(
+        tree: &'a mut Tree,
+        entry: &'a LayerPath,
+        options: &'a MergeOptions,
+        steps: &'a mut u64,
+    ) -> Resolver<'a> {
+        Resolver {
+            tree,
+            entry,
+            options,
+            steps,
+            hops: 0,
+        }
     }
 
     /// The directory at `path`; `None` if it is missing or is not a directory.
     fn find(&mut self, path: &LayerPath) -> Result<Option<InodeId>, MergeError> {
-        match self.resolve(path, None) {
+        match self.resolve(path, false) {
             Err(MergeError::ParentNotDirectory { .. }) => Ok(None),
             other => other,
         }
     }
 
     /// The directory at `path`, made with mode 0755 and owner root where it is missing.
-    fn find_or_make(&mut self, path: &LayerPath, created: Timestamp) -> Result<InodeId, MergeError> {
-        let found = self.resolve(path, Some(created))?;
+    fn find_or_make(&mut self, path: &LayerPath) -> Result<InodeId, MergeError> {
+        let found = self.resolve(path, true)?;
         Ok(found.expect("what is missing is made"))
     }
 
-    fn resolve(&mut self, path: &LayerPath, make: Option<Timestamp>) -> Result<Option<InodeId>, MergeError> {
+    fn resolve(&mut self, path: &LayerPath, make: bool) -> Result<Option<InodeId>, MergeError> {
         // Directories from the root to here, so that `..` in a link's target knows its way and stays inside.
         let mut here = vec![Tree::ROOT];
         let mut pending: Vec<Box<[u8]>> = path.names().rev().map(Box::from).collect();
         while let Some(component) = pending.pop() {
             let current = *here.last().expect("the root is never popped");
+            *self.steps = self.steps.checked_sub(1).ok_or_else(|| MergeError::Tangled {
+                path: self.entry.clone(),
+            })?;
             if component.is_empty() || *component == *b"." {
                 continue;
             }
@@ -329,39 +407,30 @@ impl<'a> Resolver<'a> {
                     });
                 }
                 None => match (make, Name::new(&component)) {
-                    (Some(created), Some(name)) => here.push(self.make_directory(current, name, created)?),
-                    (Some(_), None) => {
+                    (true, Some(name)) => here.push(self.make_directory(current, name)?),
+                    (true, None) => {
                         return Err(MergeError::ParentNotDirectory {
                             path: self.entry.clone(),
                             parent: path.clone(),
                         });
                     }
-                    (None, _) => return Ok(None),
+                    (false, _) => return Ok(None),
                 },
             }
         }
         Ok(here.pop())
     }
 
-    fn make_directory(
-        &mut self,
-        parent: InodeId,
-        name: Name,
-        created: Timestamp,
-    ) -> Result<InodeId, MergeError> {
+    fn make_directory(&mut self, parent: InodeId, name: Name) -> Result<InodeId, MergeError> {
         let meta = Metadata {
-            mtime: created,
+            mtime: self.options.created,
             ..Metadata::default()
         };
-        let id = self
-            .tree
-            .add(Inode {
-                meta,
-                kind: Kind::Directory(BTreeMap::new()),
-            })
-            .ok_or_else(|| MergeError::TooManyInodes {
-                path: self.entry.clone(),
-            })?;
+        let directory = Inode {
+            meta,
+            kind: Kind::Directory(BTreeMap::new()),
+        };
+        let id = add(self.tree, self.entry, directory, self.options)?;
         if let Kind::Directory(names) = &mut self.tree.inode_mut(parent).kind {
             names.insert(name, id);
         }

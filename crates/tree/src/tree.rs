@@ -125,12 +125,9 @@ impl Tree {
         }
     }
 
-    pub(crate) fn add(&mut self, inode: Inode) -> Option<InodeId> {
-        let id = InodeId(
-            u32::try_from(self.inodes.len())
-                .ok()
-                .filter(|&id| id < u32::MAX)?,
-        );
+    /// `None` if there are `limit` inodes already.
+    pub(crate) fn add(&mut self, inode: Inode, limit: u32) -> Option<InodeId> {
+        let id = InodeId(u32::try_from(self.inodes.len()).ok().filter(|&id| id < limit)?);
         self.inodes.push(inode);
         Some(id)
     }

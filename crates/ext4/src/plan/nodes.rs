@@ -76,6 +76,20 @@ pub(crate) struct Nodes {
 }
 
 impl Nodes {
+    /// Says which attributes are left out, each inode's once. One walk for all of them: there may be as many as inodes.
+    fn name_left_out(&mut self, tree: &Tree) {
+        let mut told = vec![false; self.by_id.len()];
+        for (path, id) in tree.walk() {
+            if std::mem::replace(&mut told[id.index()], true) {
+                continue;
+            }
+            let packed = self.list[self.by_id[id.index()] as usize].xattrs.as_deref();
+            let left_out = packed.into_iter().flat_map(|packed| &packed.left_out);
+            let said = left_out.map(|name| format!("{path}: {}", name.escape_ascii()));
+            self.left_out_xattrs.extend(said.collect::<Vec<_>>());
+        }
+    }
+
     /// The node of an inode that has a name.
     pub(crate) fn of(&self, id: InodeId) -> &Node {
         &self.list[self.by_id[id.index()] as usize]
@@ -128,6 +142,7 @@ pub(super) fn place(
         next_number: numbers.next,
         left_out_xattrs: Vec::new(),
     };
+    let mut any_left_out = false;
     for id in tree.inode_ids().filter(|&id| numbers.of(id) != 0) {
         let inode = tree.inode(id);
         let mut node = Node::new(id, numbers);
@@ -161,16 +176,15 @@ pub(super) fn place(
             source,
         })?;
         if let Some(packed) = packed {
-            let left_out = packed
-                .left_out
-                .iter()
-                .map(|name| format!("{}: {}", tree.path_of(id), name.escape_ascii()));
-            nodes.left_out_xattrs.extend(left_out);
+            any_left_out |= !packed.left_out.is_empty();
             node.xattr_block = packed.block.is_some().then(|| allocator.contiguous(1));
             node.xattrs = Some(Box::new(packed));
         }
         nodes.by_id[id.index()] = u32::try_from(nodes.list.len()).expect("fewer than there are numbers");
         nodes.list.push(node);
+    }
+    if any_left_out {
+        nodes.name_left_out(tree);
     }
     Ok(nodes)
 }

@@ -40,16 +40,34 @@ pub trait RegionSink {
 /// What a scan found, beside the entries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ScanSummary {
+    /// How many entries.
+    pub entries: u64,
+    /// Length of all paths, link targets, xattrs and maps of sparse files, in bytes.
+    pub metadata_bytes: u64,
     /// Length of the uncompressed tar, in bytes.
     pub tar_bytes: u64,
     /// Length of all file contents, in bytes.
     pub file_bytes: u64,
 }
 
+impl ScanSummary {
+    /// Both together: of all layers below the next one.
+    #[must_use]
+    pub fn plus(self, other: ScanSummary) -> ScanSummary {
+        ScanSummary {
+            entries: self.entries.saturating_add(other.entries),
+            metadata_bytes: self.metadata_bytes.saturating_add(other.metadata_bytes),
+            tar_bytes: self.tar_bytes.saturating_add(other.tar_bytes),
+            file_bytes: self.file_bytes.saturating_add(other.file_bytes),
+        }
+    }
+}
+
 /// Scans the uncompressed tar of the layer at `region`, to its end (also past the end-of-archive mark).
 ///
 /// Whiteouts become [`EntryKind::Whiteout`] and [`EntryKind::OpaqueWhiteout`]; other `.wh..wh.` names are AUFS's own
-/// and are left out. Global PAX headers are ignored, as container tools do.
+/// and are left out. Global PAX headers are ignored, as container tools do. `below` is what the layers below hold: the
+/// limits are for all of them together.
 ///
 /// # Errors
 /// [`ScanError`] where the tar is wrong, unsupported, over a limit, or cannot be read or written.
@@ -58,15 +76,16 @@ pub fn scan(
     region: RegionIndex,
     sink: &mut impl RegionSink,
     limits: &Limits,
+    below: ScanSummary,
 ) -> Result<(LayerIndex, ScanSummary), ScanError> {
     let mut scanner = Scanner {
         tar,
         sink,
         limits,
+        below,
         region,
         offset: 0,
         region_len: 0,
-        metadata_bytes: 0,
         summary: ScanSummary::default(),
         entries: Vec::new(),
     };
@@ -84,12 +103,12 @@ struct Scanner<'a, R, S> {
     tar: R,
     sink: &'a mut S,
     limits: &'a Limits,
+    below: ScanSummary,
     region: RegionIndex,
     /// How much of the tar was read.
     offset: u64,
     /// How much was appended to the region; between files a multiple of [`BLOCK_LEN`].
     region_len: u64,
-    metadata_bytes: u64,
     summary: ScanSummary,
     entries: Vec<Entry>,
 }
@@ -100,7 +119,25 @@ struct Extended {
     pax: Pax,
     gnu_path: Option<Vec<u8>>,
     gnu_link_path: Option<Vec<u8>>,
-    any: bool,
+    /// Length of all of them, in bytes.
+    len: u64,
+}
+
+impl Extended {
+    /// Counts a header of `len` bytes. One entry may have several; together they stay as short as one may be.
+    fn add(&mut self, len: usize) -> Result<(), TarError> {
+        // An empty header is still one that must be followed by an entry.
+        let len = u64::try_from(len).unwrap_or(u64::MAX).max(1);
+        self.len = self.len.saturating_add(len);
+        if self.len > EXTENDED_LEN_MAX {
+            return Err(TarError::TooLong {
+                what: "extended headers of one entry",
+                len: self.len,
+                limit: EXTENDED_LEN_MAX,
+            });
+        }
+        Ok(())
+    }
 }
 
 /// An entry as it stands in the archive, extended headers applied.
@@ -140,18 +177,18 @@ impl<R: BufRead, S: RegionSink> Scanner<'_, R, S> {
                     let records =
                         self.read_extended("extended header", header.size().map_err(corrupt)?, corrupt)?;
                     extended.pax.parse(&records).map_err(corrupt)?;
-                    extended.any = true;
+                    extended.add(records.len()).map_err(corrupt)?;
                 }
                 b'L' => {
                     let name = self.read_extended("long name", header.size().map_err(corrupt)?, corrupt)?;
                     extended.gnu_path = Some(until_nul(&name).to_vec());
-                    extended.any = true;
+                    extended.add(name.len()).map_err(corrupt)?;
                 }
                 b'K' => {
                     let name =
                         self.read_extended("long link name", header.size().map_err(corrupt)?, corrupt)?;
                     extended.gnu_link_path = Some(until_nul(&name).to_vec());
-                    extended.any = true;
+                    extended.add(name.len()).map_err(corrupt)?;
                 }
                 // Global headers and volume labels.
                 b'g' | b'V' => {
@@ -161,7 +198,7 @@ impl<R: BufRead, S: RegionSink> Scanner<'_, R, S> {
                 _ => self.read_entry(&header, std::mem::take(&mut extended), header_offset)?,
             }
         }
-        if extended.any {
+        if extended.len > 0 {
             return Err(ScanError::Corrupt {
                 offset: self.offset,
                 source: TarError::Dangling,
@@ -191,7 +228,9 @@ impl<R: BufRead, S: RegionSink> Scanner<'_, R, S> {
             .take()
             .or(gnu_link_path)
             .unwrap_or_else(|| header.link_path().to_vec());
-        self.charge(path.as_bytes().len(), link_path.len(), pax.metadata_len())?;
+        self.charge(path.as_bytes().len())?;
+        self.charge(link_path.len())?;
+        self.charge(pax.metadata_len())?;
 
         let mut typeflag = header.typeflag();
         // Before ustar, a directory was a file whose name ends in a slash.
@@ -280,26 +319,28 @@ impl<R: BufRead, S: RegionSink> Scanner<'_, R, S> {
     }
 
     fn push(&mut self, entry: Entry) -> Result<(), ScanError> {
-        let count = u64::try_from(self.entries.len()).unwrap_or(u64::MAX);
-        if count >= self.limits.entries {
+        if self.summary.entries.saturating_add(self.below.entries) >= self.limits.entries {
             return Err(ScanError::Limit {
                 what: "entries",
                 limit: self.limits.entries,
             });
         }
+        self.summary.entries = self.summary.entries.saturating_add(1);
         self.entries.push(entry);
         Ok(())
     }
 
     /// Counts what an entry holds in memory against the limit.
-    fn charge(&mut self, path: usize, link: usize, pax: usize) -> Result<(), ScanError> {
-        let bytes = path.saturating_add(link).saturating_add(pax);
-        self.metadata_bytes = self
+    fn charge(&mut self, bytes: usize) -> Result<(), ScanError> {
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        self.summary.metadata_bytes = self.summary.metadata_bytes.saturating_add(bytes);
+        let all = self
+            .summary
             .metadata_bytes
-            .saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
-        if self.metadata_bytes > self.limits.metadata_bytes {
+            .saturating_add(self.below.metadata_bytes);
+        if all > self.limits.metadata_bytes {
             return Err(ScanError::Limit {
-                what: "bytes of names and xattrs",
+                what: "bytes of names, xattrs and sparse maps",
                 limit: self.limits.metadata_bytes,
             });
         }
@@ -353,11 +394,15 @@ impl<R: BufRead, S: RegionSink> Scanner<'_, R, S> {
             });
         }
         sparse::check(path, &parts, real_size, data_len).map_err(corrupt)?;
-        if self.summary.file_bytes.saturating_add(data_len) > self.limits.unpacked_bytes {
+        let all = self.summary.file_bytes.saturating_add(self.below.file_bytes);
+        if all.saturating_add(data_len) > self.limits.unpacked_bytes {
             return Err(ScanError::Limit {
                 what: "unpacked bytes",
                 limit: self.limits.unpacked_bytes,
             });
+        }
+        if parts.len() > 1 {
+            self.charge(parts.len().saturating_mul(size_of::<Segment>()))?;
         }
         let segments = self.copy_parts(&parts, real_size)?;
         self.summary.file_bytes = self.summary.file_bytes.saturating_add(data_len);

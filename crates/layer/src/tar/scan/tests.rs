@@ -34,7 +34,13 @@ fn scanned_within(tar: &[u8], limits: &Limits) -> Result<(LayerIndex, Vec<u8>), 
     let mut region = Region::default();
     // A tiny buffer, so that every structure is cut somewhere.
     let reader = std::io::BufReader::with_capacity(7, tar);
-    let (index, summary) = scan(reader, RegionIndex(3), &mut region, limits)?;
+    let (index, summary) = scan(
+        reader,
+        RegionIndex(3),
+        &mut region,
+        limits,
+        ScanSummary::default(),
+    )?;
     assert_eq!(summary.tar_bytes, tar.len() as u64);
     assert_eq!(index.region_len, region.0.len() as u64);
     assert_eq!(index.region_len % BLOCK_LEN, 0);
@@ -248,8 +254,60 @@ fn limits_stop_a_scan() {
             metadata_bytes: 0,
             ..default
         }),
-        "bytes of names and xattrs"
+        "bytes of names, xattrs and sparse maps"
     );
+}
+
+#[test]
+fn layers_below_count_against_the_limits() {
+    let tar = file(&[9; 5000]);
+    let limits = Limits {
+        entries: 2,
+        ..Limits::default()
+    };
+    let scan_above = |below| scan(&tar[..], RegionIndex(0), &mut Region::default(), &limits, below);
+    let (_, first) = scan_above(ScanSummary::default()).unwrap();
+    assert_eq!((first.entries, first.file_bytes), (1, 5000));
+    let (_, second) = scan_above(first).unwrap();
+    let error = scan_above(first.plus(second)).unwrap_err();
+    assert!(matches!(
+        error,
+        ScanError::Limit {
+            what: "entries",
+            limit: 2
+        }
+    ));
+}
+
+/// Several headers before one entry are as long together as one may be.
+#[test]
+fn extended_headers_do_not_pile_up() {
+    let record = [b"65000 comment=".as_slice(), &[b'x'; 65000 - 15], b"\n"].concat();
+    let header = |len: usize| {
+        let mut tar = file(b"");
+        tar.truncate(512);
+        bent(&tar, |header| {
+            header[156] = b'x';
+            header[124..136].copy_from_slice(format!("{len:011o}\0").as_bytes());
+        })
+    };
+    let mut piled = Vec::new();
+    for _ in 0..70 {
+        piled.extend(header(record.len()));
+        piled.extend(&record);
+        piled.resize(piled.len().next_multiple_of(512), 0);
+    }
+    piled.extend(file(b"x"));
+    assert!(matches!(
+        scanned(&piled),
+        Err(ScanError::Corrupt {
+            source: TarError::TooLong {
+                what: "extended headers of one entry",
+                ..
+            },
+            ..
+        })
+    ));
 }
 
 /// Changes a header and makes its checksum right again.

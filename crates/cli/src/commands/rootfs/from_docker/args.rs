@@ -84,9 +84,9 @@ pub(crate) struct Filesystem {
 }
 
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Limits on one layer")]
+#[command(next_help_heading = "Limits on the layers together")]
 pub(crate) struct Limits {
-    /// Most entries
+    /// Most entries, hidden ones and implied directories included
     #[arg(long, value_name = "N", default_value_t = firebrick_layer::Limits::default().entries)]
     max_entries: u64,
 
@@ -105,7 +105,10 @@ impl Limits {
             entries: self.max_entries,
             unpacked_bytes: self.max_size,
             ratio: self.max_ratio,
-            ..firebrick_layer::Limits::default()
+            metadata_bytes: self
+                .max_entries
+                .saturating_mul(128)
+                .max(firebrick_layer::Limits::default().metadata_bytes),
         }
     }
 }
