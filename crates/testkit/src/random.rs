@@ -20,6 +20,38 @@ pub fn any_layer_set() -> impl Strategy<Value = Vec<Layer>> {
     vec(layer, 1..=4)
 }
 
+/// As [`layer_set`], of what `umoci` 0.4 unpacks as the OCI text has it.
+///
+/// It does not know sockets, GNU's sparse files, libarchive's xattrs, links over themselves or above themselves, symbolic links among the parents, or times after
+/// 2262, and drops empty xattrs and overlayfs's own.
+pub fn layer_set_for_umoci() -> impl Strategy<Value = Vec<Layer>> {
+    any_layer_set().prop_map(|mut layers| {
+        for layer in &mut layers {
+            layer.entries.retain(|entry| match &entry.kind {
+                EntryKind::Socket | EntryKind::Symlink(_) => false,
+                EntryKind::Hardlink(target) => !target.starts_with(&entry.path),
+                EntryKind::File(Content::Sparse { form, .. }) => *form != SparseForm::Gnu,
+                _ => true,
+            });
+            // It acts on whiteouts where they stand, so what replaces a hidden file by a folder must stand behind.
+            let is_whiteout = |entry: &Entry| matches!(entry.kind, EntryKind::Whiteout | EntryKind::Opaque);
+            layer.entries.sort_by_key(|entry| !is_whiteout(entry));
+            for entry in &mut layer.entries {
+                entry.mtime.secs = entry.mtime.secs.clamp(1 - (1 << 31), 9_000_000_000);
+                entry.libarchive = false;
+                if entry.kind == EntryKind::Dir {
+                    // The host hands it on to implied folders.
+                    entry.mode &= !0o2000;
+                }
+                let kept =
+                    |name: &[u8], value: &[u8]| !name.starts_with(b"trusted.overlay.") && !value.is_empty();
+                entry.xattrs.retain(|(name, value)| kept(name, value));
+            }
+        }
+        reference::keep_valid(&layers)
+    })
+}
+
 /// A path of one to three names out of five; the root, seldom.
 fn path() -> impl Strategy<Value = Vec<u8>> {
     let name = select(vec!["a", "b", "c", "a-b", "\u{e9}"]);

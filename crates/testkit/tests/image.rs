@@ -365,3 +365,40 @@ fn assert_noticed(change: &str, built: &Built, noticed_by: &[&str]) {
         "{change}"
     );
 }
+
+/// What our reader sums up of an image is what `dumpe2fs` does, from one group to several.
+#[test]
+fn the_reader_sums_up_what_dumpe2fs_does() {
+    use firebrick_ext4::{Size, read::Filesystem};
+    for mib in [3, 128, 129, 700] {
+        let mut recipe = Recipe::default();
+        recipe.ext4.size = Size::Bytes(mib << 20);
+        recipe.ext4.label = b"a label".to_vec();
+        let built = build(&layers(&["f 0644 /a @9000:1\nd 0755 /d"]), &recipe).unwrap();
+        let filesystem = Filesystem::open(std::fs::File::open(built.image.path()).unwrap()).unwrap();
+        let summary = filesystem.summary();
+        let field = |name: &str| built.image.superblock_field(name).unwrap();
+        let counts = [
+            ("Block count", summary.blocks),
+            ("Free blocks", summary.free_blocks),
+            ("Reserved block count", summary.reserved_blocks),
+            ("Block size", summary.block_size.into()),
+            ("Inode count", summary.inodes.into()),
+            ("Free inodes", summary.free_inodes.into()),
+            ("Inode size", summary.inode_size.into()),
+        ];
+        for (name, count) in counts {
+            assert_eq!(field(name), count.to_string(), "{name} of {mib} MiB");
+        }
+        assert_eq!(field("Filesystem UUID"), summary.uuid_text());
+        assert_eq!(field("Filesystem volume name").as_bytes(), &*summary.label);
+        // Lines `Group 0: (Blocks …`; `Group descriptor size` is none of them.
+        let text = built.image.dumpe2fs().unwrap();
+        let groups = text
+            .lines()
+            .filter(|line| line.starts_with("Group ") && line.contains(": (Blocks "))
+            .count();
+        assert_eq!(summary.groups as usize, groups, "groups of {mib} MiB");
+        assert_eq!(groups as u64, mib.div_ceil(128));
+    }
+}

@@ -12,6 +12,7 @@ use firebrick_testkit::listing::{Ignore, Kind, Listing, Record, Time, diff};
 use firebrick_testkit::{fixtures, oracle, random, reference};
 use firebrick_tree as tree;
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 
 const CREATED: Time = Time {
     secs: 1_704_164_645,
@@ -388,5 +389,22 @@ proptest! {
         let expected = reference::apply(&layers, CREATED);
         let actual = merge(&layers);
         prop_assert_eq!(expected.is_ok(), actual.is_ok(), "reference {:?}, merge {:?}", expected.err(), actual.err());
+    }
+}
+
+proptest! {
+    // The same sets each time: what umoci does otherwise than the text is not ours to find out by chance.
+    #![proptest_config(ProptestConfig { cases: 40, rng_seed: RngSeed::Fixed(1), failure_persistence: None, max_shrink_iters: 60, ..ProptestConfig::default() })]
+
+    /// Random layers, as far as `umoci` goes with the OCI text.
+    #[test]
+    fn random_layers_unpack_with_umoci_as_the_reference_says(layers in random::layer_set_for_umoci()) {
+        let fail = |error: anyhow::Error| TestCaseError::fail(format!("{error:#}"));
+        let expected = reference::apply(&layers, CREATED).map_err(|error| TestCaseError::fail(error.to_string()))?;
+        if let Some(unpacked) = oracle::umoci(&layers).map_err(fail)? {
+            // Implied folders get the time of unpacking; link counts of folders are the host filesystem's.
+            let ignore = Ignore { dir_links: true, dir_mtimes: true, ..Ignore::NOTHING };
+            diff(&expected, &unpacked, &ignore).map_err(fail)?;
+        }
     }
 }
