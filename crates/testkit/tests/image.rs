@@ -1,10 +1,10 @@
 //! Proves that an image shows, through the kernel and through `ext4-view`, exactly the tree that the reference makes of
 //! the layers: for each kind of inode and each bound of ext4 by hand, for random layers, and for real images.
 
-use firebrick_testkit::build::{Built, CREATED, Recipe, build, build_blobs, check, views};
+use firebrick_testkit::build::{Built, CREATED, Recipe, build, build_blobs, build_found, check, views};
 use firebrick_testkit::layers::{EntryKind, oci, read, text::layers};
-use firebrick_testkit::listing::diff;
-use firebrick_testkit::{fixtures, mount, oracle, random, reference};
+use firebrick_testkit::listing::{Ignore, diff};
+use firebrick_testkit::{fixtures, mount, oracle, own, random, reference, walk};
 use proptest::prelude::*;
 
 /// Builds and compares; the recipe is the default one.
@@ -400,5 +400,45 @@ fn the_reader_sums_up_what_dumpe2fs_does() {
             .count();
         assert_eq!(summary.groups as usize, groups, "groups of {mib} MiB");
         assert_eq!(groups as u64, mib.div_ceil(128));
+    }
+}
+
+/// Attributes that ext4 has no namespace for are left out, and each inode that had one is named once.
+#[test]
+fn what_is_left_out_is_told() {
+    let text = "d 0755 /d\nf 0644 /d/f xattr:bogus.x=1 xattr:user.kept=2\nh /hard /d/f\nf 0644 /g xattr:com.example=3";
+    let built = build(&layers(&[text]), &Recipe::default()).unwrap();
+    assert_eq!(built.report.left_out_xattrs, ["/d/f: bogus.x", "/g: com.example"]);
+    let listing = own::listing(built.image.path()).unwrap();
+    let names: Vec<_> = listing[b"/hard".as_slice()].xattrs.keys().collect();
+    assert_eq!(names, [b"user.kept"]);
+}
+
+/// A folder of the host becomes the image of itself.
+#[test]
+fn a_folder_shows_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("root");
+    std::fs::create_dir_all(folder.join("a/b")).unwrap();
+    std::fs::write(folder.join("a/file"), vec![7; 10_000]).unwrap();
+    std::fs::hard_link(folder.join("a/file"), folder.join("a/b/hard")).unwrap();
+    std::os::unix::fs::symlink("../nowhere", folder.join("link")).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(folder.join("socket")).unwrap();
+    let sparse = std::fs::File::create(folder.join("sparse")).unwrap();
+    sparse.set_len(1 << 20).unwrap();
+    let source = format!("dir:{}", folder.display()).parse().unwrap();
+    let built = build_found(&source, &Recipe::default()).unwrap();
+    let mut expected = walk::walk(&folder).unwrap();
+    // The folder's own filesystem may count links of folders otherwise.
+    let ignore = Ignore {
+        dir_links: true,
+        ..Ignore::NOTHING
+    };
+    for record in expected.values_mut() {
+        record.xattrs.retain(|name, _| !name.starts_with(b"security."));
+    }
+    diff(&expected, &own::listing(built.image.path()).unwrap(), &ignore).unwrap();
+    if let Some(mounted) = built.image.mounted_listing().unwrap() {
+        diff(&expected, &mounted, &ignore).unwrap();
     }
 }
