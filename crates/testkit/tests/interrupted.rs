@@ -148,9 +148,9 @@ fn a_full_disk_leaves_nothing() {
     let (_, digest, _) = expected(&source, dir.path());
     let script = format!(
         r#"set -e
-        mkdir disk; mount -t tmpfs -o size=4k tmpfs disk; cd disk
+        mkdir disk
         for kib in 16 500 2000 4000 6000 8000 9000 9400 9600 9800 10000 40000; do
-            mount -o remount,size=${{kib}}k .
+            mount -t tmpfs -o size=${{kib}}k tmpfs disk; cd disk
             printf old > b.ext4
             for name in a b; do
                 if said=$({PROGRAM} '{source}' $name.ext4); then
@@ -161,6 +161,7 @@ fn a_full_disk_leaves_nothing() {
                 echo "there: $(ls -A | tr '\n' ' ')$(head -c 3 b.ext4 | tr -cd 'old')"
                 test $name = b || rm -f a.ext4
             done
+            cd ..; umount disk
         done"#
     );
     let mut unshare = Command::new("unshare");
