@@ -183,6 +183,7 @@ impl Agent {
         conn: &mut Conn,
         plan: Plan,
     ) -> Result<(), RpcError> {
+        self.wait_for_child();
         let Child {
             pid,
             stdin,

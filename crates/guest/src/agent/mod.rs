@@ -68,6 +68,8 @@ pub struct Agent {
     /// A client has asked something.
     has_answered: bool,
     is_init: bool,
+    /// A child that must have ended before a job may start.
+    wait_for: Option<i32>,
     /// Why and until when at the latest we go on serving.
     ending: Option<(Ending, u64)>,
 }
@@ -94,6 +96,7 @@ impl Agent {
             boot,
             has_answered: false,
             is_init,
+            wait_for: None,
             ending: None,
         })
     }
@@ -101,6 +104,23 @@ impl Agent {
     /// The record of the start, to add to.
     pub fn boot(&mut self) -> &mut Boot {
         &mut self.boot
+    }
+
+    /// Starts no job before the child `process` has ended.
+    pub fn wait_before_jobs(&mut self, process: Option<i32>) {
+        self.wait_for = process;
+    }
+
+    /// Waits for the child that jobs have to wait for.
+    fn wait_for_child(&mut self) {
+        let Some(pid) = self.wait_for.take().and_then(rustix::process::Pid::from_raw) else {
+            return;
+        };
+        // Reaped elsewhere it has ended, too.
+        while matches!(
+            rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty()),
+            Err(Errno::INTR)
+        ) {}
     }
 
     /// The number for a new connection or job.
@@ -213,7 +233,11 @@ impl Agent {
     fn reap(&mut self) {
         loop {
             match rustix::process::wait(rustix::process::WaitOptions::NOHANG) {
-                Ok(Some((pid, status))) => self.child_ended(pid.as_raw_nonzero().get(), status),
+                Ok(Some((pid, status))) => {
+                    let pid = pid.as_raw_nonzero().get();
+                    self.wait_for.take_if(|child| *child == pid);
+                    self.child_ended(pid, status);
+                }
                 Ok(None) | Err(Errno::CHILD) => return,
                 Err(Errno::INTR) => {}
                 Err(_) => return,

@@ -53,6 +53,9 @@ pub fn run_after(mut boot: Boot) -> ! {
         Ok(agent) => agent,
         Err(error) => crate::die(format_args!("cannot start the agent: {}", describe(error))),
     };
+    // From here on the agent hears of children that end.
+    let mounting = mounts::mount_control_groups(agent.boot());
+    agent.wait_before_jobs(mounting);
     listen(&mut agent, &cmdline);
     agent.boot().stamp("agent_listening");
     machine::seed_entropy(agent.boot());

@@ -6,7 +6,7 @@ use rustix::mount::{MountFlags, mount};
 
 use crate::boot::Boot;
 use crate::errno::describe;
-use crate::file;
+use crate::{file, kernel};
 
 /// A file system that every Linux root needs.
 struct KernelMount {
@@ -23,7 +23,7 @@ const STRICT: MountFlags = MountFlags::NOSUID
     .union(MountFlags::NOEXEC);
 const NO_DEVICES: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV);
 
-const MOUNTS: [KernelMount; 9] = [
+const MOUNTS: [KernelMount; 8] = [
     KernelMount {
         target: "/proc",
         kind: c"proc",
@@ -80,14 +80,16 @@ const MOUNTS: [KernelMount; 9] = [
         options: c"mode=1777",
         optional: false,
     },
-    KernelMount {
-        target: "/sys/fs/cgroup",
-        kind: c"cgroup2",
-        flags: STRICT,
-        options: c"nsdelegate,memory_recursiveprot",
-        optional: true,
-    },
 ];
+
+/// With several processors the kernel makes whoever mounts this wait for all of them, for some 10 ms.
+const CONTROL_GROUPS: KernelMount = KernelMount {
+    target: "/sys/fs/cgroup",
+    kind: c"cgroup2",
+    flags: STRICT,
+    options: c"nsdelegate,memory_recursiveprot",
+    optional: true,
+};
 
 /// Names in `/dev` that programs expect and devtmpfs does not make.
 const LINKS: [(&str, &str); 4] = [
@@ -97,44 +99,58 @@ const LINKS: [(&str, &str); 4] = [
     ("/proc/self/fd/2", "/dev/stderr"),
 ];
 
-/// Mounts all of them that are not mounted yet.
+/// Mounts all that are not mounted yet, but for the control groups.
 pub fn mount_all(boot: &mut Boot) {
-    for KernelMount {
-        target,
-        kind,
-        flags,
-        options,
-        optional,
-    } in MOUNTS
-    {
-        if is_mount_point(target) {
-            continue;
-        }
-        if !optional && let Err(error) = file::make_dirs(target, 0o755) {
-            boot.warn(format_args!(
-                "{target} is missing and cannot be made: {}",
-                describe(error)
-            ));
-            continue;
-        }
-        if optional {
-            let _ = file::make_dirs(target, 0o755);
-        }
-        let mounted = mount(kind, target, kind, flags, options)
-            // Options come and go between kernels; the file system matters more.
-            .or_else(|_| mount(kind, target, kind, flags, c""));
-        if let Err(error) = mounted
-            && !optional
-        {
-            boot.warn(format_args!(
-                "cannot mount {} on {target}: {}",
-                kind.to_string_lossy(),
-                describe(error)
-            ));
-        }
+    for wanted in MOUNTS {
+        wanted.mount(boot);
     }
     for (to, name) in LINKS {
         let _ = rustix::fs::symlink(to, name);
+    }
+}
+
+/// Mounts the control groups in a child, whose process id is given: programs need them, but the agent does not.
+pub fn mount_control_groups(boot: &mut Boot) -> Option<i32> {
+    match kernel::fork() {
+        Ok(Some(child)) => Some(child.as_raw_nonzero().get()),
+        Ok(None) => {
+            CONTROL_GROUPS.mount(boot);
+            kernel::exit(0)
+        }
+        Err(_) => {
+            CONTROL_GROUPS.mount(boot);
+            None
+        }
+    }
+}
+
+impl KernelMount {
+    fn mount(&self, boot: &mut Boot) {
+        let target = self.target;
+        if is_mount_point(target) {
+            return;
+        }
+        let made = file::make_dirs(target, 0o755);
+        if let Err(error) = made
+            && !self.optional
+        {
+            return boot.warn(format_args!(
+                "{target} is missing and cannot be made: {}",
+                describe(error)
+            ));
+        }
+        let mounted = mount(self.kind, target, self.kind, self.flags, self.options)
+            // Options come and go between kernels; the file system matters more.
+            .or_else(|_| mount(self.kind, target, self.kind, self.flags, c""));
+        if let Err(error) = mounted
+            && !self.optional
+        {
+            boot.warn(format_args!(
+                "cannot mount {} on {target}: {}",
+                self.kind.to_string_lossy(),
+                describe(error)
+            ));
+        }
     }
 }
 
