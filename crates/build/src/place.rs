@@ -21,11 +21,26 @@ const NAME_MAX: usize = 255;
 /// Room for `-PID-N` behind the prefix.
 const SUFFIX_MAX: usize = 24;
 
+/// Symbolic links that are followed, as many as the kernel does.
+const SYMLINKS_MAX: usize = 40;
+
 /// How many names are tried.
 const ATTEMPTS: usize = 100;
 
 /// Makes names unique among the builds of this process.
 static COUNT: AtomicU64 = AtomicU64::new(0);
+
+/// Where a path leads: images may be kept on another disk, and a link to them is to stay one.
+fn behind_links(path: &Path) -> io::Result<PathBuf> {
+    let mut path = path.to_owned();
+    for _ in 0..SYMLINKS_MAX {
+        let Ok(target) = path.read_link() else {
+            return Ok(path);
+        };
+        path = path.parent().unwrap_or(Path::new("")).join(target);
+    }
+    Err(Errno::LOOP.into())
+}
 
 /// An output and its folder.
 #[derive(Debug)]
@@ -41,17 +56,15 @@ pub(crate) struct Place {
 impl Place {
     /// Looks at where `output` will be.
     pub(crate) fn of(output: &Path) -> io::Result<Place> {
+        // A folder or a device is somebody's mistake, also behind a symbolic link (`/dev/stdout`).
+        if output.metadata().is_ok_and(|found| !found.is_file()) {
+            let why = "there is something that is not a file: give the name of a file";
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, why));
+        }
+        let output = &behind_links(output)?;
         let Some(name) = output.file_name() else {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it names no file"));
         };
-        // A symbolic link is replaced, as any file is; a folder or a device is somebody's mistake.
-        if output
-            .symlink_metadata()
-            .is_ok_and(|found| !found.is_file() && !found.is_symlink())
-        {
-            let why = "there is something that is not a file";
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, why));
-        }
         let folder = match output.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
             _ => PathBuf::from("."),

@@ -7,6 +7,7 @@ use firebrick_build::BuildError;
 use firebrick_ext4::read::ReadError;
 use firebrick_layer::ScanError;
 use firebrick_source::SourceError;
+use firebrick_vmm::client::CallError;
 use firebrick_vmm::kernel::KernelError;
 use firebrick_vmm::{BootError, LaunchError};
 
@@ -34,10 +35,8 @@ fn of_one(error: &(dyn Error + 'static)) -> Vec<String> {
     if let Some(error) = error.downcast_ref::<BuildError>() {
         return of_build(error).into_iter().collect();
     }
-    if let Some(ScanError::Limit { what, .. }) = error.downcast_ref() {
-        return vec![format!(
-            "if you trust the image, allow it more {what}: --max-entries N, --max-size SIZE or --max-ratio N"
-        )];
+    if let Some(error) = error.downcast_ref::<ScanError>() {
+        return of_scan(error).into_iter().collect();
     }
     if let Some(error) = error.downcast_ref::<ReadError>() {
         return of_read(error).into_iter().collect();
@@ -48,8 +47,11 @@ fn of_one(error: &(dyn Error + 'static)) -> Vec<String> {
     if let Some(error) = error.downcast_ref::<KernelError>() {
         return of_kernel(error).into_iter().collect();
     }
-    if let Some(BootError::NoAnswer { .. }) = error.downcast_ref() {
-        return vec!["a slow host may need more time: --boot-timeout SEC".to_owned()];
+    if let Some(error) = error.downcast_ref::<BootError>() {
+        return of_boot(error).into_iter().collect();
+    }
+    if let Some(CallError::Refused { .. }) = error.downcast_ref() {
+        return vec!["see what the image has and would run: firebrick rootfs inspect IMAGE; firebrick rootfs ls IMAGE PATH".to_owned()];
     }
     if let Some(error) = error.downcast_ref::<io::Error>() {
         return of_host(error).into_iter().collect();
@@ -80,7 +82,28 @@ fn of_cli(error: &CliError) -> Vec<String> {
 /// The library knows what helps; only the flags are ours.
 fn of_source(error: &SourceError) -> Option<String> {
     match error {
-        SourceError::NoPlatform { .. } => Some("choose one: --platform OS/ARCH".to_owned()),
+        SourceError::NoPlatform { available, .. } => Some(match available.first() {
+            Some(platform) => format!("choose one: --platform {platform}"),
+            None => "choose one: --platform OS/ARCH".to_owned(),
+        }),
+        SourceError::NotFound { reference, .. } => Some(format!(
+            "see which tags there are: skopeo list-tags docker://{}",
+            format_args!("{}/{}", reference.registry, reference.repository)
+        )),
+        SourceError::Limit { .. } => None, // no flag raises these
+        SourceError::Mismatch { .. } | SourceError::LayerCount { .. } | SourceError::Archive { .. } => {
+            Some("the image is damaged or was tampered with: get it again, or push it again from where it was made".to_owned())
+        }
+        SourceError::Transport { .. } if error.hint().is_none() => {
+            Some("see whether the registry answers: curl -sI https://REGISTRY/v2/; a proxy is taken from HTTPS_PROXY".to_owned())
+        }
+        SourceError::File { path, source, .. } if source.kind() == io::ErrorKind::NotADirectory => {
+            Some(format!("a file is oci-archive:{0}, docker-archive:{0} or tar:{0}", path.display()))
+        }
+        SourceError::File { path, source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            Some(format!("see who may read it: ls -ld {}; unshare or fakeroot can lend the rights", path.display()))
+        }
+        SourceError::Unrepresentable { path, .. } => Some(format!("rename it or leave it out: {}", path.display())),
         other => other.hint(),
     }
 }
@@ -94,6 +117,34 @@ fn of_build(error: &BuildError) -> Option<String> {
         BuildError::DiffId { .. } => {
             "the image is damaged or was tampered with: get it again, or push it again from where it was made"
                 .to_owned()
+        }
+        BuildError::Plan { .. } => {
+            "see what decides it: firebrick rootfs from-docker --help; -s auto and no --inodes always fit"
+                .to_owned()
+        }
+        BuildError::Output { doing: "create", .. } => {
+            "give -o the name of a file in a folder that you may write to".to_owned()
+        }
+        _ => return None,
+    })
+}
+
+/// A tar that is wrong from its first byte on is probably something else.
+fn of_scan(error: &ScanError) -> Option<String> {
+    let no_tar = "this may be no tar at all, see: file PATH; a folder is given as dir:PATH";
+    let damaged =
+        "the layer is damaged, or whoever made it made it wrong: get it again, or look with: tar -tvf";
+    Some(match error {
+        ScanError::Limit { .. } => {
+            "if you trust the image, raise the limit: --max-entries N or --max-size SIZE".to_owned()
+        }
+        ScanError::Corrupt { offset: 0, .. } | ScanError::Truncated { offset: 0..512 } => no_tar.to_owned(),
+        ScanError::Read { source, .. } if source.kind() == io::ErrorKind::IsADirectory => no_tar.to_owned(),
+        ScanError::Read { source, .. } if source.to_string().contains("more than the ratio") => {
+            "if you trust the image, allow it a higher one: --max-ratio N".to_owned()
+        }
+        ScanError::Corrupt { .. } | ScanError::Truncated { .. } | ScanError::Read { .. } => {
+            damaged.to_owned()
         }
         _ => return None,
     })
@@ -133,6 +184,19 @@ fn of_launch(error: &LaunchError) -> Option<String> {
         }
         _ => None,
     }
+}
+
+fn of_boot(error: &BootError) -> Option<String> {
+    let hint = match error {
+        BootError::NoAnswer { .. } => {
+            "see where it stops: firebrick boot IMAGE; a slow host may only need more time: --boot-timeout SEC"
+        }
+        BootError::Ended { .. } => {
+            "give it more memory with --mem SIZE, or see how it ends: firebrick boot IMAGE"
+        }
+        _ => return None,
+    };
+    Some(hint.to_owned())
 }
 
 fn of_kernel(error: &KernelError) -> Option<String> {

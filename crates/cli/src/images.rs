@@ -45,7 +45,7 @@ pub(crate) fn list(home: &Home) -> anyhow::Result<Vec<Listed>> {
     let mut images = Vec::new();
     for entry in entries {
         let entry = entry.with_context(|| format!("cannot read folder {folder:?}"))?;
-        let Some(name) = name_of(&entry.file_name()) else {
+        let Some(name) = listed_name(&entry.file_name()) else {
             continue;
         };
         // Follows symlinks: an image may be kept on another disk. Gone since the listing is not an error.
@@ -66,7 +66,13 @@ pub(crate) fn list(home: &Home) -> anyhow::Result<Vec<Listed>> {
     Ok(images)
 }
 
-fn name_of(file_name: &OsStr) -> Option<String> {
+/// What an IMAGE argument would be called: the name in `rootfs-NAME.ext4`, or else the argument as it is.
+pub(crate) fn name_of(image: &Path) -> String {
+    let file_name = image.file_name().unwrap_or(image.as_os_str());
+    listed_name(file_name).unwrap_or_else(|| file_name.to_string_lossy().into_owned())
+}
+
+fn listed_name(file_name: &OsStr) -> Option<String> {
     let name = file_name
         .to_str()?
         .strip_prefix("rootfs-")?

@@ -296,3 +296,78 @@ fn interrupted_build_leaves_nothing() {
     assert!(started.elapsed() < Duration::from_secs(120), "nothing hangs");
     Image::check(&image_of(&home, "app")).expect("a sound image");
 }
+
+#[test]
+fn output_goes_where_a_link_leads_and_never_over_a_device() {
+    let home = with_layout(&LAYERS);
+    std::os::unix::fs::symlink("kept/elsewhere.ext4", home.path().join("link.ext4")).expect("a link");
+    fs::create_dir(home.path().join("kept")).expect("a folder");
+    let make =
+        |output: &str| home.transcript(&["rootfs", "from-docker", "-n", "x", "-i", "oci:img", "-o", output]);
+    assert!(make("link.ext4").ends_with("exit code 0\n"));
+    Image::check(&home.path().join("kept/elsewhere.ext4")).expect("a sound image");
+    assert!(home.path().join("link.ext4").is_symlink());
+    std::os::unix::fs::symlink("/dev/null", home.path().join("null")).expect("a link");
+    for output in ["null", "/dev/null", "kept", "."] {
+        let text = make(output);
+        assert!(text.contains("error: ") && text.contains("hint: "), "{text}");
+        assert!(text.ends_with("exit code 1\n"), "{text}");
+    }
+    assert!(home.path().join("null").is_symlink());
+}
+
+#[test]
+fn size_holds_the_free_space_too() {
+    let home = with_layout(&LAYERS);
+    let text = home.transcript(&[
+        "rootfs",
+        "from-docker",
+        "-n",
+        "x",
+        "-i",
+        "oci:img",
+        "-s",
+        "20",
+        "--free",
+        "30",
+    ]);
+    assert!(text.contains("the size is 20.0 MiB"), "{text}");
+    home.firebrick(&[
+        "rootfs",
+        "from-docker",
+        "-n",
+        "x",
+        "-i",
+        "oci:img",
+        "-s",
+        "40",
+        "--free",
+        "30",
+    ])
+    .assert()
+    .success();
+    let image = Image::check(&image_of(&home, "x")).expect("a sound image");
+    let free: u64 = image
+        .superblock_field("Free blocks")
+        .expect("dumpe2fs shows it")
+        .parse()
+        .expect("a number");
+    assert!(free * 4096 >= 30 << 20, "{free} blocks are free");
+}
+
+#[test]
+fn what_is_no_tar_says_so() {
+    let home = Home::new();
+    fs::write(home.path().join("text"), "hello\n").expect("a file");
+    fs::write(home.path().join("empty"), [0; 1024]).expect("a file");
+    let make =
+        |file: &str| home.transcript(&["rootfs", "from-docker", "-n", "x", "-i", &format!("tar:{file}")]);
+    assert!(
+        make("text").contains("hint: this may be no tar at all"),
+        "{}",
+        make("text")
+    );
+    assert!(make(".").contains("dir:PATH"), "{}", make("."));
+    assert!(make("/dev/zero").ends_with("exit code 1\n"));
+    assert!(make("empty").contains("warning: tar:empty holds no files"));
+}

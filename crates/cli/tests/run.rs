@@ -1,7 +1,7 @@
 //! Programs in real VMs, by the command itself. The image is busybox out of a Debian package, so nothing else is needed.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -258,4 +258,67 @@ fn signals_leave_nothing() {
         );
         run.check_nothing_is_left();
     }
+}
+
+#[test]
+fn output_that_nobody_reads_ends_the_run_in_silence() {
+    let Some(run) = Run::new() else { return };
+    let mut child = run
+        .command(&["--", "sh", "-c", "while :; do echo y; done"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    let mut first = [0; 2];
+    let mut stdout = child.stdout.take().expect("piped");
+    stdout.read_exact(&mut first).expect("output");
+    drop(stdout);
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(141));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    run.check_nothing_is_left();
+}
+
+#[test]
+fn what_is_no_image_is_told_before_a_boot() {
+    let Some(run) = Run::new() else { return };
+    let file = run.temp.path().join("not-an-image");
+    fs::write(&file, [7; 5000]).expect("a file");
+    let output = firebrick(&["run", "-i"])
+        .arg(&file)
+        .args(["--", "true"])
+        .output()
+        .expect("the binary starts");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(125), "{stderr}");
+    assert!(stderr.contains("as an ext4 image"), "{stderr}");
+}
+
+/// `boot` shows the console, and ends when the machine does or when it is told to.
+#[test]
+fn boot_ends_with_the_machine_and_on_signals() {
+    let Some(run) = Run::new() else { return };
+    let boot = |init: &str| {
+        let mut command = firebrick(&["boot", "--init", init]);
+        command
+            .arg(&run.image)
+            .env("TMPDIR", run.temp.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
+        command
+    };
+    let output = boot("/nowhere").output().expect("the binary starts");
+    let console = String::from_utf8_lossy(&output.stdout);
+    assert!(console.contains("/nowhere"), "{console}");
+    run.check_nothing_is_left();
+
+    let mut child = boot("/bin/sleep").spawn().expect("the binary starts");
+    let mut stdout = child.stdout.take().expect("piped");
+    let mut byte = [0];
+    stdout.read_exact(&mut byte).expect("the console says something");
+    let status = Command::new("kill").arg(child.id().to_string()).status();
+    assert!(status.expect("kill starts").success());
+    let ended = child.wait().expect("it ends");
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&ended), Some(15));
+    run.check_nothing_is_left();
 }

@@ -31,6 +31,7 @@ mod resolve;
 mod spool;
 mod tarindex;
 
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -91,6 +92,15 @@ pub fn open(reference: &Reference, options: &Options) -> Result<OciImage, Source
         Reference::Tar { path } => {
             let metadata =
                 std::fs::metadata(path).map_err(|source| image::file_error("examine", path, source))?;
+            // A pipe ends; a device need not.
+            let kind = metadata.file_type();
+            if !kind.is_file() && !kind.is_fifo() {
+                return Err(SourceError::NotAnArchive {
+                    path: path.clone(),
+                    expected: "a tar",
+                    lacks: "bytes of its own: it is a folder or a device",
+                });
+            }
             let size = metadata.is_file().then_some(metadata.len());
             Ok(plain_image(
                 reference,

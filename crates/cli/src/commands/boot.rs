@@ -13,8 +13,12 @@ use firebrick_vmm::{Drive, Machine, MachineSpec, Network, Vmm as _, initramfs};
 use crate::commands::run::MachineArgs;
 use crate::home::Home;
 use crate::host::Host;
+use crate::image_file::ImageFile;
 use crate::talk::Talk;
-use crate::{guest, images, interrupt};
+use crate::{guest, interrupt};
+
+/// How long the end of the console may take to arrive once the machine has ended.
+const LAST_LINES: Duration = Duration::from_millis(100);
 
 /// Boot an image with its console on this terminal
 ///
@@ -51,7 +55,7 @@ fn parse_word(text: &str) -> Result<String, String> {
 pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<ExitCode> {
     let interrupts = Interrupts::catch().context("cannot listen for signals")?;
     let home = Home::of_process()?;
-    let image = images::find(&home, &args.image)?;
+    let image = ImageFile::open(&home, &args.image)?.path;
     let host = Host::ready(&home, talk)?;
     let init = args
         .init
@@ -92,6 +96,7 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<ExitCode> {
 /// Joins the console to stdin and stdout until the machine ends or a signal comes, which is returned.
 fn attach(machine: &dyn Machine, interrupts: &Interrupts) -> anyhow::Result<Option<i32>> {
     let console = machine.attach_console().context("cannot attach to the console")?;
+    let cut = console.try_clone().context("cannot attach to the console")?;
     let typed = File::from(console.try_clone().context("cannot attach to the console")?);
     std::thread::Builder::new()
         .name("console input".into())
@@ -110,7 +115,10 @@ fn attach(machine: &dyn Machine, interrupts: &Interrupts) -> anyhow::Result<Opti
             .context("cannot wait for the machine")?
             .is_some()
         {
-            let _ = shown.join(); // the last lines are still on their way
+            // The last lines are still on their way; nothing but a cut ends the stream after them.
+            std::thread::sleep(LAST_LINES);
+            let _ = rustix::net::shutdown(&cut, rustix::net::Shutdown::Both);
+            let _ = shown.join();
             return Ok(None);
         }
         if shown.is_finished() {

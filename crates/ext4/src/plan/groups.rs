@@ -81,10 +81,9 @@ pub(super) fn size(
                 blocks.max(1),
                 inodes_wanted(next_number, free, options),
             )?;
-            if end > blocks {
+            if end + options.free.div_ceil(BLOCK_SIZE) > blocks {
                 let smallest = Options {
                     size: Size::Auto,
-                    free: 0,
                     ..options.clone()
                 };
                 let needed = size(layout, allocator, next_number, &smallest)?.blocks * BLOCK_SIZE;

@@ -130,7 +130,8 @@ impl Args {
     /// The language that -l names, else the one of the file's name, else the shell: an image need not be named after a
     /// language.
     fn language(&self, file: Option<&Path>) -> &'static Language {
-        let word = self.lang.as_deref().unwrap_or(DEFAULT_LANG);
+        let image = self.image.as_deref().map(|image| images::name_of(image.as_ref()));
+        let word = self.lang.as_deref().or(image.as_deref()).unwrap_or(DEFAULT_LANG);
         Language::named(word)
             .or_else(|| Language::of_extension(file?.extension()?.to_str()?))
             .unwrap_or(Language::SHELL)
@@ -273,6 +274,11 @@ mod tests {
             let args = parse(&["-l", image, "-f", file]).unwrap();
             args.language(Some(Path::new(file))).name
         };
+        assert_eq!(
+            parse(&["-i", "/x/rootfs-ruby.ext4"]).unwrap().language(None).name,
+            "ruby"
+        );
+        assert_eq!(parse(&["-i", "app"]).unwrap().language(None).name, "sh");
         assert_eq!(language("python", "x.rb"), "python");
         assert_eq!(language("devbox", "x.rb"), "ruby");
         assert_eq!(language("devbox", "Makefile"), "sh");

@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use firebrick_protocol::agent::JobOptions;
+use firebrick_vmm::client::CallError;
 use firebrick_vmm::interrupts::Interrupts;
-use firebrick_vmm::{BootSpec, Network, RunOutcome, RunSpec, Streams};
+use firebrick_vmm::{BootSpec, Network, RunError, RunOutcome, RunSpec, Streams};
 
 pub(crate) use args::Args;
 pub(crate) use machine::MachineArgs;
@@ -20,11 +21,15 @@ pub(crate) use machine::MachineArgs;
 use crate::error;
 use crate::home::Home;
 use crate::host::Host;
+use crate::image_file::ImageFile;
 use crate::talk::Talk;
 use crate::{guest, interrupt, text};
 
 /// How long a program may go on after Ctrl-C.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the shell sees when nobody reads the output any more (`| head -1`): as if SIGPIPE had ended us.
+const CLOSED_OUTPUT: u8 = 128 + 13;
 
 /// What the shell sees when the time was up, as with `timeout`.
 const TIMED_OUT: u8 = 124;
@@ -33,7 +38,7 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<ExitCode> {
     // From here on signals are passed on to the program, whose machine they end.
     let interrupts = Interrupts::catch().context("cannot listen for signals")?;
     let home = Home::of_process()?;
-    let image = args.image(&home)?;
+    let image = ImageFile::open(&home, args.image(&home)?.as_os_str())?.path;
     let job = args.job()?;
     let env = args.environment()?.into_iter().collect();
     let host = Host::ready(&home, talk)?;
@@ -71,8 +76,15 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<ExitCode> {
         stderr: &mut stderr,
         interrupts: Some(&interrupts),
     };
-    let outcome = firebrick_vmm::run(&host.qemu, &spec, streams)?;
-    Ok(exit_code(outcome))
+    match firebrick_vmm::run(&host.qemu, &spec, streams) {
+        Ok(outcome) => Ok(exit_code(outcome)),
+        Err(RunError::Call(CallError::Output { source, .. }))
+            if source.kind() == io::ErrorKind::BrokenPipe =>
+        {
+            Ok(ExitCode::from(CLOSED_OUTPUT))
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The program's bytes as they come, not line by line.

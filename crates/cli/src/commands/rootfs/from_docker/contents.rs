@@ -5,9 +5,8 @@ use firebrick_customise::{ImageJson, Init, LowerKind, RunConfig, parse_rfc3339, 
 use firebrick_source::{OciImage, Platform};
 use firebrick_tree::{Kind, LayerPath, Timestamp, Tree};
 
-use super::Args;
+use super::{Args, agent};
 use crate::error::CliError;
-use crate::guest;
 
 /// The firebrick layer before it is known what lies below.
 pub(super) struct Contents {
@@ -22,7 +21,7 @@ impl Contents {
     pub(super) fn new(args: &Args, image: &OciImage) -> anyhow::Result<Contents> {
         let epoch = std::env::var("SOURCE_DATE_EPOCH").ok();
         Ok(Contents {
-            guest: agent(args, image)?,
+            guest: guest(args, image)?,
             image_json: image_json(image),
             init: args.init.into(),
             created: created(epoch.as_deref(), image.config.created.as_deref())?,
@@ -64,14 +63,14 @@ fn created(epoch: Option<&str>, image: Option<&str>) -> anyhow::Result<Timestamp
     })
 }
 
-/// The guest's bytes: the one asked for, or our own if it runs on the image's processor.
-fn agent(args: &Args, image: &OciImage) -> anyhow::Result<Vec<u8>> {
+/// The guest: the one asked for, or our own if it runs on the image's processor.
+fn guest(args: &Args, image: &OciImage) -> anyhow::Result<Vec<u8>> {
     if let Some(path) = &args.agent {
-        return std::fs::read(path).with_context(|| format!("cannot read the agent {path:?}"));
+        return agent::read(path, &image.platform);
     }
     let host = Platform::host();
     match image.platform.os == host.os && same_processor(&image.platform, &host) {
-        true => Ok(guest::BYTES.to_vec()),
+        true => Ok(crate::guest::BYTES.to_vec()),
         false => Err(CliError::OtherArchitecture {
             image: image.platform.to_string(),
             guest: std::env::consts::ARCH,

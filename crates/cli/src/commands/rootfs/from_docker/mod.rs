@@ -1,5 +1,6 @@
 //! `firebrick rootfs from-docker`.
 
+mod agent;
 mod args;
 mod contents;
 mod source_args;
@@ -12,7 +13,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use firebrick_build::{Event, Report, Request};
-use firebrick_source::OciImage;
+use firebrick_source::{OciImage, Reference};
 
 pub(crate) use args::Args;
 use contents::Contents;
@@ -122,6 +123,11 @@ impl Progress<'_> {
 
 /// Size, time, what was downloaded, and what to do next.
 fn conclude(args: &Args, talk: &Talk, output: &Path, report: &Report, transfer: &Transfer, started: Instant) {
+    if matches!(args.image, Reference::Tar { .. })
+        && report.layers.first().is_some_and(|tar| tar.entries == 0)
+    {
+        talk.warn(&format!("{} holds no files", args.image));
+    }
     for xattr in &report.left_out_xattrs {
         talk.warn(&format!("left out, since ext4 has no place for it: {xattr}"));
     }
@@ -145,7 +151,7 @@ fn conclude(args: &Args, talk: &Talk, output: &Path, report: &Report, transfer: 
 }
 
 fn is_download(args: &Args) -> bool {
-    matches!(args.image, firebrick_source::Reference::Registry(_))
+    matches!(args.image, Reference::Registry(_))
 }
 
 fn as_u64(len: usize) -> u64 {

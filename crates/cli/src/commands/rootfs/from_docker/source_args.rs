@@ -82,6 +82,9 @@ impl Registry {
     }
 
     fn registry_options(&self, reference: &Reference) -> anyhow::Result<RegistryOptions> {
+        if let Some(file) = &self.authfile {
+            std::fs::metadata(file).with_context(|| format!("cannot read the credentials {file:?}"))?;
+        }
         let plain_http = match reference {
             Reference::Registry(registry) if self.plain_http => vec![registry.registry.clone()],
             _ => Vec::new(),
