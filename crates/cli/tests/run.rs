@@ -42,7 +42,29 @@ fn set_up() {
 
 /// An image of busybox in a folder.
 fn make_image(folder: &Path) -> PathBuf {
+    make_root(&folder.join("root"));
+    make_image_of(folder)
+}
+
+/// The same, with files and links where others have folders.
+fn make_odd_image(folder: &Path) -> PathBuf {
     let root = folder.join("root");
+    make_root(&root);
+    for file in ["dev", "rom"] {
+        fs::write(root.join(file), "no folder").expect("a file");
+    }
+    for (link, target) in [
+        ("proc", "proc"),
+        ("sys", "/etc"),
+        ("overlay", "/bin"),
+        ("tmp", "srv"),
+    ] {
+        symlink(target, root.join(link)).expect("a link");
+    }
+    make_image_of(folder)
+}
+
+fn make_root(root: &Path) {
     let bin = root.join("bin");
     fs::create_dir_all(&bin).expect("a folder");
     fs::copy("/bin/busybox", bin.join("busybox")).expect("busybox-static is installed");
@@ -50,6 +72,10 @@ fn make_image(folder: &Path) -> PathBuf {
         symlink("busybox", bin.join(applet)).expect("a link");
     }
     fs::set_permissions(&bin, fs::Permissions::from_mode(0o755)).expect("a mode");
+}
+
+fn make_image_of(folder: &Path) -> PathBuf {
+    let root = folder.join("root");
     let path = folder.join("busybox.ext4");
     let reference = format!("dir:{}", root.display());
     let made = firebrick(&[
@@ -276,6 +302,29 @@ fn output_that_nobody_reads_ends_the_run_in_silence() {
     let output = child.wait_with_output().expect("it ends");
     assert_eq!(output.status.code(), Some(141));
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    run.check_nothing_is_left();
+}
+
+/// Images may have anything where firebrick mounts; the VM has folders there all the same.
+#[test]
+fn odd_mount_points_do_not_stop_a_boot() {
+    let Some(run) = Run::new() else { return };
+    let odd = tempfile::tempdir().expect("a folder");
+    let path = make_odd_image(odd.path());
+    let output = firebrick(&["run", "-i"])
+        .arg(&path)
+        .args([
+            "--",
+            "sh",
+            "-c",
+            "cat /proc/sys/kernel/ostype; echo x > /dev/shm/x; cat /dev/shm/x",
+        ])
+        .env("TMPDIR", run.temp.path())
+        .output()
+        .expect("the binary starts");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "Linux\nx\n");
     run.check_nothing_is_left();
 }
 

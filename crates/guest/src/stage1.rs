@@ -14,7 +14,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::ffi::CStr;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_move, unmount};
 
@@ -206,10 +206,21 @@ fn make_writable(cmdline: &Cmdline) -> Result<&'static str, String> {
     )
     .map_err(|error| said("cannot mount the overlay", error))?;
     for (from, to) in [("/root", "/new/rom"), ("/overlay", "/new/overlay")] {
-        file::make_dirs(to, 0o755).map_err(|error| said(to, error))?;
+        mount_point(to).map_err(|error| said(to, error))?;
         mount_move(from, to).map_err(|error| said(to, error))?;
     }
     Ok("/new")
+}
+
+/// Makes a folder to mount on. What an image has there instead, a file or a link (which would lead through this root, not
+/// the image's), is replaced: the writable layer hides it, and the image keeps it.
+fn mount_point(path: &str) -> Result<(), Errno> {
+    match rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(found) if FileType::from_raw_mode(found.st_mode) == FileType::Directory => return Ok(()),
+        Ok(_) => rustix::fs::unlink(path)?,
+        Err(_) => {}
+    }
+    file::make_dirs(path, 0o755)
 }
 
 /// Makes `root` the root, and frees what the initramfs held.
@@ -218,7 +229,7 @@ fn switch_to(root: &str) -> Result<(), String> {
         |what: &str, error| alloc::format!("cannot switch to the image's root: {what}: {}", describe(error));
     for folder in MOVED {
         let target = alloc::format!("{root}{folder}");
-        let _ = file::make_dirs(&target, 0o755);
+        let _ = mount_point(&target);
         if mount_move(folder, target.as_str()).is_err() {
             // A read-only image without the folder. Whoever is init there must do without, too.
             let _ = unmount(folder, UnmountFlags::DETACH);
