@@ -14,6 +14,10 @@ use firebrick_vmm::{BootError, LaunchError};
 use crate::error::CliError;
 use crate::home::NoHome;
 
+/// For content that is not what its digest promises.
+const DAMAGED: &str =
+    "the image is damaged or was tampered with: get it again, or push it again from where it was made";
+
 /// Advice for the errors in the chain, outermost first, each once.
 pub(crate) fn of(error: &anyhow::Error) -> Vec<String> {
     let mut hints: Vec<String> = Vec::new();
@@ -92,7 +96,7 @@ fn of_source(error: &SourceError) -> Option<String> {
         )),
         SourceError::Limit { .. } => None, // no flag raises these
         SourceError::Mismatch { .. } | SourceError::LayerCount { .. } | SourceError::Archive { .. } => {
-            Some("the image is damaged or was tampered with: get it again, or push it again from where it was made".to_owned())
+            Some(DAMAGED.to_owned())
         }
         SourceError::Transport { .. } if error.hint().is_none() => {
             Some("see whether the registry answers: curl -sI https://REGISTRY/v2/; a proxy is taken from HTTPS_PROXY".to_owned())

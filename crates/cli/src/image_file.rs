@@ -1,11 +1,12 @@
 //! Looking into an image file: its filesystem without a mount, and what firebrick wrote about it.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use anyhow::Context as _;
 use firebrick_ext4::read::{FileType, Filesystem, Inode, LastSymlink, ReadError};
@@ -21,13 +22,19 @@ pub(crate) struct ImageFile {
     pub(crate) path: PathBuf,
     pub(crate) size_bytes: u64,
     pub(crate) allocated_bytes: u64,
+    /// When the file itself was last written.
+    pub(crate) modified: Option<SystemTime>,
     pub(crate) filesystem: Filesystem<File>,
 }
 
 impl ImageFile {
     /// Opens the image that an IMAGE argument means.
     pub(crate) fn open(home: &Home, image: &OsStr) -> anyhow::Result<ImageFile> {
-        let path = images::find(home, image)?;
+        ImageFile::open_file(images::find(home, image)?)
+    }
+
+    /// Opens the image in a file.
+    pub(crate) fn open_file(path: PathBuf) -> anyhow::Result<ImageFile> {
         let opening = || format!("cannot open {path:?}");
         let file = File::open(&path).with_context(opening)?;
         let metadata = file.metadata().with_context(opening)?;
@@ -36,6 +43,7 @@ impl ImageFile {
         Ok(ImageFile {
             size_bytes: metadata.len(),
             allocated_bytes: metadata.blocks() * 512,
+            modified: metadata.modified().ok(),
             path,
             filesystem,
         })
@@ -76,13 +84,6 @@ impl ImageFile {
         self.filesystem
             .lookup(path.as_bytes(), LastSymlink::Follow)
             .is_ok_and(|inode| inode.stat().file_type == FileType::Regular)
-    }
-
-    /// When the image file itself was last written.
-    pub(crate) fn modified(&self) -> Option<std::time::SystemTime> {
-        fs::metadata(&self.path)
-            .ok()
-            .and_then(|metadata| metadata.modified().ok())
     }
 }
 

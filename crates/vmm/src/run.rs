@@ -9,7 +9,7 @@ use firebrick_protocol::agent::{Exec, ExecCode, ExecResult, JobOptions};
 use crate::boot::{BootError, BootSpec, boot};
 use crate::client::{CallError, Command, Ended, StreamIo};
 use crate::interrupts::Interrupts;
-use crate::machine::{LaunchError, Vmm};
+use crate::machine::Vmm;
 
 /// How much longer than the guest, which ends the job itself, the host waits.
 const MARGIN: Duration = Duration::from_secs(5);
@@ -227,19 +227,5 @@ fn not_started(error: &firebrick_protocol::rpc::RpcError) -> Option<i32> {
     match error.data.as_ref()?.errno? {
         ENOENT => Some(127),
         _ => Some(126),
-    }
-}
-
-/// That QEMU is not there is the one launch error which a person can do something about.
-impl RunError {
-    /// The package to install, where that would help.
-    pub fn package_to_install(&self) -> Option<&'static str> {
-        match self {
-            RunError::Boot {
-                source: BootError::Launch(LaunchError::NotInstalled { package, .. }),
-                ..
-            } => Some(package),
-            _ => None,
-        }
     }
 }

@@ -40,7 +40,7 @@ fn to_json(image: &ImageFile, config: Option<Value>) -> Value {
         "format": "ext4",
         "size_bytes": image.size_bytes,
         "allocated_bytes": image.allocated_bytes,
-        "modified_unix": image.modified().map(text::unix_seconds),
+        "modified_unix": image.modified.map(text::unix_seconds),
         "label": String::from_utf8_lossy(&summary.label),
         "uuid": summary.uuid_text(),
         "block_size": summary.block_size,

@@ -38,7 +38,7 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<ExitCode> {
     // From here on signals are passed on to the program, whose machine they end.
     let interrupts = Interrupts::catch().context("cannot listen for signals")?;
     let home = Home::of_process()?;
-    let image = ImageFile::open(&home, args.image(&home)?.as_os_str())?.path;
+    let image = ImageFile::open_file(args.image(&home)?)?.path;
     let job = args.job()?;
     let env = args.environment()?.into_iter().collect();
     let host = Host::ready(&home, talk)?;
