@@ -2,7 +2,8 @@
 //!
 //! The same tree gives the same bytes: names sorted by bytes within each folder, a folder before what it holds, no
 //! owner names, hard links found by device and inode; headers are those of [`firebrick_layer::tar::Writer`]. Symbolic
-//! links are never followed; every name is opened relative to the folder that holds it.
+//! links are never followed; every name is opened relative to the folder that holds it. Holes of sparse files stay
+//! holes (module `holes`).
 //!
 //! ```text
 //! [x header, records]  header  content, zeros up to 512   …   two blocks of zeros
@@ -12,8 +13,10 @@ use std::collections::HashMap;
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{self, Read};
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use firebrick_layer::tar::{Writer, WriterEntry};
@@ -22,6 +25,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use crate::error::SourceError;
+use crate::holes::{self, HolesError};
 use crate::image::file_error;
 
 const IN_MEMORY: &str = "writing to memory cannot fail";
@@ -84,7 +88,10 @@ struct Body {
     file: File,
     name: Vec<u8>,
     before: Stat,
-    left: u64,
+    /// What is still to come, the next range last.
+    parts: Vec<Range<u64>>,
+    /// Length of all parts.
+    len: u64,
 }
 
 /// Where extended attributes are read.
@@ -227,16 +234,46 @@ impl DirTar {
         let xattrs = self.xattrs(&Place::Opened(fd.as_fd()), &name)?;
         let size = u64::try_from(stat.st_size).unwrap_or(0);
         let tar_path = self.tar_path(&name)?;
-        Writer::new(&mut self.pending)
-            .file_header(&tar_path, &metadata(&stat, xattrs), size)
-            .expect(IN_MEMORY);
+        let meta = metadata(&stat, xattrs);
+        let file = File::from(fd);
+        let found = holes::parts(&file, size).map_err(|error| self.holes_error(&name, error))?;
+        let mut writer = Writer::new(&mut self.pending);
+        let mut parts = match found {
+            Some(parts) => {
+                writer
+                    .sparse_header(&tar_path, &meta, size, &parts)
+                    .expect(IN_MEMORY);
+                parts
+            }
+            None => {
+                writer.file_header(&tar_path, &meta, size).expect(IN_MEMORY);
+                Vec::from_iter((size > 0).then_some(0..size))
+            }
+        };
+        parts.reverse();
         self.body = Some(Body {
-            file: File::from(fd),
+            file,
             name,
             before: stat,
-            left: size,
+            len: parts.iter().map(|part| part.end - part.start).sum(),
+            parts,
         });
         Ok(())
+    }
+
+    fn holes_error(&self, name: &[u8], error: HolesError) -> SourceError {
+        let path = self.path(name);
+        match error {
+            HolesError::Read(source) => file_error("read", &path, source),
+            HolesError::Shorter => SourceError::Changed {
+                path,
+                what: "it became shorter",
+            },
+            HolesError::TooMany => SourceError::Unrepresentable {
+                path,
+                problem: "it is sparse, with more than 1048576 separate parts",
+            },
+        }
     }
 
     fn xattrs(&self, place: &Place<'_>, name: &[u8]) -> Result<Xattrs, SourceError> {
@@ -286,16 +323,21 @@ impl DirTar {
                 source,
             )
         };
-        if body.left > 0 {
-            let want = usize::try_from(body.left).unwrap_or(usize::MAX).min(buffer.len());
-            let len = read_some(&mut body.file, &mut buffer[..want]).map_err(failed)?;
+        if let Some(part) = body.parts.last_mut() {
+            let left = part.end - part.start;
+            let want = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+            let len = read_some(&body.file, &mut buffer[..want], part.start).map_err(failed)?;
             if len == 0 {
                 return Err(changed("it became shorter"));
             }
-            body.left -= len as u64;
+            part.start += len as u64;
+            if part.is_empty() {
+                body.parts.pop();
+            }
             return Ok(len);
         }
-        if read_some(&mut body.file, &mut [0]).map_err(failed)? != 0 {
+        let size = u64::try_from(body.before.st_size).unwrap_or(0);
+        if read_some(&body.file, &mut [0], size).map_err(failed)? != 0 {
             return Err(changed("it became longer"));
         }
         let after = rustix::fs::fstat(&body.file).map_err(|error| failed(error.into()))?;
@@ -305,10 +347,10 @@ impl DirTar {
         {
             return Err(changed("its size or time of change differs"));
         }
-        let size = u64::try_from(before.st_size).unwrap_or(0);
+        let len = body.len;
         self.pending.clear();
         self.pending_at = 0;
-        Writer::new(&mut self.pending).pad(size).expect(IN_MEMORY);
+        Writer::new(&mut self.pending).pad(len).expect(IN_MEMORY);
         self.body = None;
         Ok(0)
     }
@@ -381,9 +423,9 @@ fn grow(read: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Err
     }
 }
 
-fn read_some(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
+fn read_some(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     loop {
-        match file.read(buffer) {
+        match file.read_at(buffer, offset) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             other => return other,
         }

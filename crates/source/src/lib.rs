@@ -19,6 +19,7 @@ mod dirtar;
 mod docker_archive;
 mod download;
 mod error;
+mod holes;
 mod image;
 mod layout;
 mod manifest;

@@ -1,6 +1,8 @@
 //! Proves that an image shows, through the kernel and through `ext4-view`, exactly the tree that the reference makes of
 //! the layers: for each kind of inode and each bound of ext4 by hand, for random layers, and for real images.
 
+use std::os::unix::fs::FileExt as _;
+
 use firebrick_testkit::build::{Built, CREATED, Recipe, build, build_blobs, build_found, check, views};
 use firebrick_testkit::layers::{EntryKind, oci, read, text::layers};
 use firebrick_testkit::listing::{Ignore, diff};
@@ -414,6 +416,27 @@ fn what_is_left_out_is_told() {
     assert_eq!(names, [b"user.kept"]);
 }
 
+/// Nobody reads eight gigabytes of nothing, or writes them.
+#[test]
+fn holes_of_a_folder_stay_holes() {
+    let dir = tempfile::tempdir().unwrap();
+    let sparse = std::fs::File::create(dir.path().join("sparse")).unwrap();
+    sparse.set_len(8 << 30).unwrap();
+    sparse.write_all_at(b"end", (8 << 30) - 3).unwrap();
+    let source = format!("dir:{}", dir.path().display()).parse().unwrap();
+    let start = std::time::Instant::now();
+    let built = build_found(&source, &Recipe::default()).unwrap();
+    let took = start.elapsed();
+    assert!(took < std::time::Duration::from_secs(15), "{took:?}");
+    assert!(built.report.size_bytes < 8 << 20, "{:?}", built.report);
+    let stat = built.image.debugfs("stat /sparse").unwrap();
+    assert!(stat.contains(&format!("Size: {}", 8_u64 << 30)), "{stat}");
+    assert!(
+        stat.contains("Blockcount: 8\n") && stat.contains("(2097151):"),
+        "{stat}"
+    );
+}
+
 /// A folder of the host becomes the image of itself.
 #[test]
 fn a_folder_shows_as_it_is() {
@@ -426,6 +449,8 @@ fn a_folder_shows_as_it_is() {
     let _socket = std::os::unix::net::UnixListener::bind(folder.join("socket")).unwrap();
     let sparse = std::fs::File::create(folder.join("sparse")).unwrap();
     sparse.set_len(1 << 20).unwrap();
+    sparse.write_all_at(b"across two blocks", 40_950).unwrap();
+    sparse.write_all_at(&[0; 50_000], 500_000).unwrap();
     let source = format!("dir:{}", folder.display()).parse().unwrap();
     let built = build_found(&source, &Recipe::default()).unwrap();
     let mut expected = walk::walk(&folder).unwrap();

@@ -1,10 +1,11 @@
 //! Writes tars in one canonical form: ustar, and PAX records where a field does not suffice; same input, same bytes.
 //!
 //! Directories' names end with a slash, the root is `./`. Records stand sorted by keyword, but for `hdrcharset`, which
-//! readers want first. A change here changes the diff IDs of `dir:` images and of the layers that firebrick adds.
+//! readers want first. Sparse files have GNU's format 1.0, as records and a map in front of the data. A change here changes the diff IDs of `dir:` images and of the layers that firebrick adds.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::ops::Range;
 
 use firebrick_tree::{DeviceKind, LayerPath, Metadata};
 
@@ -53,6 +54,9 @@ pub struct Writer<W> {
     out: W,
 }
 
+/// The name in the header of a sparse file, for readers that do not know the format; the real one is a record.
+const SPARSE_NAME: &[u8] = b"GNUSparseFile.0/x";
+
 /// Bytes that a name field holds.
 const NAME_LEN: usize = 100;
 
@@ -78,7 +82,7 @@ impl<W: Write> Writer<W> {
         } else {
             b""
         };
-        self.header(path.as_bytes(), meta, &entry, content.len() as u64)?;
+        self.header(path.as_bytes(), meta, &entry, content.len() as u64, None)?;
         self.content(content)
     }
 
@@ -88,7 +92,35 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// What writing gives.
     pub fn file_header(&mut self, path: &LayerPath, meta: &Metadata, len: u64) -> io::Result<()> {
-        self.header(path.as_bytes(), meta, &WriterEntry::File(b""), len)
+        self.header(path.as_bytes(), meta, &WriterEntry::File(b""), len, None)
+    }
+
+    /// Adds the header of a sparse file of `len` bytes, of which only `parts` follow: ranges of bytes that rise and do
+    /// not touch. The caller writes those, then calls [`Writer::pad`] with the sum of their lengths.
+    ///
+    /// Format: <https://www.gnu.org/software/tar/manual/html_section/Sparse-Formats.html>, version 1.0.
+    ///
+    /// # Errors
+    /// What writing gives.
+    pub fn sparse_header(
+        &mut self,
+        path: &LayerPath,
+        meta: &Metadata,
+        len: u64,
+        parts: &[Range<u64>],
+    ) -> io::Result<()> {
+        // Readers make the file as long as the last part ends.
+        let end = (parts.last().is_none_or(|part| part.end < len)).then_some(len..len);
+        let parts = || parts.iter().chain(&end);
+        let mut map = format!("{}\n", parts().count());
+        for part in parts() {
+            map.push_str(&format!("{}\n{}\n", part.start, part.end - part.start));
+        }
+        let map_len = (map.len() as u64).next_multiple_of(TAR_BLOCK as u64);
+        let data_len: u64 = parts().map(|part| part.end - part.start).sum();
+        let entry = WriterEntry::File(b"");
+        self.header(path.as_bytes(), meta, &entry, map_len + data_len, Some(len))?;
+        self.content(map.as_bytes())
     }
 
     /// Fills up to a whole block after `len` bytes of content.
@@ -119,7 +151,15 @@ impl<W: Write> Writer<W> {
         self.pad(content.len() as u64)
     }
 
-    fn header(&mut self, path: &[u8], meta: &Metadata, entry: &WriterEntry<'_>, size: u64) -> io::Result<()> {
+    /// `size` is what follows the header; a sparse file has a `real_size` too.
+    fn header(
+        &mut self,
+        path: &[u8],
+        meta: &Metadata,
+        entry: &WriterEntry<'_>,
+        size: u64,
+        real_size: Option<u64>,
+    ) -> io::Result<()> {
         let (typeflag, link, major, minor) = describe(entry);
         let path = match (entry, path) {
             (_, []) => b"./".to_vec(),
@@ -128,7 +168,7 @@ impl<W: Write> Writer<W> {
         };
         let mtime = meta.mtime;
         let plain_time = u64::try_from(mtime.seconds).is_ok_and(|seconds| seconds <= OCTAL_11_MAX);
-        let records = records(&path, meta, entry, size, plain_time);
+        let records = records(&path, meta, entry, (size, real_size), plain_time);
         if !records.is_empty() {
             let fields = Fields {
                 mode: 0o644,
@@ -153,17 +193,28 @@ impl<W: Write> Writer<W> {
             major: fits(major.into(), OCTAL_7_MAX),
             minor: fits(minor.into(), OCTAL_7_MAX),
         };
-        self.out.write_all(&header_block(&path, &fields, typeflag, link))
+        let path = if real_size.is_some() { SPARSE_NAME } else { &path };
+        self.out.write_all(&header_block(path, &fields, typeflag, link))
     }
 }
 
 /// The PAX records of an entry, for what its header cannot hold.
-fn records(path: &[u8], meta: &Metadata, entry: &WriterEntry<'_>, size: u64, plain_time: bool) -> Vec<u8> {
+fn records(
+    path: &[u8],
+    meta: &Metadata,
+    entry: &WriterEntry<'_>,
+    (size, real_size): (u64, Option<u64>),
+    plain_time: bool,
+) -> Vec<u8> {
     let (_, link, major, minor) = describe(entry);
     let mut records: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
     let mut is_text = true;
-    for (keyword, bytes) in [("path", path), ("linkpath", link)] {
-        if bytes.len() > NAME_LEN {
+    let path_keyword = match real_size {
+        Some(_) => "GNU.sparse.name",
+        None => "path",
+    };
+    for (keyword, bytes) in [(path_keyword, path), ("linkpath", link)] {
+        if bytes.len() > NAME_LEN || keyword == "GNU.sparse.name" {
             is_text &= std::str::from_utf8(bytes).is_ok();
             records.insert(keyword.into(), bytes.to_vec());
         }
@@ -182,6 +233,11 @@ fn records(path: &[u8], meta: &Metadata, entry: &WriterEntry<'_>, size: u64, pla
     if !plain_time || meta.mtime.nanoseconds != 0 {
         let time = pax_time(meta.mtime.seconds, meta.mtime.nanoseconds);
         records.insert("mtime".into(), time.into());
+    }
+    if let Some(real_size) = real_size {
+        records.insert("GNU.sparse.major".into(), "1".into());
+        records.insert("GNU.sparse.minor".into(), "0".into());
+        records.insert("GNU.sparse.realsize".into(), real_size.to_string().into());
     }
     if matches!(entry, WriterEntry::Socket) {
         records.insert("FIREBRICK.type".into(), "socket".into());
@@ -304,6 +360,29 @@ mod tests {
         ] {
             assert_eq!(pax_time(seconds, nanoseconds), expected);
         }
+    }
+
+    /// As in the next test, by hand: GNU's example of format 1.0 with a hole at its end.
+    #[test]
+    fn the_form_of_sparse_files_stays() {
+        let path = LayerPath::parse(b"dir/f").unwrap();
+        let mut writer = Writer::new(Vec::new());
+        let parts = [4096..8192, 1 << 30..(1 << 30) + 4096];
+        writer
+            .sparse_header(&path, &Metadata::default(), 1 << 40, &parts)
+            .unwrap();
+        let tar = writer.get_mut();
+        let records = "22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n25 GNU.sparse.name=dir/f\n37 GNU.sparse.realsize=1099511627776\n";
+        assert_eq!(&tar[512..512 + records.len()], records.as_bytes());
+        assert_eq!(&tar[1024..1024 + SPARSE_NAME.len()], SPARSE_NAME);
+        // The map's block and two blocks of data.
+        assert_eq!(
+            &tar[1024 + 124..1024 + 136],
+            format!("{:011o}\0", 512 + 8192).as_bytes()
+        );
+        let map = "3\n4096\n4096\n1073741824\n4096\n1099511627776\n0\n";
+        assert_eq!(&tar[1536..1536 + map.len()], map.as_bytes());
+        assert_eq!(tar.len(), 2048);
     }
 
     /// Diff IDs of `dir:` images, and what is cached and stored by them, hang on every byte.

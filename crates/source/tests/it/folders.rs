@@ -161,6 +161,83 @@ fn gnu_tar_unpacks_the_same_tree() {
     assert_eq!(stream(out.path()), stream(folder.path()));
 }
 
+/// A folder with a file of 8 GiB that holds two blocks and a bit.
+fn sparse_tree() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let file = File::create(folder.path().join("sparse")).unwrap();
+    file.set_len((8 << 30) + 1).unwrap();
+    file.write_all_at(b"start", 0).unwrap();
+    file.write_all_at(b"across two blocks", (5 << 30) - 8).unwrap();
+    // Zeros that were written are holes too: what lies where is the filesystem's business.
+    file.write_all_at(&[0; 100_000], 3 << 30).unwrap();
+    file.write_all_at(b"!", 8 << 30).unwrap();
+    let empty = File::create(folder.path().join("empty")).unwrap();
+    empty.set_len(1 << 40).unwrap();
+    fs::write(folder.path().join("zeros"), vec![0; 1 << 20]).unwrap();
+    for name in ["sparse", "empty", "zeros", ""] {
+        set_time(&folder.path().join(name), 5, 0);
+    }
+    folder
+}
+
+#[test]
+fn holes_cost_nothing_and_stay_holes() {
+    let folder = sparse_tree();
+    let start = std::time::Instant::now();
+    let bytes = stream(folder.path());
+    // Reading all those zeros would take far longer than this, and fill the memory.
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    // One file's megabyte of written zeros has no hole, and so is content.
+    assert!(bytes.len() < (1 << 20) + (64 << 10), "{}", bytes.len());
+    let lines = list(&bytes);
+    let records = " GNU.sparse.major=1 GNU.sparse.minor=0";
+    assert!(
+        lines[1].ends_with(&format!(
+            "{records} GNU.sparse.name=empty GNU.sparse.realsize={}",
+            1_u64 << 40
+        )),
+        "{lines:?}"
+    );
+    assert!(
+        lines[2].contains(records) && !lines[3].contains("GNU"),
+        "{lines:?}"
+    );
+    let map = format!("3\n0\n4096\n{}\n8192\n{}\n1\n", (5_u64 << 30) - 4096, 8_u64 << 30);
+    assert!(bytes.windows(map.len()).any(|window| window == map.as_bytes()));
+}
+
+#[test]
+fn gnu_tar_unpacks_the_same_holes() {
+    let folder = sparse_tree();
+    let out = tempfile::tempdir().unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), stream(folder.path())).unwrap();
+    let (archive, to) = (file.path().to_str().unwrap(), out.path().to_str().unwrap());
+    oracle::run_ok("tar", ["-x", "-p", "-f", archive, "-C", to]).unwrap();
+    for name in ["sparse", "empty", "zeros"] {
+        let (own, theirs) = (folder.path().join(name), out.path().join(name));
+        assert_eq!(
+            fs::metadata(&own).unwrap().len(),
+            fs::metadata(&theirs).unwrap().len()
+        );
+        // Far fewer blocks than the length says.
+        assert!(fs::metadata(&theirs).unwrap().blocks() * 512 <= 2 << 20, "{name}");
+    }
+    for (offset, expected) in [
+        (0, &b"start"[..]),
+        ((5 << 30) - 8, b"across two blocks"),
+        (8 << 30, b"!"),
+    ] {
+        let mut found = vec![1; expected.len()];
+        File::open(out.path().join("sparse"))
+            .unwrap()
+            .read_exact_at(&mut found, offset)
+            .unwrap();
+        assert_eq!(found, expected);
+    }
+    assert_eq!(stream(out.path()), stream(folder.path()));
+}
+
 #[test]
 fn what_is_not_a_file_or_folder() {
     let folder = tempfile::tempdir().unwrap();

@@ -375,6 +375,44 @@ fn size_of_a_directory_or_link_is_ignored() {
 }
 
 #[test]
+fn our_own_sparse_files_come_back() {
+    let name = "d/".repeat(80) + "f";
+    for (len, parts) in [
+        (1_u64 << 40, vec![4096..8192, 1 << 30..(1 << 30) + 4096]),
+        (1 << 20, Vec::new()),
+        (12_300, vec![8192..12_300]),
+        (1 << 62, (0..3000).map(|n| n * 8192..n * 8192 + 4096).collect()),
+    ] {
+        let mut writer = Writer::new(Vec::new());
+        writer
+            .sparse_header(&path(&name), &Metadata::default(), len, &parts)
+            .unwrap();
+        let data_len = parts.iter().map(|part| part.end - part.start).sum();
+        let data = vec![b'x'; usize::try_from(data_len).unwrap()];
+        writer.get_mut().extend(&data);
+        writer.pad(data_len).unwrap();
+        writer
+            .entry(&path("next"), &Metadata::default(), WriterEntry::Fifo)
+            .unwrap();
+        let (index, region) = scanned(&writer.finish().unwrap()).unwrap();
+        assert_eq!(region[..data.len()], data);
+        assert_eq!(
+            (index.entries[0].path.clone(), index.entries.len()),
+            (path(&name), 2)
+        );
+        let EntryKind::File(found) = &index.entries[0].kind else {
+            panic!("{:?}", index.entries[0].kind);
+        };
+        let ranges: Vec<_> = found
+            .segments
+            .iter()
+            .map(|segment| segment.file_offset..segment.file_offset + segment.len)
+            .collect();
+        assert_eq!((found.size, ranges), (len, parts));
+    }
+}
+
+#[test]
 fn old_gnu_sparse_file_keeps_its_holes() {
     // Two parts: 600 bytes at 4096 + 100, and 10 bytes at 1 MiB; the file is 2 MiB long.
     let stored = [&[7; 600][..], &[8; 10]].concat();
