@@ -380,7 +380,7 @@ fn our_own_sparse_files_come_back() {
     for (len, parts) in [
         (1_u64 << 40, vec![4096..8192, 1 << 30..(1 << 30) + 4096]),
         (1 << 20, Vec::new()),
-        (12_300, vec![8192..12_300]),
+        (12_300, vec![0..4096, 8192..12_300]),
         (1 << 62, (0..3000).map(|n| n * 8192..n * 8192 + 4096).collect()),
     ] {
         let mut writer = Writer::new(Vec::new());
