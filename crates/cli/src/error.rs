@@ -4,6 +4,8 @@ use std::io::{self, Write as _};
 
 use anstyle::{AnsiColor, Style};
 
+use crate::text::bytes;
+
 /// What the commands find wrong themselves; the libraries have their own errors.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
@@ -20,6 +22,18 @@ pub(crate) enum CliError {
     /// The guest that firebrick carries runs on one architecture only.
     #[error("the image is for {image}, but firebrick's own guest is for {guest}")]
     OtherArchitecture { image: String, guest: &'static str },
+    /// A VM cannot have more memory than its host.
+    #[error("the VM shall have {} of memory, but this host has {}", bytes(*asked), bytes(*has))]
+    MemoryOfHost { asked: u64, has: u64 },
+    /// What a program writes is kept in the VM's memory.
+    #[error("the program shall be able to write {}, but it is kept in memory, of which the VM has {}", bytes(*asked), bytes(*memory))]
+    Overlay { asked: u64, memory: u64 },
+    /// The guest said so on its console.
+    #[error("the VM did not end in order: {words}")]
+    BadEnd { words: String },
+    /// QEMU itself failed.
+    #[error("the VM did not end in order: QEMU ended with {how}{}{complaints}", if complaints.is_empty() { "" } else { ": " })]
+    VmmEnded { how: String, complaints: String },
     /// Stdout was closed by its reader; never shown.
     #[error("stdout was closed")]
     ClosedStdout,

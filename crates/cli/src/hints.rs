@@ -79,6 +79,18 @@ fn of_cli(error: &CliError) -> Vec<String> {
         CliError::OtherArchitecture { .. } => {
             vec!["give a static guest for it with --agent PATH".to_owned()]
         }
+        CliError::MemoryOfHost { has, .. } => {
+            vec![format!("leave some for the host: --mem {}", (has / 2) >> 20)]
+        }
+        CliError::Overlay { asked, .. } => {
+            let mib = asked.div_ceil(1 << 20).saturating_mul(2);
+            vec![format!("give the VM more memory, --mem {mib}, or a smaller --overlay-size")]
+        }
+        CliError::BadEnd { .. } => vec![
+            "the console above tells what came before; without init the guest of firebrick starts: firebrick boot IMAGE"
+                .to_owned(),
+        ],
+        CliError::VmmEnded { .. } => vec!["see whether QEMU runs here at all: firebrick setup".to_owned()],
         CliError::ClosedStdout => Vec::new(),
     }
 }

@@ -43,3 +43,11 @@ pub(crate) fn accelerator(choice: &Choice) -> String {
         (Accelerator::Tcg, Some(reason)) => format!("software emulation ({reason})"),
     }
 }
+
+/// The memory of this host; `None` where it does not tell.
+pub(crate) fn memory_bytes() -> Option<u64> {
+    let info = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let total = info.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = total.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}

@@ -343,31 +343,114 @@ fn what_is_no_image_is_told_before_a_boot() {
     assert!(stderr.contains("as an ext4 image"), "{stderr}");
 }
 
-/// `boot` shows the console, and ends when the machine does or when it is told to.
-#[test]
-fn boot_ends_with_the_machine_and_on_signals() {
-    let Some(run) = Run::new() else { return };
-    let boot = |init: &str| {
-        let mut command = firebrick(&["boot", "--init", init]);
-        command
-            .arg(&run.image)
-            .env("TMPDIR", run.temp.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped());
-        command
-    };
-    let output = boot("/nowhere").output().expect("the binary starts");
-    let console = String::from_utf8_lossy(&output.stdout);
-    assert!(console.contains("/nowhere"), "{console}");
-    run.check_nothing_is_left();
+/// `firebrick boot` with a console that the test reads and types at.
+struct Console {
+    child: Child,
+    said: String,
+}
 
-    let mut child = boot("/bin/sleep").spawn().expect("the binary starts");
-    let mut stdout = child.stdout.take().expect("piped");
-    let mut byte = [0];
-    stdout.read_exact(&mut byte).expect("the console says something");
-    let status = Command::new("kill").arg(child.id().to_string()).status();
+impl Console {
+    fn of(run: &Run, args: &[&str]) -> Console {
+        let child = firebrick(&["boot"])
+            .arg(&run.image)
+            .args(args)
+            .env("TMPDIR", run.temp.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        Console {
+            child,
+            said: String::new(),
+        }
+    }
+
+    /// Reads until the console has said this.
+    fn wait_for(&mut self, text: &str) {
+        let stdout = self.child.stdout.as_mut().expect("piped");
+        let mut byte = [0];
+        while !self.said.ends_with(text) {
+            assert_eq!(stdout.read(&mut byte).expect("bytes"), 1, "{}", self.said);
+            self.said.push(byte[0].into());
+        }
+    }
+
+    fn type_in(&mut self, line: &str) {
+        let stdin = self.child.stdin.as_mut().expect("piped");
+        stdin
+            .write_all(format!("{line}\n").as_bytes())
+            .expect("it listens");
+    }
+
+    /// How it ends: the code, all that the console said, and stderr.
+    fn end(mut self) -> (Option<i32>, String, String) {
+        let mut rest = Vec::new();
+        let stdout = self.child.stdout.as_mut().expect("piped");
+        stdout.read_to_end(&mut rest).expect("bytes");
+        let output = self.child.wait_with_output().expect("it ends");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (
+            output.status.code(),
+            self.said + &text(&rest),
+            text(&output.stderr),
+        )
+    }
+}
+
+/// A console that is typed at, and an orderly end. The kernel is told what it is told in a run.
+#[test]
+fn boot_is_a_console() {
+    let Some(run) = Run::new() else { return };
+    let mut console = Console::of(&run, &["--init", "/bin/sh", "--net", "--append", "word=1"]);
+    console.wait_for("# ");
+    console.type_in("cat /proc/cmdline");
+    console.wait_for("word=1\r\n");
+    for word in [
+        " init=/bin/sh ",
+        " ip=10.0.2.15::",
+        " firebrick.epoch=",
+        " firebrick.hostname=firebrick ",
+    ] {
+        assert!(console.said.contains(word), "no {word:?} in {}", console.said);
+    }
+    console.type_in("/bin/busybox poweroff -f");
+    let (code, said, stderr) = console.end();
+    assert_eq!((code, &*stderr), (Some(0), "Ctrl-C ends the VM\n"), "{said}");
+    run.check_nothing_is_left();
+}
+
+#[test]
+fn boot_fails_where_the_machine_did_not_end_in_order() {
+    let Some(run) = Run::new() else { return };
+    let (code, said, stderr) = Console::of(&run, &["--init", "/nowhere"]).end();
+    assert!(said.contains("/nowhere"), "{said}");
+    let error = "error: the VM did not end in order: firebrick-guest: fatal: cannot run init=/nowhere";
+    assert!(
+        code == Some(1) && stderr.contains(error) && stderr.contains("hint: "),
+        "{code:?} {stderr}"
+    );
+
+    let mut console = Console::of(&run, &["--init", "/bin/sh"]);
+    console.wait_for("# ");
+    console.type_in("exit 3");
+    let (code, said, stderr) = console.end();
+    let error = "error: the VM did not end in order: Kernel panic - not syncing: Attempted to kill init!";
+    assert!(
+        code == Some(1) && stderr.contains(error),
+        "{code:?} {stderr} {said}"
+    );
+    run.check_nothing_is_left();
+}
+
+#[test]
+fn boot_ends_by_the_signal_that_comes() {
+    let Some(run) = Run::new() else { return };
+    let mut console = Console::of(&run, &["--init", "/bin/sh"]);
+    console.wait_for("# ");
+    let status = Command::new("kill").arg(console.child.id().to_string()).status();
     assert!(status.expect("kill starts").success());
-    let ended = child.wait().expect("it ends");
+    let ended = console.child.wait().expect("it ends");
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&ended), Some(15));
     run.check_nothing_is_left();
 }

@@ -105,13 +105,17 @@ pub fn build_guest(out_dir: impl AsRef<Path>) -> PathBuf {
     }
 }
 
-/// The workspace that this crate was built from.
+/// The workspace that the running crate belongs to, or else the one that this crate was built from: a target folder outlives
+/// a checkout that moves, and serves several.
 fn workspace() -> PathBuf {
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
-    manifest
-        .ancestors()
-        .nth(2)
-        .expect("the crate lies in crates/embed of the workspace")
+    let running = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    let built = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let holds_the_guest = |folder: &&Path| folder.join("crates/guest/Cargo.toml").is_file();
+    [running.as_deref(), Some(built.as_path())]
+        .into_iter()
+        .flatten()
+        .find_map(|manifest| manifest.ancestors().find(holds_the_guest))
+        .expect("the crate lies in a workspace that has the guest")
         .to_path_buf()
 }
 

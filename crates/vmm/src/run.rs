@@ -1,15 +1,16 @@
 //! Runs one job in a throw-away machine.
 
 use std::os::fd::BorrowedFd;
-use std::path::Path;
 use std::time::Duration;
 
 use firebrick_protocol::agent::{Exec, ExecCode, ExecResult, JobOptions};
 
-use crate::boot::{BootError, BootSpec, boot};
+use crate::boot::{BootError, boot};
 use crate::client::{CallError, Command, Ended, StreamIo};
 use crate::interrupts::Interrupts;
+use crate::last_words;
 use crate::machine::Vmm;
+use crate::spec::BootSpec;
 
 /// How much longer than the guest, which ends the job itself, the host waits.
 const MARGIN: Duration = Duration::from_secs(5);
@@ -88,14 +89,6 @@ pub enum RunOutcome {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
-    /// The image cannot be opened.
-    #[error("cannot open image {}", path.display())]
-    Image {
-        /// The image.
-        path: std::path::PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
     /// The guest did not come up.
     #[error("cannot boot {}", image.display())]
     Boot {
@@ -120,7 +113,6 @@ pub enum RunError {
 /// # Errors
 /// [`RunError`] for our own failures; how the job fared is the outcome.
 pub fn run(vmm: &dyn Vmm, spec: &RunSpec<'_>, streams: Streams<'_>) -> Result<RunOutcome, RunError> {
-    check_image(&spec.boot.image)?;
     let booted = match boot(vmm, &spec.boot, streams.interrupts) {
         Ok(booted) => booted,
         Err(BootError::Interrupted { signal }) => return Ok(RunOutcome::Interrupted { signal }),
@@ -152,18 +144,7 @@ pub fn run(vmm: &dyn Vmm, spec: &RunSpec<'_>, streams: Streams<'_>) -> Result<Ru
         Err(CallError::Closed | CallError::Channel(_)) => {
             // Either the machine is going down, and its last words are still coming, or the agent alone has failed.
             let _ = machine.wait(Duration::from_millis(500));
-            let console = String::from_utf8_lossy(&machine.console()).into_owned();
-            let last: Vec<&str> = console
-                .lines()
-                .rev()
-                .filter(|line| !line.trim().is_empty())
-                .take(5)
-                .collect();
-            let console = last.into_iter().rev().collect::<Vec<_>>().join("\n");
-            let console = console
-                .chars()
-                .filter(|c| *c == '\n' || !c.is_control())
-                .collect();
+            let console = last_words::tail(&String::from_utf8_lossy(&machine.console()), 5).join("\n");
             Err(RunError::MachineEnded { console })
         }
         Err(error) => Err(RunError::Call(error)),
@@ -195,19 +176,6 @@ impl RunSpec<'_> {
             }),
         }
     }
-}
-
-fn check_image(path: &Path) -> Result<(), RunError> {
-    let open = std::fs::File::open(path).and_then(|file| file.metadata());
-    match open {
-        Ok(meta) if meta.is_file() => Ok(()),
-        Ok(_) => Err(std::io::Error::other("it is not a regular file")),
-        Err(error) => Err(error),
-    }
-    .map_err(|source| RunError::Image {
-        path: path.to_owned(),
-        source,
-    })
 }
 
 fn outcome(ended: Ended, timeout: Option<Duration>) -> RunOutcome {

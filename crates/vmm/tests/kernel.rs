@@ -8,9 +8,9 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use firebrick_vmm::initramfs;
 use firebrick_vmm::kernel::bzimage::BzImage;
 use firebrick_vmm::kernel::{Format, Kernel, KernelError, SetupEvent, SetupRequest, Source, modules, setup};
+use firebrick_vmm::{BootSpec, Network, initramfs};
 
 fn request(state: &Path, source: Source) -> SetupRequest {
     SetupRequest {
@@ -335,4 +335,59 @@ fn package(files: &[(&str, &[u8])]) -> Vec<u8> {
         }
     }
     deb
+}
+
+/// `run` and `boot` both start from this: the machine, and every word of its kernel's command line.
+#[test]
+fn the_machine_follows_from_what_is_to_be_booted() {
+    let state = tempfile::tempdir().unwrap();
+    let file = state.path().join("vmlinux");
+    std::fs::write(&file, common::tiny_elf_kernel()).unwrap();
+    let kernel = setup(&request(state.path(), Source::File(file)), &|_| {}).unwrap();
+    let mut spec = BootSpec::new("/x/image", &kernel, b"guest");
+    let words = |spec: &BootSpec<'_>| {
+        let append = spec.machine().unwrap().append;
+        append.split(' ').map(str::to_owned).collect::<Vec<String>>()
+    };
+    let plain = words(&spec);
+    assert_eq!(
+        plain[..6],
+        [
+            "root=/dev/vda",
+            "rootfstype=ext4",
+            "ro",
+            "overlay_root=ram",
+            "overlay_size=256M",
+            "firebrick.exit=poweroff"
+        ]
+    );
+    let epoch: u64 = plain[6]
+        .strip_prefix("firebrick.epoch=")
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!(epoch > 1_700_000_000);
+    assert_eq!(plain[7..], ["firebrick.hostname=firebrick"]);
+
+    spec.network = Network::User;
+    spec.hostname = "brick".to_owned();
+    spec.init = Some("/bin/sh".to_owned());
+    spec.append = "a=1 b".to_owned();
+    spec.memory_mib = 700;
+    let ip = "ip=10.0.2.15::10.0.2.2:255.255.255.0:brick:eth0:off:10.0.2.3";
+    assert_eq!(
+        words(&spec)[7..],
+        ["firebrick.hostname=brick", ip, "init=/bin/sh", "a=1", "b"]
+    );
+    let machine = spec.machine().unwrap();
+    assert_eq!((machine.memory_mib, machine.network), (700, Network::User));
+    assert_eq!(machine.drives.len(), 1);
+    assert!(machine.drives[0].read_only);
+
+    spec.init = Some("/bin/two words".to_owned());
+    let error = spec.machine().unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "the path of init \"/bin/two words\" cannot stand on a kernel command line"
+    );
 }

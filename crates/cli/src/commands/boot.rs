@@ -8,14 +8,15 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use firebrick_vmm::interrupts::Interrupts;
-use firebrick_vmm::{Drive, Machine, MachineSpec, Network, Vmm as _, initramfs};
+use firebrick_vmm::{BootSpec, Exit, Machine, Vmm as _};
 
 use crate::commands::run::MachineArgs;
+use crate::error::CliError;
 use crate::home::Home;
 use crate::host::Host;
 use crate::image_file::ImageFile;
+use crate::interrupt;
 use crate::talk::Talk;
-use crate::{guest, interrupt};
 
 /// How long the end of the console may take to arrive once the machine has ended.
 const LAST_LINES: Duration = Duration::from_millis(100);
@@ -24,6 +25,9 @@ const LAST_LINES: Duration = Duration::from_millis(100);
 ///
 /// The image is not changed. The VM ends when it powers itself off, and on Ctrl-C. With --init /bin/sh the console is a
 /// shell, if the image has one.
+///
+/// Exit codes: 0 if the machine powered off or was restarted; 1 if its kernel panicked, its init could not start, or the
+/// VMM failed.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The image: a name or a path
@@ -57,44 +61,64 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<ExitCode> {
     let home = Home::of_process()?;
     let image = ImageFile::open(&home, &args.image)?.path;
     let host = Host::ready(&home, talk)?;
-    let init = args
-        .init
-        .as_ref()
-        .map(|path| format!(" init={path}"))
-        .unwrap_or_default();
-    let spec = MachineSpec {
-        kernel: host.kernel.path(),
-        initramfs: Some(initramfs::assemble(&host.kernel, guest::BYTES)?),
-        append: format!(
-            "root=/dev/vda rootfstype=ext4 ro overlay_root=ram overlay_size={}M firebrick.exit=poweroff{init} {}",
-            args.machine.overlay_mib(),
-            args.append
-        ),
-        drives: vec![Drive {
-            path: image,
-            read_only: true,
-        }],
-        memory_mib: args.machine.memory_mib(),
-        vcpus: args.machine.vcpus,
-        network: if args.machine.net {
-            Network::User
-        } else {
-            Network::None
-        },
-        vsock: host.kernel.has_vsock(),
+    let spec = BootSpec {
+        init: args.init.clone(),
+        all_modules: true, // a person at a console may want more than an agent needs
+        append: args.append.clone(),
+        ..args.machine.spec(image, &host)?
     };
-    let machine = host.qemu.launch(&spec).context("cannot launch the machine")?;
+    let machine = host
+        .qemu
+        .launch(&spec.machine()?)
+        .context("cannot launch the machine")?;
     talk.say("Ctrl-C ends the VM");
-    let signal = attach(&*machine, &interrupts)?;
+    let end = attach(&*machine, &interrupts)?;
+    let (console, complaints) = (machine.console(), machine.complaints());
     drop(machine);
-    if let Some(signal) = signal {
-        interrupt::die_by(signal);
+    match end {
+        End::Interrupted { signal } => {
+            interrupt::die_by(signal);
+            Ok(ExitCode::SUCCESS)
+        }
+        End::Unread => Ok(ExitCode::SUCCESS),
+        End::Machine(exit) => {
+            judge(exit, &console, &complaints)?;
+            Ok(ExitCode::SUCCESS)
+        }
     }
-    Ok(ExitCode::SUCCESS)
 }
 
-/// Joins the console to stdin and stdout until the machine ends or a signal comes, which is returned.
-fn attach(machine: &dyn Machine, interrupts: &Interrupts) -> anyhow::Result<Option<i32>> {
+/// QEMU ends in the same way after a power-off and after a panic: the console tells them apart.
+fn judge(exit: Exit, console: &[u8], complaints: &str) -> Result<(), CliError> {
+    if let Some(words) = firebrick_vmm::bad_end(console) {
+        return Err(CliError::BadEnd { words });
+    }
+    if exit.code != Some(0) {
+        return Err(CliError::VmmEnded {
+            how: match (exit.code, exit.signal) {
+                (Some(code), _) => format!("exit code {code}"),
+                (None, Some(signal)) => format!("signal {signal}"),
+                (None, None) => "an unknown status".to_owned(),
+            },
+            complaints: complaints.trim().to_owned(),
+        });
+    }
+    Ok(())
+}
+
+/// Why the console is left.
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    /// This signal came.
+    Interrupted { signal: i32 },
+    /// Nobody reads what the console prints any more.
+    Unread,
+    /// The machine has ended.
+    Machine(Exit),
+}
+
+/// Joins the console to stdin and stdout until the machine ends, a signal comes, or nobody reads any more.
+fn attach(machine: &dyn Machine, interrupts: &Interrupts) -> anyhow::Result<End> {
     let console = machine.attach_console().context("cannot attach to the console")?;
     let cut = console.try_clone().context("cannot attach to the console")?;
     let typed = File::from(console.try_clone().context("cannot attach to the console")?);
@@ -108,21 +132,20 @@ fn attach(machine: &dyn Machine, interrupts: &Interrupts) -> anyhow::Result<Opti
         .context("cannot start a thread")?;
     loop {
         if let Some(signal) = interrupts.take() {
-            return Ok(Some(signal));
+            return Ok(End::Interrupted { signal });
         }
-        if machine
+        let exit = machine
             .wait(Duration::from_millis(50))
-            .context("cannot wait for the machine")?
-            .is_some()
-        {
+            .context("cannot wait for the machine")?;
+        if let Some(exit) = exit {
             // The last lines are still on their way; nothing but a cut ends the stream after them.
             std::thread::sleep(LAST_LINES);
             let _ = rustix::net::shutdown(&cut, rustix::net::Shutdown::Both);
             let _ = shown.join();
-            return Ok(None);
+            return Ok(End::Machine(exit));
         }
         if shown.is_finished() {
-            return Ok(None); // nobody reads any more
+            return Ok(End::Unread);
         }
     }
 }
@@ -143,5 +166,31 @@ fn show(mut console: File) {
         {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_orderly_end_is_success() {
+        let ended = |code, signal, console: &str| {
+            let judged = judge(Exit { code, signal }, console.as_bytes(), "no kernel\n");
+            judged.err().map(|error| error.to_string())
+        };
+        assert_eq!(ended(Some(0), None, "[    2.0] reboot: Power down\n"), None);
+        assert_eq!(
+            ended(Some(0), None, "[    2.0] Kernel panic - not syncing: x\n").unwrap(),
+            "the VM did not end in order: Kernel panic - not syncing: x"
+        );
+        assert_eq!(
+            ended(Some(1), None, "").unwrap(),
+            "the VM did not end in order: QEMU ended with exit code 1: no kernel"
+        );
+        assert_eq!(
+            ended(None, Some(9), "").unwrap(),
+            "the VM did not end in order: QEMU ended with signal 9: no kernel"
+        );
     }
 }

@@ -1,38 +1,80 @@
 //! The flags that describe a VM.
 
-use crate::text;
+use std::path::PathBuf;
+
+use firebrick_vmm::{BootSpec, Network};
+
+use crate::error::CliError;
+use crate::host::{self, Host};
+use crate::{guest, text};
 
 /// The VM itself.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Machine")]
 pub(crate) struct MachineArgs {
     /// Memory, in MiB or with a unit
-    #[arg(long, value_name = "SIZE", default_value = "512", value_parser = text::parse_size)]
+    #[arg(long, value_name = "SIZE", default_value = "512", value_parser = parse_memory)]
     mem: u64,
 
     /// Virtual processors
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
-    pub(crate) vcpus: u32,
+    vcpus: u32,
 
     /// Most that the program can write, in MiB or with a unit [default: half the memory]
-    #[arg(long, value_name = "SIZE", value_parser = text::parse_size)]
+    #[arg(long, value_name = "SIZE", value_parser = parse_overlay)]
     overlay_size: Option<u64>,
 
     /// Give the VM a network through this host (user-mode, outgoing only)
     #[arg(long)]
-    pub(crate) net: bool,
+    net: bool,
 }
 
 impl MachineArgs {
-    pub(crate) fn memory_mib(&self) -> u32 {
-        mib(self.mem)
-    }
-
-    pub(crate) fn overlay_mib(&self) -> u32 {
-        mib(self.overlay_size.unwrap_or(self.mem / 2))
+    /// The machine for an image on this host, whatever runs in it.
+    ///
+    /// # Errors
+    /// [`CliError`] where this host, or the machine, has not the memory.
+    pub(crate) fn spec<'a>(&self, image: PathBuf, host: &'a Host) -> Result<BootSpec<'a>, CliError> {
+        if let Some(has) = host::memory_bytes()
+            && self.mem > has
+        {
+            return Err(CliError::MemoryOfHost { asked: self.mem, has });
+        }
+        let overlay = self.overlay_size.unwrap_or(self.mem / 2);
+        if overlay > self.mem {
+            return Err(CliError::Overlay {
+                asked: overlay,
+                memory: self.mem,
+            });
+        }
+        Ok(BootSpec {
+            memory_mib: mib(self.mem),
+            vcpus: self.vcpus,
+            overlay_mib: mib(overlay),
+            network: if self.net { Network::User } else { Network::None },
+            ..BootSpec::new(image, &host.kernel, guest::BYTES)
+        })
     }
 }
 
 fn mib(bytes: u64) -> u32 {
     u32::try_from(bytes >> 20).unwrap_or(u32::MAX)
+}
+
+/// Memory that a kernel can start in at all.
+const MEMORY_MIN: u64 = 96 << 20;
+
+fn parse_memory(text: &str) -> Result<u64, String> {
+    match text::parse_size(text)? {
+        MEMORY_MIN.. => text::parse_size(text),
+        _ => Err(format!("a VM needs at least {}", text::bytes(MEMORY_MIN))),
+    }
+}
+
+/// The writable layer is counted in MiB, and without any nothing starts.
+fn parse_overlay(text: &str) -> Result<u64, String> {
+    match text::parse_size(text)? {
+        bytes if bytes >> 20 > 0 => Ok(bytes),
+        _ => Err("at least 1 MiB must be writable".to_owned()),
+    }
 }

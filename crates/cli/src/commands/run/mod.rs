@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use firebrick_protocol::agent::JobOptions;
 use firebrick_vmm::client::CallError;
 use firebrick_vmm::interrupts::Interrupts;
-use firebrick_vmm::{BootSpec, Network, RunError, RunOutcome, RunSpec, Streams};
+use firebrick_vmm::{BootSpec, RunError, RunOutcome, RunSpec, Streams};
 
 pub(crate) use args::Args;
 pub(crate) use machine::MachineArgs;
@@ -23,7 +23,7 @@ use crate::home::Home;
 use crate::host::Host;
 use crate::image_file::ImageFile;
 use crate::talk::Talk;
-use crate::{guest, interrupt, text};
+use crate::{interrupt, text};
 
 /// How long a program may go on after Ctrl-C.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -44,16 +44,8 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<ExitCode> {
     let host = Host::ready(&home, talk)?;
     let spec = RunSpec {
         boot: BootSpec {
-            memory_mib: args.machine.memory_mib(),
-            vcpus: args.machine.vcpus,
-            overlay_mib: args.machine.overlay_mib(),
-            network: if args.machine.net {
-                Network::User
-            } else {
-                Network::None
-            },
             answer_limit: args.boot_timeout(),
-            ..BootSpec::new(image, &host.kernel, guest::BYTES)
+            ..args.machine.spec(image, &host)?
         },
         job,
         options: JobOptions {

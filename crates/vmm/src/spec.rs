@@ -1,0 +1,142 @@
+//! What to boot, and the machine that follows from it: kernel, initramfs, read-only root with a writable layer.
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use crate::boot::BootError;
+use crate::kernel::Kernel;
+use crate::machine::{Drive, MachineSpec, Network};
+use crate::{initramfs, qemu};
+
+/// What to boot.
+#[derive(Clone, Debug)]
+pub struct BootSpec<'a> {
+    /// The root filesystem's image. It is never written.
+    pub image: PathBuf,
+    /// The image's filesystem as the kernel calls it: `ext4`, `squashfs`, `erofs`.
+    pub filesystem: String,
+    /// The kernel.
+    pub kernel: &'a Kernel,
+    /// The guest binary's bytes.
+    pub guest: &'a [u8],
+    /// Memory in MiB.
+    pub memory_mib: u32,
+    /// The number of virtual CPUs.
+    pub vcpus: u32,
+    /// The most that the guest may write, in MiB: its writable layer lives in its memory.
+    pub overlay_mib: u32,
+    /// The guest's host name.
+    pub hostname: String,
+    /// The network.
+    pub network: Network,
+    /// The program in the image that becomes PID 1, instead of the guest.
+    pub init: Option<String>,
+    /// Whether the guest gets every kernel module that was set up, and not only those for the devices that it has.
+    pub all_modules: bool,
+    /// More for the kernel command line.
+    pub append: String,
+    /// How long the agent may take to answer.
+    pub answer_limit: Duration,
+}
+
+impl<'a> BootSpec<'a> {
+    /// Boots `image`, an ext4 filesystem, with usual sizes: 512 MiB of memory, one CPU, half the memory writable.
+    pub fn new(image: impl Into<PathBuf>, kernel: &'a Kernel, guest: &'a [u8]) -> BootSpec<'a> {
+        BootSpec {
+            image: image.into(),
+            filesystem: "ext4".to_owned(),
+            kernel,
+            guest,
+            memory_mib: 512,
+            vcpus: 1,
+            overlay_mib: 256,
+            hostname: "firebrick".to_owned(),
+            network: Network::None,
+            init: None,
+            all_modules: false,
+            append: String::new(),
+            answer_limit: Duration::from_secs(60),
+        }
+    }
+
+    /// The guest's part of the kernel command line; `docs/boot.md` lists the words.
+    fn command_line(&self, epoch_seconds: u64) -> String {
+        let mut words = vec![
+            "root=/dev/vda".to_owned(),
+            format!("rootfstype={}", self.filesystem),
+            "ro".to_owned(),
+            "overlay_root=ram".to_owned(),
+            format!("overlay_size={}M", self.overlay_mib),
+            "firebrick.exit=poweroff".to_owned(),
+            format!("firebrick.epoch={epoch_seconds}"),
+            format!("firebrick.hostname={}", self.hostname),
+        ];
+        if self.network == Network::User {
+            words.push(format!(
+                "ip=10.0.2.15::10.0.2.2:255.255.255.0:{}:eth0:off:10.0.2.3",
+                self.hostname
+            ));
+        }
+        words.extend(self.init.iter().map(|path| format!("init={path}")));
+        words.push(self.append.clone());
+        words.retain(|word| !word.is_empty());
+        words.join(" ")
+    }
+
+    /// The kernel modules that this guest needs, without what they depend on.
+    fn modules(&self, vsock: bool) -> Vec<&str> {
+        let mut modules = vec![
+            "virtio_mmio",
+            "virtio_blk",
+            "virtio_console",
+            "virtio_rng",
+            "overlay",
+        ];
+        modules.extend(self.filesystem.split(','));
+        modules.extend((self.network == Network::User).then_some("virtio_net"));
+        modules.extend(vsock.then_some("vmw_vsock_virtio_transport"));
+        modules
+    }
+
+    /// What the VMM is told: the whole machine, its kernel command line with the time of now.
+    ///
+    /// # Errors
+    /// [`BootError::CommandLine`] if a text cannot stand there, [`BootError::Initramfs`] if a module cannot be read.
+    pub fn machine(&self) -> Result<MachineSpec, BootError> {
+        let words = [
+            ("the host name", Some(&self.hostname)),
+            ("the filesystem", Some(&self.filesystem)),
+            ("the path of init", self.init.as_ref()),
+        ];
+        for (what, text) in words.into_iter().filter_map(|(what, text)| Some((what, text?))) {
+            if text.is_empty() || text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '"') {
+                return Err(BootError::CommandLine {
+                    what,
+                    text: text.clone(),
+                });
+            }
+        }
+        let epoch = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs();
+        let vsock = self.kernel.has_vsock() && qemu::has_vsock();
+        let initramfs = match self.all_modules {
+            true => initramfs::assemble(self.kernel, self.guest),
+            false => initramfs::assemble_with(self.kernel, self.guest, &self.modules(vsock)),
+        };
+        Ok(MachineSpec {
+            kernel: self.kernel.path(),
+            initramfs: Some(initramfs.map_err(BootError::Initramfs)?),
+            append: self.command_line(epoch),
+            drives: vec![Drive {
+                path: self.image.clone(),
+                read_only: true,
+            }],
+            memory_mib: self.memory_mib,
+            vcpus: self.vcpus,
+            network: self.network,
+            vsock,
+        })
+    }
+}
