@@ -2,7 +2,7 @@
 //!
 //! `tidy` holds the house rules that no compiler checks (sizes, front pages, the direction of dependencies, links);
 //! `deny` holds the rules about other people's crates (licences, where they come from). Both print one finding a
-//! line and end with status 1 when there is one.
+//! line and end with status 1 when there is one. `guest` makes the guest binary for images of another processor.
 
 #![forbid(unsafe_code)]
 #![expect(
@@ -12,6 +12,7 @@
 )]
 
 mod deny;
+mod guest;
 mod tidy;
 
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 
-const USAGE: &str = "usage: cargo xtask tidy | deny";
+const USAGE: &str = "usage: cargo xtask tidy | deny | guest --target TRIPLE --output FILE";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -27,6 +28,9 @@ fn main() -> ExitCode {
     let outcome = match words.as_slice() {
         ["tidy"] => tidy::run(&root()),
         ["deny"] => deny::run(&root()),
+        ["guest", "--target", target, "--output", file] => {
+            guest::run(&root(), target, Path::new(file)).map(|()| true)
+        }
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);

@@ -3,6 +3,7 @@
 use std::io::{self, Write as _};
 
 use anstyle::{AnsiColor, Style};
+use firebrick_source::Platform;
 
 use crate::text::bytes;
 
@@ -19,9 +20,15 @@ pub(crate) enum CliError {
     /// No file at that path.
     #[error("there is no image file {path:?}")]
     NoSuchFile { path: std::path::PathBuf },
-    /// The guest that firebrick carries runs on one architecture only.
+    /// The guest that firebrick carries runs on one platform only.
     #[error("the image is for {image}, but firebrick's own guest is for {guest}")]
-    OtherArchitecture { image: String, guest: &'static str },
+    OtherPlatform {
+        image: Box<Platform>,
+        guest: Box<Platform>,
+    },
+    /// Two flags that ask for opposites.
+    #[error("--init firebrick makes the guest PID 1, but --agent none leaves it out")]
+    InitWithoutGuest,
     /// A VM cannot have more memory than its host.
     #[error("the VM shall have {} of memory, but this host has {}", bytes(*asked), bytes(*has))]
     MemoryOfHost { asked: u64, has: u64 },

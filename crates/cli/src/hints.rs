@@ -6,7 +6,7 @@ use std::io;
 use firebrick_build::BuildError;
 use firebrick_ext4::read::ReadError;
 use firebrick_layer::ScanError;
-use firebrick_source::SourceError;
+use firebrick_source::{Platform, SourceError};
 use firebrick_vmm::client::CallError;
 use firebrick_vmm::kernel::KernelError;
 use firebrick_vmm::{BootError, LaunchError};
@@ -76,9 +76,8 @@ fn of_cli(error: &CliError) -> Vec<String> {
             vec![format!("there are: {}", known.join(", ")), make]
         }
         CliError::NoSuchFile { .. } => vec!["list the images of this host: firebrick rootfs list".to_owned()],
-        CliError::OtherArchitecture { .. } => {
-            vec!["give a static guest for it with --agent PATH".to_owned()]
-        }
+        CliError::OtherPlatform { image, .. } => of_other_platform(image),
+        CliError::InitWithoutGuest => vec!["leave one of the two flags out".to_owned()],
         CliError::MemoryOfHost { has, .. } => {
             vec![format!("leave some for the host: --mem {}", (has / 2) >> 20)]
         }
@@ -93,6 +92,28 @@ fn of_cli(error: &CliError) -> Vec<String> {
         CliError::VmmEnded { .. } => vec!["see whether QEMU runs here at all: firebrick setup".to_owned()],
         CliError::ClosedStdout => Vec::new(),
     }
+}
+
+/// Guests can be made for the processors that firebrick knows.
+fn of_other_platform(image: &Platform) -> Vec<String> {
+    let without =
+        "build it without a guest, which other machines then cannot talk to: --agent none".to_owned();
+    let processor = match image.architecture.as_str() {
+        _ if image.os != "linux" => {
+            return vec!["only Linux images boot: choose one with --platform linux/ARCH".to_owned()];
+        }
+        "arm64" | "aarch64" => "aarch64",
+        "amd64" | "x86_64" => "x86_64",
+        _ => return vec![without],
+    };
+    let file = format!("firebrick-guest-{processor}");
+    vec![
+        format!(
+            "make a guest for it in firebrick's source folder, cargo xtask guest --target {processor}-unknown-linux-gnu \
+             --output {file}, and give it with --agent {file}"
+        ),
+        without,
+    ]
 }
 
 /// The library knows what helps; only the flags are ours.

@@ -52,7 +52,7 @@ const DIRECTIONS: [(&str, &[&str]); 15] = [
             "digest", "tree", "layer", "source", "ext4", "build", "protocol", "vmm",
         ],
     ),
-    ("xtask", &[]),
+    ("xtask", &["embed"]),
 ];
 
 /// Reads the crates from what `cargo metadata --no-deps` wrote.

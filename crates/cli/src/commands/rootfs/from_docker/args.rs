@@ -1,8 +1,10 @@
 //! The flags of `firebrick rootfs from-docker`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::ValueEnum;
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use firebrick_customise::Init;
 use firebrick_ext4 as ext4;
 use firebrick_source::Reference;
@@ -29,9 +31,12 @@ pub(crate) struct Args {
     #[arg(short, long, value_name = "PATH")]
     pub(crate) output: Option<PathBuf>,
 
-    /// Put this program in as the guest agent instead of firebrick's own
-    #[arg(long, value_name = "PATH")]
-    pub(crate) agent: Option<PathBuf>,
+    /// Put this program in as the guest agent instead of firebrick's own, or "none"
+    ///
+    /// With "none" the image has no agent, and no init but its own: `firebrick run` and `boot` bring the guest of this
+    /// machine along, but other VMMs find nobody to talk to.
+    #[arg(long, value_name = "PATH", value_parser = OsStringValueParser::new().map(Agent::of))]
+    pub(crate) agent: Option<Agent>,
 
     /// Who is /sbin/init in the image
     #[arg(long, value_enum, default_value_t = InitChoice::Auto)]
@@ -45,6 +50,24 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     pub(crate) limits: Limits,
+}
+
+/// Whose guest goes into the image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Agent {
+    /// Nobody's.
+    None,
+    /// The one in this file.
+    File(PathBuf),
+}
+
+impl Agent {
+    fn of(value: OsString) -> Agent {
+        match value == "none" {
+            true => Agent::None,
+            false => Agent::File(value.into()),
+        }
+    }
 }
 
 #[derive(Debug, clap::Args)]

@@ -5,12 +5,13 @@ use firebrick_customise::{ImageJson, Init, LowerKind, RunConfig, parse_rfc3339, 
 use firebrick_source::{OciImage, Platform};
 use firebrick_tree::{Kind, LayerPath, Timestamp, Tree};
 
+use super::args::{Agent, InitChoice};
 use super::{Args, agent};
 use crate::error::CliError;
 
 /// The firebrick layer before it is known what lies below.
 pub(super) struct Contents {
-    guest: Vec<u8>,
+    guest: Option<Vec<u8>>,
     image_json: ImageJson,
     init: Init,
     /// Time of everything that no layer describes.
@@ -31,7 +32,7 @@ impl Contents {
     /// The layer, as a tar, over what the image's own layers merged to.
     pub(super) fn layer(&self, tree: &Tree) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
         let request = firebrick_customise::Request {
-            guest: Some(&self.guest),
+            guest: self.guest.as_deref(),
             image_json: &self.image_json,
             init: self.init,
         };
@@ -64,16 +65,21 @@ fn created(epoch: Option<&str>, image: Option<&str>) -> anyhow::Result<Timestamp
 }
 
 /// The guest: the one asked for, or our own if it runs on the image's processor.
-fn guest(args: &Args, image: &OciImage) -> anyhow::Result<Vec<u8>> {
-    if let Some(path) = &args.agent {
-        return agent::read(path, &image.platform);
+fn guest(args: &Args, image: &OciImage) -> anyhow::Result<Option<Vec<u8>>> {
+    match &args.agent {
+        Some(Agent::None) if args.init == InitChoice::Firebrick => {
+            return Err(CliError::InitWithoutGuest.into());
+        }
+        Some(Agent::None) => return Ok(None),
+        Some(Agent::File(path)) => return agent::read(path, &image.platform).map(Some),
+        None => {}
     }
     let host = Platform::host();
     match image.platform.os == host.os && same_processor(&image.platform, &host) {
-        true => Ok(crate::guest::BYTES.to_vec()),
-        false => Err(CliError::OtherArchitecture {
-            image: image.platform.to_string(),
-            guest: std::env::consts::ARCH,
+        true => Ok(Some(crate::guest::BYTES.to_vec())),
+        false => Err(CliError::OtherPlatform {
+            image: Box::new(image.platform.clone()),
+            guest: Box::new(host),
         }
         .into()),
     }

@@ -1,0 +1,180 @@
+//! Images for other processors: which guest they get, and what is said where there is none for them.
+
+mod support;
+
+use std::fs;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use firebrick_digest::Digest;
+use firebrick_ext4::read::{Filesystem, LastSymlink};
+use firebrick_testkit::layers::{oci, text};
+use firebrick_testkit::oracle::Image;
+use serde_json::{Value, json};
+use support::Home;
+
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const GUEST: &[u8] = b"/usr/lib/firebrick/firebrick-guest";
+
+/// A home with the OCI layout `img`, whose index leads to an image for each of these platforms.
+fn with_platforms(platforms: &[(&str, &str)]) -> Home {
+    let home = Home::new();
+    let layout = home.path().join("img");
+    let layers = text::layers(&["d 0755 /etc\nf 0644 /etc/motd \"hi\\n\""]);
+    oci::write_layout(&layout, &layers, &oci::Options::default()).expect("a layout");
+    let read =
+        |path: &Path| -> Value { serde_json::from_slice(&fs::read(path).expect("a blob")).expect("JSON") };
+    let blob = |descriptor: &Value| {
+        let digest = descriptor["digest"].as_str().expect("a digest");
+        layout
+            .join("blobs/sha256")
+            .join(digest.trim_start_matches("sha256:"))
+    };
+    let store = |value: &Value, like: &Value| {
+        let bytes = value.to_string().into_bytes();
+        let mut descriptor = like.clone();
+        descriptor["digest"] = Digest::of(&bytes).to_string().into();
+        descriptor["size"] = bytes.len().into();
+        fs::write(blob(&descriptor), bytes).expect("a blob");
+        descriptor
+    };
+    let index = read(&layout.join("index.json"));
+    let manifest = read(&blob(&index["manifests"][0]));
+    let manifests: Vec<Value> = platforms
+        .iter()
+        .map(|(os, architecture)| {
+            let mut config = read(&blob(&manifest["config"]));
+            config["os"] = (*os).into();
+            config["architecture"] = (*architecture).into();
+            let mut manifest = manifest.clone();
+            manifest["config"] = store(&config, &manifest["config"]);
+            let mut descriptor = store(&manifest, &index["manifests"][0]);
+            descriptor["platform"] = json!({"os": os, "architecture": architecture});
+            descriptor["annotations"] = json!({});
+            descriptor
+        })
+        .collect();
+    let images = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests});
+    let tag = json!({"mediaType": INDEX, "annotations": {"org.opencontainers.image.ref.name": "latest"}});
+    let top = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [store(&images, &tag)]});
+    fs::write(layout.join("index.json"), top.to_string()).expect("an index");
+    home
+}
+
+/// Another processor than this machine's: its name for OCI, for Rust, and its `e_machine`.
+fn other() -> (&'static str, &'static str, u16) {
+    match cfg!(target_arch = "aarch64") {
+        true => ("amd64", "x86_64", 62),
+        false => ("arm64", "aarch64", 183),
+    }
+}
+
+/// The real guest for the other processor, as `cargo xtask guest` makes it. Where this Rust cannot build for that, a program
+/// that is nothing but the header.
+fn other_guest() -> Vec<u8> {
+    let (_, processor, machine) = other();
+    let target = format!("{processor}-unknown-linux-gnu");
+    let sysroot = Command::new("rustc").args(["--print", "sysroot"]).output();
+    let sysroot = String::from_utf8(sysroot.expect("rustc").stdout).expect("a path");
+    if Path::new(sysroot.trim())
+        .join("lib/rustlib")
+        .join(&target)
+        .is_dir()
+    {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guest-build"); // as the tests of embed, which build it too
+        fs::create_dir_all(&folder).expect("a folder");
+        return fs::read(firebrick_embed::build_guest_for(&target, &folder).expect("a guest"))
+            .expect("a file");
+    }
+    let mut header = vec![0; 64];
+    header[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
+    header[16..20].copy_from_slice(&[2, 0, machine.to_le_bytes()[0], 0]);
+    header
+}
+
+fn from_docker<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    [
+        &["rootfs", "from-docker", "-q", "-n", "app", "-i", "oci:img"],
+        more,
+    ]
+    .concat()
+}
+
+fn image_of(home: &Home) -> PathBuf {
+    home.path().join("fb/images/rootfs-app.ext4")
+}
+
+/// A file of the image, by our reader.
+fn file_of(image: &Path, path: &[u8]) -> Option<Vec<u8>> {
+    let filesystem = Filesystem::open(fs::File::open(image).expect("the image")).expect("an ext4");
+    let inode = filesystem.lookup(path, LastSymlink::Follow).ok()?;
+    let mut bytes = Vec::new();
+    let mut file = filesystem.open_file(&inode).expect("a file");
+    file.read_to_end(&mut bytes).expect("bytes");
+    Some(bytes)
+}
+
+#[test]
+fn an_image_for_another_processor_gets_the_guest_for_it() {
+    let (architecture, _, machine) = other();
+    let home = with_platforms(&[("linux", "amd64"), ("linux", "arm64")]);
+    let guest = other_guest();
+    fs::write(home.path().join("guest"), &guest).expect("a file");
+    let platform = format!("linux/{architecture}");
+    home.firebrick(&from_docker(&["--platform", &platform, "--agent", "guest"]))
+        .assert()
+        .success();
+    Image::check(&image_of(&home)).expect("a sound image");
+    let inside = file_of(&image_of(&home), GUEST).expect("a guest");
+    assert!(inside == guest, "it is another one");
+    assert_eq!(u16::from_le_bytes([inside[18], inside[19]]), machine);
+    let init = file_of(&image_of(&home), b"/sbin/init").expect("an init");
+    assert!(init == guest, "/sbin/init is not the guest");
+
+    // This machine's image is in the same layout, and the other's guest does not fit it.
+    home.firebrick(&from_docker(&[])).assert().success();
+    let own = file_of(&image_of(&home), GUEST).expect("a guest");
+    assert_ne!(u16::from_le_bytes([own[18], own[19]]), machine);
+    let text = home.transcript(&from_docker(&["--agent", "guest"]));
+    assert!(
+        text.contains("another processor") && text.ends_with("exit code 1\n"),
+        "{text}"
+    );
+}
+
+#[test]
+fn without_a_guest_the_hint_tells_how_to_make_one_or_do_without() {
+    let (architecture, processor, _) = other();
+    let home = with_platforms(&[("linux", architecture), ("linux", "s390x"), ("windows", "amd64")]);
+    let text = home.transcript(&from_docker(&["--platform", &format!("linux/{architecture}")]));
+    let command = format!(
+        "cargo xtask guest --target {processor}-unknown-linux-gnu --output firebrick-guest-{processor}"
+    );
+    for part in [&*command, "--agent none", "exit code 1\n"] {
+        assert!(text.contains(part), "no {part:?} in\n{text}");
+    }
+    let text = home.transcript(&from_docker(&["--platform", "linux/s390x"]));
+    assert!(!text.contains("xtask") && text.contains("hint: "), "{text}");
+    assert!(text.contains("--agent none"), "{text}");
+    let text = home.transcript(&from_docker(&["--platform", "windows/amd64"]));
+    assert!(text.contains("only Linux images boot"), "{text}");
+
+    home.firebrick(&from_docker(&["--platform", "linux/s390x", "--agent", "none"]))
+        .assert()
+        .success();
+    let image = image_of(&home);
+    Image::check(&image).expect("a sound image");
+    assert_eq!(file_of(&image, GUEST), None);
+    assert_eq!(file_of(&image, b"/sbin/init"), None);
+    assert!(file_of(&image, b"/etc/firebrick/image.json").is_some());
+    let text = home.transcript(&from_docker(&[
+        "--platform",
+        "linux/s390x",
+        "--agent",
+        "none",
+        "--init",
+        "firebrick",
+    ]));
+    assert!(text.contains("hint: leave one of the two flags out"), "{text}");
+}
