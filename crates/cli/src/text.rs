@@ -1,19 +1,22 @@
 //! Numbers and tables for people, and numbers from people.
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
+const TIB: u64 = 1 << 40;
 
-/// `512 B`, `9.4 KiB`, `12.0 MiB`, `1.3 GiB`.
+/// `512 B`, `9.4 KiB`, `12.0 MiB`, `1.3 GiB`, `2.0 TiB`.
 pub(crate) fn bytes(count: u64) -> String {
     let (unit, name) = match count {
         0..KIB => return format!("{count} B"),
         KIB..MIB => (KIB, "KiB"),
         MIB..GIB => (MIB, "MiB"),
-        _ => (GIB, "GiB"),
+        GIB..TIB => (GIB, "GiB"),
+        _ => (TIB, "TiB"),
     };
     let tenths = (u128::from(count) * 10 + u128::from(unit) / 2) / u128::from(unit);
     format!("{}.{} {name}", tenths / 10, tenths % 10)
@@ -126,12 +129,17 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
         "b" => 1,
         "k" | "kb" | "kib" => KIB,
         "g" | "gb" | "gib" => GIB,
-        "t" | "tb" | "tib" => GIB * 1024,
+        "t" | "tb" | "tib" => TIB,
         _ => return Err(expected(text)),
     };
     number
         .checked_mul(unit)
         .ok_or_else(|| format!("{text} is too large"))
+}
+
+/// What is UTF-8; the bytes of what is not.
+pub(crate) fn utf8(value: OsString) -> Result<String, Vec<u8>> {
+    value.into_string().map_err(OsString::into_encoded_bytes)
 }
 
 fn expected(text: &str) -> String {
@@ -150,7 +158,8 @@ mod tests {
             (1024, "1.0 KiB"),
             (12 * MIB + 52_000, "12.0 MiB"),
             (12 * MIB + 53_000, "12.1 MiB"),
-            (u64::MAX, "17179869184.0 GiB"),
+            (3 << 40, "3.0 TiB"),
+            (u64::MAX, "16777216.0 TiB"),
         ] {
             assert_eq!(bytes(count), text);
         }

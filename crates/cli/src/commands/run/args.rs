@@ -1,19 +1,21 @@
 //! The flags of `firebrick run`, and what they ask for.
 
 use std::ffi::OsString;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use firebrick_vmm::Job;
 
 use crate::home::Home;
+use crate::image_file::printable;
 use crate::images;
 use crate::language::Language;
 use crate::text;
 
 use super::machine::MachineArgs;
+use super::source;
 
 const DEFAULT_LANG: &str = "python";
 
@@ -28,7 +30,7 @@ pub(crate) struct Args {
     /// The language of the code, and the image: rootfs-LANG.ext4 [default: python]
     ///
     /// In an image that is not named after a language, -c runs shell code, and -f goes by the end of the file's name.
-    #[arg(short, long, value_name = "LANG")]
+    #[arg(short, long, value_name = "LANG", value_parser = text_parser())]
     lang: Option<String>,
 
     /// Another image than that of the language: a name or a path
@@ -37,14 +39,14 @@ pub(crate) struct Args {
 
     /// The code to run
     #[arg(short, long, conflicts_with_all = ["file", "command"])]
-    code: Option<String>,
+    code: Option<OsString>,
 
     /// The file with the code to run
     #[arg(short, long, value_name = "FILE", conflicts_with = "command")]
     file: Option<PathBuf>,
 
     /// A command and its arguments
-    #[arg(last = true, value_name = "CMD")]
+    #[arg(last = true, value_name = "CMD", value_parser = OsStringValueParser::new().try_map(parse_word))]
     command: Vec<String>,
 
     /// Stop the program after so many seconds (booting is not counted; 0: never)
@@ -52,15 +54,15 @@ pub(crate) struct Args {
     timeout: u64,
 
     /// Set a variable for the program; without a value it is taken from here
-    #[arg(short, long, value_name = "NAME[=VALUE]", value_parser = parse_env)]
+    #[arg(short, long, value_name = "NAME[=VALUE]", value_parser = text_parser().try_map(|text| parse_env(&text)))]
     env: Vec<(String, Option<String>)>,
 
     /// Start the program in this folder of the image
-    #[arg(short, long, value_name = "DIR")]
+    #[arg(short, long, value_name = "DIR", value_parser = text_parser())]
     workdir: Option<String>,
 
     /// Run the program as this user of the image
-    #[arg(short, long, value_name = "USER[:GROUP]")]
+    #[arg(short, long, value_name = "USER[:GROUP]", value_parser = text_parser())]
     user: Option<String>,
 
     /// Pass standard input on (it is anyway unless it is a terminal)
@@ -87,8 +89,33 @@ fn parse_env(text: &str) -> Result<(String, Option<String>), String> {
     }
 }
 
-/// Longest source file, in bytes: it travels as arguments of one program, of which Linux takes 2 MiB.
-const MAX_SOURCE_LEN: usize = 1 << 20;
+/// Takes text only: the protocol to the guest is JSON, which has no other bytes.
+fn text_parser() -> impl clap::builder::TypedValueParser<Value = String> {
+    OsStringValueParser::new().try_map(|value| text::utf8(value).map_err(|bytes| not_text(&bytes)))
+}
+
+fn not_text(bytes: &[u8]) -> String {
+    format!(
+        "{} is not UTF-8, and only text can be sent to the guest",
+        printable(bytes)
+    )
+}
+
+/// A word of the command; the guest's shell can make what cannot be sent.
+fn parse_word(word: OsString) -> Result<String, String> {
+    text::utf8(word).map_err(|bytes| {
+        let escaped: String = bytes
+            .iter()
+            .map(|byte| match byte {
+                b'/' | b'.' | b'-' | b'_' => char::from(*byte).to_string(),
+                _ if byte.is_ascii_alphanumeric() => char::from(*byte).to_string(),
+                _ => format!("\\{byte:03o}"),
+            })
+            .collect();
+        let wrong = not_text(&bytes);
+        format!("{wrong}; let the guest's shell make it: -- sh -c 'exec PROGRAM \"$(printf \"{escaped}\")\"'")
+    })
+}
 
 impl Args {
     /// The image file.
@@ -111,15 +138,15 @@ impl Args {
     pub(crate) fn job(&self) -> anyhow::Result<Job> {
         if let Some(code) = &self.code {
             let language = self.language(None);
-            return match language.snippet_argv(code) {
+            return match code.to_str().and_then(|code| language.snippet_argv(code)) {
                 Some(argv) => Ok(Job::Argv(argv)),
-                None => source_job(language, &language.snippet_file(), code),
+                None => source::job(language, &language.snippet_file(), code.as_encoded_bytes()),
             };
         }
         if let Some(path) = &self.file {
             let language = self.language(Some(path));
-            let code = fs::read_to_string(path).with_context(|| format!("cannot read {path:?}"))?;
-            return source_job(language, &guest_file_name(path, language), &code);
+            let code = source::read(path).with_context(|| format!("cannot read {path:?}"))?;
+            return source::job(language, &source::guest_file_name(path, language), &code);
         }
         match self.command.is_empty() {
             true => Ok(Job::Default),
@@ -181,64 +208,6 @@ impl Args {
     }
 }
 
-/// Puts the code into a file of a folder of its own, then becomes the command that the rest of the arguments are.
-/// `$1` is the file's name, `$2` the number of pieces, then come the pieces and the command.
-const PUT_AND_RUN: &str = r#"
-set -e
-dir=$(mktemp -d /tmp/run.XXXXXX)
-file=$dir/$1 pieces=$2
-shift 2
-: > "$file"
-while [ "$pieces" -gt 0 ]; do
-    printf %s "$1" >> "$file"
-    pieces=$((pieces - 1))
-    shift
-done
-exec "$@" "$file"
-"#;
-
-/// The job that runs code from a file named `name`, put into the guest as arguments of a shell.
-fn source_job(language: &Language, name: &str, code: &str) -> anyhow::Result<Job> {
-    if code.len() > MAX_SOURCE_LEN {
-        bail!(
-            "the code has {}, at most {} can be run",
-            text::bytes_of(code.len()),
-            text::bytes_of(MAX_SOURCE_LEN)
-        );
-    }
-    if code.contains('\0') {
-        bail!("the code contains a NUL byte");
-    }
-    let pieces = pieces(code);
-    let mut argv: Vec<String> = ["sh", "-c", PUT_AND_RUN, "sh", name].map(str::to_owned).to_vec();
-    argv.push(pieces.len().to_string());
-    argv.extend(pieces.into_iter().map(str::to_owned));
-    argv.extend(language.file_argv());
-    Ok(Job::Argv(argv))
-}
-
-/// Cuts text into pieces that each fit one argument.
-fn pieces(mut text: &str) -> Vec<&str> {
-    const PIECE_LEN: usize = 100_000;
-    let mut pieces = Vec::new();
-    while !text.is_empty() {
-        let (piece, rest) = text.split_at(text.floor_char_boundary(PIECE_LEN));
-        pieces.push(piece);
-        text = rest;
-    }
-    pieces
-}
-
-/// The file's own name, so that messages of the interpreter are recognised; a name of ours if it is odd.
-fn guest_file_name(path: &Path, language: &Language) -> String {
-    let good = |name: &&str| {
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-        name.bytes().all(plain) && !name.starts_with(['-', '.']) && name.len() <= 200
-    };
-    let name = path.file_name().and_then(|name| name.to_str()).filter(good);
-    name.map_or_else(|| language.snippet_file(), str::to_owned)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -286,53 +255,29 @@ mod tests {
     }
 
     #[test]
-    fn files_keep_plain_names() {
-        let python = Language::named("python").unwrap();
-        for (path, name) in [
-            ("/a/script.py", "script.py"),
-            ("-x.py", "main.py"),
-            ("a b.py", "main.py"),
-            ("/", "main.py"),
-        ] {
-            assert_eq!(guest_file_name(Path::new(path), python), name, "{path}");
+    fn words_that_are_no_text_are_refused_with_a_way_out() {
+        use std::os::unix::ffi::OsStringExt as _;
+        let latin1 = OsString::from_vec(b"caf\xe9 1".to_vec());
+        let parsed = |words: &[&str]| {
+            let words = ["run"].iter().chain(words).map(OsString::from);
+            let words = words.chain([latin1.clone()]);
+            <Command as clap::Parser>::try_parse_from(words).map(|command| command.args)
+        };
+        let error = parsed(&["--", "cat"]).unwrap_err().to_string();
+        let way_out = r#"caf\xe9 1 is not UTF-8, and only text can be sent to the guest; let the guest's shell make it: -- sh -c 'exec PROGRAM "$(printf "caf\351\0401")"'"#;
+        assert!(error.contains(way_out), "{error}");
+        for flag in ["--workdir", "--user", "--env", "--lang"] {
+            let error = parsed(&[flag]).unwrap_err().to_string();
+            assert!(
+                error.contains(flag) && error.contains("caf\\xe9 1 is not UTF-8"),
+                "{error}"
+            );
         }
-    }
-
-    #[test]
-    fn files_travel_in_pieces() {
-        let code = "x".to_owned() + &"é".repeat(150_000); // 300 KB, and a cut would fall inside a letter
-        let Job::Argv(argv) = source_job(Language::named("python").unwrap(), "main.py", &code).unwrap()
-        else {
-            panic!("a source is run by a shell");
+        // Code is a file's bytes.
+        let Job::Argv(argv) = parsed(&["-l", "sh", "-c"]).unwrap().job().unwrap() else {
+            panic!("it is run by a shell");
         };
-        assert_eq!(argv[3..6], ["sh", "main.py", "4"]);
-        assert_eq!(argv[6..10].concat(), code);
-        assert_eq!(argv[10..], ["python3"]);
-        assert!(argv.iter().all(|argument| argument.len() < 128 * 1024));
-        let error = source_job(Language::named("sh").unwrap(), "x", &"x".repeat(2 << 20)).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "the code has 2.0 MiB, at most 1.0 MiB can be run"
-        );
-    }
-
-    /// The script itself, run by the shell of this machine.
-    #[test]
-    fn file_arrives_whole() {
-        let code = format!(
-            "printf '%s' \"$0\" | sed 's/.*[.]//'; echo ' {}'",
-            "%s \\n".repeat(30_000)
-        );
-        let Job::Argv(argv) = source_job(Language::named("sh").unwrap(), "a.sh", &code).unwrap() else {
-            panic!("a source is run by a shell");
-        };
-        let output = std::process::Command::new(&argv[0])
-            .args(&argv[1..])
-            .output()
-            .unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
-        assert!(text.starts_with("sh"), "{}", &text[..40.min(text.len())]);
-        assert!(text.len() > 100_000);
+        assert_eq!(argv[5..8], ["%b", "1", "caf\\0351 1"]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod args;
 mod machine;
+mod source;
 
 use std::fs::File;
 use std::io;
