@@ -11,6 +11,7 @@ use serde::de::IgnoredAny;
 
 use crate::error::{Part, SourceError};
 use crate::platform::Platform;
+use crate::quote::quoted;
 
 /// The parsed image config. Fields that the config leaves out are empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -84,7 +85,7 @@ pub fn parse_config(bytes: &[u8], place: &str) -> Result<(ImageConfig, Option<Pl
     let raw: RawConfig = serde_json::from_slice(bytes).map_err(|source| SourceError::Json {
         part: Part::Config,
         place: place.to_owned(),
-        source,
+        source: source.into(),
     })?;
     let malformed = |problem| SourceError::Malformed {
         part: Part::Config,
@@ -99,7 +100,7 @@ pub fn parse_config(bytes: &[u8], place: &str) -> Result<(ImageConfig, Option<Pl
     for (layer, text) in rootfs.diff_ids.unwrap_or_default().into_iter().enumerate() {
         diff_ids.push(text.parse().map_err(|_| SourceError::DigestAlgorithm {
             part: Part::Layer(layer),
-            digest: text.chars().take(150).collect(),
+            digest: quoted(&text),
         })?);
     }
     let some = |text: Option<String>| text.filter(|text| !text.is_empty());

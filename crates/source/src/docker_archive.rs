@@ -16,6 +16,7 @@ use crate::config::{ImageConfig, parse_config};
 use crate::error::{Part, SourceError};
 use crate::options::{Limits, Options};
 use crate::platform::Platform;
+use crate::quote::quoted;
 use crate::reference::{Reference, Selector};
 use crate::resolve;
 use crate::tarindex::{Member, TarIndex};
@@ -53,7 +54,7 @@ pub fn parse_saved(bytes: &[u8], limits: &Limits) -> Result<Vec<SavedImage>, Sou
     let images: Vec<SavedImage> = serde_json::from_slice(bytes).map_err(|source| SourceError::Json {
         part: Part::Manifest,
         place: place.clone(),
-        source,
+        source: source.into(),
     })?;
     let most = images
         .iter()
@@ -89,7 +90,7 @@ pub(crate) fn open(
         let (config, digest, platform) = read_config(archive, image, limits)?;
         let platform = match platform {
             Some(platform) if wanted.distance_to(&platform).is_none() => {
-                available.push(platform.to_string());
+                available.push(quoted(&platform.to_string()));
                 continue;
             }
             Some(platform) => platform,
@@ -109,7 +110,7 @@ fn read_config(
     if let Some(promised) = digest_in_name(&image.config) {
         resolve::verify(Part::Config, promised, None, &bytes)?;
     }
-    let (config, platform) = parse_config(&bytes, &image.config)?;
+    let (config, platform) = parse_config(&bytes, &quoted(&image.config))?;
     Ok((config, Digest::of(&bytes), platform))
 }
 
@@ -169,7 +170,7 @@ fn select(
         for (index, image) in images.iter().enumerate() {
             match image.repo_tags.as_deref() {
                 None | Some([]) => all.push(format!("@{index}")),
-                Some(tags) => all.extend(tags.iter().map(|tag| tag.chars().take(200).collect())),
+                Some(tags) => all.extend(tags.iter().map(|tag| quoted(tag))),
             }
         }
         all.dedup();
@@ -180,6 +181,7 @@ fn select(
         None if one_name(&images) => return Ok(images),
         None => {
             return Err(SourceError::Ambiguous {
+                transport: "docker-archive",
                 place: place.to_owned(),
                 available: available(&images),
             });
@@ -203,6 +205,7 @@ fn select(
     if found.is_empty() {
         return Err(SourceError::NoImage {
             wanted: selector.map(Selector::to_string).unwrap_or_default(),
+            transport: "docker-archive",
             place: place.to_owned(),
             available: available(&images),
         });

@@ -12,6 +12,7 @@ use std::time::Duration;
 use firebrick_digest::{Digest, Mismatch};
 
 use crate::platform::Platform;
+use crate::quote::JsonError;
 use crate::reference::RegistryReference;
 
 /// Which part of an OCI image an error speaks of.
@@ -51,7 +52,7 @@ pub enum SourceError {
         /// Where it lies, or its digest.
         place: String,
         /// The parser's words.
-        source: serde_json::Error,
+        source: JsonError,
     },
     /// Content is not what its descriptor promised.
     #[error("{part} ({promised}) is not what was promised: {mismatch}")]
@@ -222,6 +223,8 @@ pub enum SourceError {
     NoImage {
         /// The selector.
         wanted: String,
+        /// How the place is named: `oci`, `oci-archive` or `docker-archive`.
+        transport: &'static str,
         /// The archive or layout.
         place: PathBuf,
         /// What there is, as selectors.
@@ -230,6 +233,8 @@ pub enum SourceError {
     /// Several images and no selector.
     #[error("{place:?} holds several images; name one of: {}", list(.available))]
     Ambiguous {
+        /// How the place is named: `oci`, `oci-archive` or `docker-archive`.
+        transport: &'static str,
         /// The archive or layout.
         place: PathBuf,
         /// What there is, as selectors.
@@ -365,8 +370,13 @@ impl SourceError {
             }
             SourceError::Schema1 { .. } => "push the image again with a current Docker, or copy it with skopeo".into(),
             SourceError::NoPlatform { .. } => "choose one with --platform".into(),
-            SourceError::NoImage { .. } | SourceError::Ambiguous { .. } => {
-                "write the image after a colon, e.g. oci:DIR:TAG".into()
+            SourceError::NoImage { transport, place, available, .. }
+            | SourceError::Ambiguous { transport, place, available } => {
+                let image = available.first().map_or("TAG", String::as_str);
+                format!("write the image after a colon, e.g. {transport}:{}:{image}", place.display())
+            }
+            SourceError::Missing { part: Part::Index, place, .. } => {
+                format!("an image layout has an index.json; a plain root filesystem is dir:{}", place.display())
             }
             SourceError::ArchiveCompression { path, .. } => {
                 format!("decompress {} first", path.display())

@@ -26,6 +26,7 @@ mod manifest;
 mod oci;
 mod options;
 mod platform;
+mod quote;
 mod reference;
 mod registry;
 mod resolve;
@@ -46,6 +47,7 @@ pub use image::{Layer, OciImage};
 pub use manifest::{Descriptor, Document, Index, Manifest, parse_document};
 pub use options::{Credentials, Event, Limits, Options, Proxy, RegistryOptions, Retry};
 pub use platform::{ParsePlatformError, Platform};
+pub use quote::JsonError;
 pub use reference::{ParseReferenceError, Reference, RegistryReference, Selector};
 
 use download::Downloads;

@@ -15,6 +15,7 @@ use serde::de::IgnoredAny;
 use crate::error::{Part, SourceError};
 use crate::options::Limits;
 use crate::platform::Platform;
+use crate::quote::quoted;
 
 pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -114,7 +115,7 @@ impl Descriptor {
     pub fn digest(&self, part: Part) -> Result<Digest, SourceError> {
         self.digest.parse().map_err(|_| SourceError::DigestAlgorithm {
             part,
-            digest: self.digest.chars().take(150).collect(),
+            digest: quoted(&self.digest),
         })
     }
 
@@ -180,7 +181,7 @@ pub fn parse_document(
     let raw: RawDocument = serde_json::from_slice(bytes).map_err(|source| SourceError::Json {
         part: part.clone(),
         place: place.to_owned(),
-        source,
+        source: source.into(),
     })?;
     let schema1 = raw
         .media_type
@@ -244,13 +245,13 @@ fn check_manifest(manifest: &Manifest, place: &str, limits: &Limits) -> Result<(
     if !config_type.is_empty() && !CONFIGS.contains(&config_type) {
         return Err(SourceError::MediaType {
             part: Part::Config,
-            media_type: config_type.chars().take(150).collect(),
+            media_type: quoted(config_type),
         });
     }
     if manifest.config.size > limits.config_bytes {
         return Err(SourceError::Limit {
             part: Part::Config,
-            place: manifest.config.digest.chars().take(150).collect(),
+            place: quoted(&manifest.config.digest),
             what: "its size in bytes",
             found: manifest.config.size,
             limit: limits.config_bytes,
@@ -277,7 +278,7 @@ fn check_layer_type(layer: usize, media_type: &str) -> Result<(), SourceError> {
     if media_type.is_empty() || LAYERS.contains(&media_type) {
         return Ok(());
     }
-    let media_type: String = media_type.chars().take(150).collect();
+    let media_type = quoted(media_type);
     if media_type.contains("nondistributable") || media_type.contains("foreign") {
         return Err(SourceError::ForeignLayer { layer, media_type });
     }

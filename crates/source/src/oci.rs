@@ -11,6 +11,7 @@ use crate::image::LayerSource;
 use crate::layout::Layout;
 use crate::manifest::{Descriptor, Document, Index, parse_document};
 use crate::options::Options;
+use crate::quote::quoted;
 use crate::reference::Selector;
 use crate::resolve::{self, Blobs, Resolved};
 use crate::tarindex::TarIndex;
@@ -27,6 +28,13 @@ impl Store {
         match self {
             Store::Folder(layout) => layout.read_small(part, name, limit),
             Store::Archive(archive) => archive.read_small(part, name, limit),
+        }
+    }
+
+    fn transport(&self) -> &'static str {
+        match self {
+            Store::Folder(_) => "oci",
+            Store::Archive(_) => "oci-archive",
         }
     }
 
@@ -73,12 +81,17 @@ pub(crate) fn open(
             });
         }
     };
-    let roots = select(index, place, selector)?;
+    let roots = select(index, store.transport(), place, selector)?;
     resolve::resolve(store, roots, options)
 }
 
 /// Picks the descriptors that the selector means: one, or several that differ by platform.
-fn select(index: Index, place: &Path, selector: Option<&Selector>) -> Result<Vec<Descriptor>, SourceError> {
+fn select(
+    index: Index,
+    transport: &'static str,
+    place: &Path,
+    selector: Option<&Selector>,
+) -> Result<Vec<Descriptor>, SourceError> {
     let images: Vec<Descriptor> = index
         .manifests
         .into_iter()
@@ -102,6 +115,7 @@ fn select(index: Index, place: &Path, selector: Option<&Selector>) -> Result<Vec
             return Ok(images);
         }
         return Err(SourceError::Ambiguous {
+            transport,
             place: place.to_owned(),
             available: available(),
         });
@@ -120,6 +134,7 @@ fn select(index: Index, place: &Path, selector: Option<&Selector>) -> Result<Vec
                 let names: BTreeSet<Option<&str>> = by_tag.iter().map(name_of).collect();
                 if names.len() > 1 {
                     return Err(SourceError::Ambiguous {
+                        transport,
                         place: place.to_owned(),
                         available: by_tag.iter().map(selector_of).collect(),
                     });
@@ -131,6 +146,7 @@ fn select(index: Index, place: &Path, selector: Option<&Selector>) -> Result<Vec
     if found.is_empty() {
         return Err(SourceError::NoImage {
             wanted: selector.to_string(),
+            transport,
             place: place.to_owned(),
             available: available(),
         });
@@ -158,7 +174,7 @@ fn tag_of(name: &str) -> Option<&str> {
 /// What a user writes to mean this image.
 fn selector_of(image: &Descriptor) -> String {
     match name_of(image) {
-        Some(name) => name.chars().take(200).collect(),
-        None => format!("@{}", image.digest.chars().take(150).collect::<String>()),
+        Some(name) => quoted(name),
+        None => format!("@{}", quoted(&image.digest)),
     }
 }

@@ -3,6 +3,8 @@
 //! A *transport* says where an image lies, a *selector* which image of several there. Syntax and the decisions
 //! behind it: `docs/sources.md`.
 
+mod bare;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -85,7 +87,7 @@ pub struct ParseReferenceError {
     problem: Problem,
 }
 
-#[derive(Debug, Clone, Copy, thiserror::Error, PartialEq, Eq)]
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 enum Problem {
     #[error("it is empty")]
     Empty,
@@ -93,6 +95,12 @@ enum Problem {
     NoPath,
     #[error("write a repository's name, not a web address")]
     WebAddress,
+    #[error("it is a path: write {0}")]
+    Path(String),
+    #[error("{0}")]
+    Found(String),
+    #[error("{0}")]
+    OtherTransport(String),
     #[error("repository names are lower-case letters, digits and single separators, at most 255 bytes")]
     Repository,
     #[error("the registry's host and port are malformed")]
@@ -107,10 +115,30 @@ impl FromStr for Reference {
     type Err = ParseReferenceError;
 
     fn from_str(text: &str) -> Result<Reference, ParseReferenceError> {
-        parse(text).map_err(|problem| ParseReferenceError {
+        parse(text).map_err(|problem| ParseReferenceError::new(text, problem))
+    }
+}
+
+impl ParseReferenceError {
+    fn new(text: &str, problem: Problem) -> ParseReferenceError {
+        ParseReferenceError {
             text: text.chars().take(300).collect(),
             problem,
-        })
+        }
+    }
+}
+
+impl Reference {
+    /// Parses what a person has written. As [`Reference::from_str`], but a bare name that is also a file or folder
+    /// here is an error, which says how to write either.
+    ///
+    /// # Errors
+    /// [`ParseReferenceError`], ready to be shown.
+    pub fn from_argument(text: &str) -> Result<Reference, ParseReferenceError> {
+        match bare::found(text) {
+            Some(problem) => Err(ParseReferenceError::new(text, problem)),
+            None => text.parse(),
+        }
     }
 }
 
@@ -123,6 +151,9 @@ fn parse(text: &str) -> Result<Reference, Problem> {
     }
     if let Some(rest) = text.strip_prefix("docker://") {
         return parse_registry(rest).map(Reference::Registry);
+    }
+    if let Some(problem) = bare::check(text) {
+        return Err(problem);
     }
     let Some((transport, rest)) = text.split_once(':') else {
         return parse_registry(text).map(Reference::Registry);
@@ -360,6 +391,10 @@ mod tests {
         check("127.0.0.1:5000/x/y:T_1", "127.0.0.1:5000/x/y:T_1");
         check("[::1]:5000/x", "[::1]:5000/x:latest");
         check("docker://tar:1.0", "docker.io/library/tar:1.0");
+        check("docker://sif:1.0", "docker.io/library/sif:1.0");
+        check("docker://a.tar", "docker.io/library/a.tar:latest");
+        check("a.b:x.tar", "docker.io/library/a.b:x.tar");
+        check("docker:dind", "docker.io/library/docker:dind");
         check(
             &format!("alpine@{DIGEST}"),
             &format!("docker.io/library/alpine@{DIGEST}"),
@@ -387,6 +422,54 @@ mod tests {
     }
 
     #[test]
+    fn what_lies_here_is_not_asked_of_a_registry() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name).display().to_string();
+        for name in ["root", "layout"] {
+            std::fs::create_dir(at(name)).unwrap();
+        }
+        std::fs::write(at("layout/index.json"), "{}").unwrap();
+        let tar = |inner: &str| {
+            let mut builder = tar::Builder::new(Vec::new());
+            let mut header = tar::Header::new_gnu();
+            header.set_size(0);
+            builder.append_data(&mut header, inner, &b""[..]).unwrap();
+            builder.into_inner().unwrap()
+        };
+        for (name, inner) in [("d", "manifest.json"), ("o", "./index.json"), ("t.tar", "etc/x")] {
+            std::fs::write(at(name), tar(inner)).unwrap();
+        }
+        std::fs::write(at("z.tar.gz"), b"\x1f\x8b").unwrap();
+        for (name, why) in [
+            ("root", format!("it is a path: write dir:{}", at("root"))),
+            ("layout", format!("write oci:{}", at("layout"))),
+            ("layout:v1", format!("write oci:{}", at("layout:v1"))),
+            ("d", format!("write docker-archive:{}", at("d"))),
+            ("o", format!("write oci-archive:{}", at("o"))),
+            ("t.tar", format!("write tar:{}", at("t.tar"))),
+            ("z.tar.gz", format!("write tar:{} for a root", at("z.tar.gz"))),
+            (
+                "missing.tar",
+                format!("write tar:{} for a root", at("missing.tar")),
+            ),
+        ] {
+            let error = Reference::from_argument(&at(name)).unwrap_err().to_string();
+            assert!(error.contains(&why), "{name}: {error}");
+        }
+        // Bare names are relative to the working folder, which is this crate's.
+        let error = Reference::from_argument("src").unwrap_err().to_string();
+        assert!(
+            error.ends_with(
+                "there is a folder of that name here: write dir:src, or docker://src for a registry's"
+            ),
+            "{error}"
+        );
+        for text in ["docker://src", "dir:src", "alpine", "src:3", "oci:src"] {
+            assert_eq!(Reference::from_argument(text), text.parse());
+        }
+    }
+
+    #[test]
     fn what_is_refused_and_why() {
         let long = format!("docker.io/{}", "a".repeat(256));
         for (text, why) in [
@@ -399,7 +482,30 @@ mod tests {
             ("a..b", "repository names"),
             ("a___b", "repository names"),
             ("-a", "repository names"),
-            ("../etc/passwd", "host and port"),
+            (
+                "../etc/passwd",
+                "it is a path: write oci:../etc/passwd for an image layout, dir:../etc/passwd",
+            ),
+            ("/srv/x", "dir:/srv/x"),
+            ("x/", "dir:x/"),
+            (".", "dir:."),
+            (
+                "a.tar.gz",
+                "tar:a.tar.gz for a root filesystem, docker-archive:a.tar.gz for",
+            ),
+            ("t/A.TAR", "oci-archive:t/A.TAR"),
+            ("./a\u{1b}[2J", "dir:./a\\u{1b}[2J"),
+            (
+                "containers-storage:x",
+                "the transports here are docker://, oci:, oci-archive:",
+            ),
+            (
+                "containers-storage:x",
+                "skopeo copy containers-storage:x oci:DIR:TAG",
+            ),
+            ("sif:x.sif", "skopeo copy sif:x.sif"),
+            ("ostree:a/b", "skopeo copy ostree:a/b oci:DIR:TAG"),
+            ("s3://a/b", "the transports here are docker://"),
             ("a/../b", "repository names"),
             (long.as_str(), "repository names"),
             ("python:", "tag"),

@@ -10,6 +10,7 @@ use crate::error::{Part, SourceError};
 use crate::manifest::{Descriptor, Document, Manifest, parse_document};
 use crate::options::{Limits, Options};
 use crate::platform::Platform;
+use crate::quote::quoted;
 
 /// Where an image's small documents come from.
 pub(crate) trait Blobs {
@@ -179,7 +180,7 @@ impl Resolver<'_> {
         let mut available: Vec<String> = leaves
             .iter()
             .filter_map(|leaf| leaf.platform.as_ref())
-            .map(Platform::to_string)
+            .map(|platform| quoted(&platform.to_string()))
             .collect();
         leaves
             .into_iter()
@@ -203,7 +204,7 @@ impl Resolver<'_> {
                 Document::Manifest(manifest) => Ok(manifest),
                 Document::Index(_) => Err(SourceError::Malformed {
                     part: Part::Manifest,
-                    place: descriptor.digest.clone(),
+                    place: quoted(&descriptor.digest),
                     problem: "its media type does not fit its content",
                 }),
             },
@@ -252,7 +253,7 @@ pub(crate) fn agreed_platform(
     match (index, config) {
         (_, Some(config)) if !fits => Err(SourceError::NoPlatform {
             wanted: wanted.clone(),
-            available: vec![config.to_string()],
+            available: vec![quoted(&config.to_string())],
         }),
         (Some(index), _) => Ok(index),
         (None, Some(config)) => Ok(config),
@@ -263,7 +264,7 @@ pub(crate) fn agreed_platform(
 fn limit(descriptor: &Descriptor, what: &'static str, found: usize, limit: usize) -> SourceError {
     SourceError::Limit {
         part: Part::Index,
-        place: descriptor.digest.clone(),
+        place: quoted(&descriptor.digest),
         what,
         found: u64::try_from(found).unwrap_or(u64::MAX),
         limit: u64::try_from(limit).unwrap_or(u64::MAX),
@@ -275,7 +276,7 @@ pub(crate) fn check_size(part: &Part, descriptor: &Descriptor, limit: u64) -> Re
     if descriptor.size > limit {
         return Err(SourceError::Limit {
             part: part.clone(),
-            place: descriptor.digest.chars().take(150).collect(),
+            place: quoted(&descriptor.digest),
             what: "its size in bytes",
             found: descriptor.size,
             limit,

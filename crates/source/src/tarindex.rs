@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Part, SourceError};
+use crate::quote::quoted;
 
 const BLOCK: u64 = 512;
 /// Long names and PAX headers beyond this are no archive of images.
@@ -87,12 +88,12 @@ impl TarIndex {
     /// Finds a file by name, following links inside the archive.
     pub(crate) fn member(&self, part: Part, name: &str) -> Result<Member, SourceError> {
         let outside = || SourceError::Outside {
-            name: name.to_owned(),
+            name: quoted(name),
             place: self.path.clone(),
         };
         let missing = || SourceError::Missing {
             part: part.clone(),
-            name: name.to_owned(),
+            name: quoted(name),
             place: self.path.clone(),
         };
         let mut at = normalise(&[], name.as_bytes()).ok_or_else(outside)?;
@@ -116,7 +117,7 @@ impl TarIndex {
             };
         }
         Err(SourceError::LinkLoop {
-            name: name.to_owned(),
+            name: quoted(name),
             place: self.path.clone(),
         })
     }
@@ -127,7 +128,7 @@ impl TarIndex {
         if member.len > limit {
             return Err(SourceError::Limit {
                 part,
-                place: name.to_owned(),
+                place: quoted(name),
                 what: "its size in bytes",
                 found: member.len,
                 limit,
@@ -239,7 +240,7 @@ impl Scanner<'_> {
     ) -> Result<(), SourceError> {
         let name = overrides.name.unwrap_or_else(|| ustar_name(header));
         let name = normalise(&[], &name).ok_or_else(|| SourceError::Outside {
-            name: String::from_utf8_lossy(&name).into_owned(),
+            name: quoted(&String::from_utf8_lossy(&name)),
             place: self.path.to_owned(),
         })?;
         if name.len() > NAME_LIMIT {

@@ -188,6 +188,7 @@ fn several_images_in_one_docker_archive() {
     let list = "busybox:latest, x.io/y:1, other:2, @2";
     let text = refusal(&at, &options());
     assert!(text.contains("several images") && text.contains(list), "{text}");
+    assert!(text.contains(&format!("e.g. {at}:busybox:latest")), "{text}");
     for selector in ["other", "busybox:2", "@3"] {
         let text = refusal(&format!("{at}:{selector}"), &options());
         assert!(text.contains("no image") && text.contains(list), "{text}");

@@ -281,3 +281,66 @@ fn wide_indexes_end() {
     let text = refusal(&layout.reference(), &options());
     assert!(text.contains("the number of documents to read is 101"), "{text}");
 }
+
+/// Whoever writes an image must not write to the terminal, nor fill it.
+fn tame(text: &str) {
+    assert!(text.len() < 2000, "{} bytes of message", text.len());
+    assert!(!text.chars().any(|c| c.is_control()), "{text:?}");
+}
+
+#[test]
+fn messages_quote_little_and_move_no_cursor() {
+    let long = "x".repeat(3 << 20);
+    let hostile = format!("\\u001b[2J\\r{long}");
+    // Where a number, an object, a known word is wanted.
+    for (from, to) in [
+        ("\"schemaVersion\":2", format!("\"schemaVersion\":\"{hostile}\"")),
+        ("\"size\":", format!("\"size\":\"{hostile}\",\"x\":")),
+        ("\"digest\":\"", format!("\"digest\":\"{hostile}")),
+        (OCI_MANIFEST, hostile.clone()),
+        ("application/vnd.oci.image.config.v1+json", hostile.clone()),
+        ("application/vnd.oci.image.layer.v1.tar+gzip", hostile.clone()),
+    ] {
+        let layout = edited(|manifest| manifest.replacen(from, &to, 1));
+        if from != OCI_MANIFEST {
+            tame(&refusal(&layout.reference(), &options()));
+        }
+        let (layout, _) = LayoutDir::simple();
+        let index = fs::read_to_string(layout.path().join("index.json")).unwrap();
+        fs::write(layout.path().join("index.json"), index.replacen(from, &to, 1)).unwrap();
+        if index.contains(from) {
+            tame(&refusal(&layout.reference(), &options()));
+        }
+    }
+    // What the choice is between.
+    let layout = LayoutDir::new();
+    let names = ["a", "b"]
+        .map(|name| format!(r#","annotations":{{"org.opencontainers.image.ref.name":"{name}{hostile}"}}"#));
+    let images = names.map(|name| layout.image(PLATFORM, &[tar(&[])], &name));
+    layout.finish(&images[..1]);
+    tame(&refusal(&format!("{}:c", layout.reference()), &options()));
+    let platform = format!(r#","platform":{{"os":"linux","architecture":"{hostile}"}}"#);
+    layout.finish(&[layout.image(PLATFORM, &[tar(&[])], &platform)]);
+    tame(&refusal(&layout.reference(), &options()));
+}
+
+#[test]
+fn messages_of_archives_are_tame_too() {
+    let hostile = format!("\\u001b[2J\\r{}", "x".repeat(3 << 20));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("save.tar");
+    for manifest in [
+        format!(r#"[{{"Config":"{hostile}","RepoTags":null,"Layers":[]}}]"#),
+        format!(r#"[{{"Config":"../{hostile}","RepoTags":null,"Layers":[]}}]"#),
+        format!(r#"[{{"Config":"c","RepoTags":["a"]}},{{"Config":"c","RepoTags":["{hostile}"]}}]"#),
+        format!(r#"[{{"Config":1,"{hostile}":2}}]"#),
+        format!(r#"[{{"Config":["{hostile}"]}}]"#),
+        format!(r#"[{{"Config":"c","Layers":"{hostile}"}}]"#),
+    ] {
+        fs::write(&path, tar(&[("manifest.json", manifest.as_bytes())])).unwrap();
+        tame(&refusal(
+            &format!("docker-archive:{}", path.display()),
+            &options(),
+        ));
+    }
+}

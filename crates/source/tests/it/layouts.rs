@@ -75,7 +75,10 @@ fn names_choose_and_errors_list_them() {
         ambiguous.contains("several images") && ambiguous.contains("busybox:1.38-musl, v2"),
         "{ambiguous}"
     );
-    assert!(ambiguous.contains("oci:DIR:TAG"), "{ambiguous}");
+    assert!(
+        ambiguous.contains(&format!("e.g. {at}:@sha256:{unnamed}")),
+        "{ambiguous}"
+    );
     assert_eq!(
         digest_of(&format!("{at}:@sha256:{unnamed}")),
         Digest::of(&layer("c"))
@@ -271,6 +274,10 @@ fn what_is_missing_is_named() {
     let empty = tempfile::tempdir().unwrap();
     let text = refusal(&format!("oci:{}", empty.path().display()), &options());
     assert!(text.contains("\"index.json\" is missing"), "{text}");
+    assert!(
+        text.contains(&format!("is dir:{}", empty.path().display())),
+        "{text}"
+    );
     assert!(refusal("oci:/nonexistent", &options()).contains("cannot open \"/nonexistent\""));
 }
 

@@ -24,7 +24,7 @@ pub(crate) struct Args {
     pub(crate) name: String,
 
     /// The container image
-    #[arg(short, long)]
+    #[arg(short, long, value_parser = Reference::from_argument)]
     pub(crate) image: Reference,
 
     /// Write the image to this file instead
