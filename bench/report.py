@@ -35,12 +35,19 @@ def both(choose, name, *names):
     return of
 
 
+def slower_limit(rows):
+    """What no build of `devbox` gets below: inflating it, or writing it the quicker way of the two."""
+    write = both(min, "devbox", "write alone (page cache)", "write alone (O_DIRECT)")(rows)
+    inflate = one("devbox", "inflate alone")(rows)
+    return None if None in (write, inflate) else max(write, inflate)
+
+
 FB = "firebrick"
 GOALS = [
     ("devbox", "umoci + mke2fs -d", one("devbox", "umoci + mke2fs -d"), 0.20),
     ("devbox", "arcbox-ext4, which verifies nothing", one("devbox", "arcbox-ext4"), 1.0),
     ("devbox", "the slower of inflating alone and writing alone",
-     both(max, "devbox", "inflate alone", "write alone (page cache)"), 1.25),
+     slower_limit, 1.25),
     ("manyfiles", "mke2fs -d", one("manyfiles", "mke2fs -d"), 0.04),
     ("manyfiles", "the better of mkext4 and arcbox-ext4", both(min, "manyfiles", "mkext4", "arcbox-ext4"), 1.1),
     ("nodetree", "mke2fs -d", one("nodetree", "mke2fs -d"), 0.04),
@@ -71,9 +78,10 @@ def goals(rows, pair):
             middle = statistics.median(peaks)
             lines.append(f"| {name}: peak memory, MiB | ≤ 300 | {middle:.0f} | {min(peaks):.0f} | {verdict(middle, 300)} |")
     if pair:
-        share = 100 * pair["same"] / max(pair["blocks"], 1)
-        lines.append(f"| pair: base region's blocks that are the same in both, % | 100 | {share:.2f} | {share:.2f} "
-                     f"| {'met' if pair['same'] == pair['blocks'] > 0 else 'missed'} |")
+        shown = pair["blocks"] - pair["hidden in one"]
+        share = 100 * pair["same"] / max(shown, 1)
+        lines.append(f"| pair: blocks of the base region that are the same in both, of those that neither alone hides, % "
+                     f"| 100 | {share:.2f} | {share:.2f} | {'met' if pair['same'] == shown > 0 else 'missed'} |")
     return lines
 
 
@@ -110,6 +118,7 @@ def write(folder, about, inputs, rows, commands, pair, arguments):
         readme += [f"{name}, {tool}:", "", f"    {command}", ""]
     if pair:
         readme += [f"pair: {pair['same']:,} of {pair['blocks']:,} blocks of the base region are the same in both images; "
+                   f"{pair['hidden in one']:,} are a hole in one, whose upper layer hides them; "
                    f"{pair['as in the tar']:,} are as in the base layer's tar (the others are holes: hidden by both upper layers).", ""]
     with open(os.path.join(folder, "README.md"), "w") as out:
         out.write("\n".join(readme))

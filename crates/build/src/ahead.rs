@@ -2,37 +2,71 @@
 
 use std::io::{self, BufRead, Read};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 /// Bytes of one piece: small enough to stay in a core's cache between decompressing, hashing and copying.
 pub(crate) const PIECE_LEN: usize = 256 << 10;
 
-/// Buffers that came back, so that each is touched for the first time only once.
-#[derive(Clone, Default)]
-pub(crate) struct Pool(Arc<Mutex<Vec<Vec<u8>>>>);
+/// Buffers, never more than a number of them at once. Each is touched for the first time only once.
+#[derive(Clone)]
+pub(crate) struct Pool(Arc<Shared>);
+
+struct Shared {
+    buffers: Mutex<Buffers>,
+    came_back: Condvar,
+}
+
+struct Buffers {
+    free: Vec<Vec<u8>>,
+    /// How many may still be made.
+    to_make: usize,
+}
 
 impl Pool {
-    fn take(&self) -> Vec<u8> {
-        let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        free.pop().unwrap_or_else(|| vec![0; PIECE_LEN])
+    /// A pool of `pieces` buffers.
+    pub(crate) fn new(pieces: usize) -> Pool {
+        Pool(Arc::new(Shared {
+            buffers: Mutex::new(Buffers {
+                free: Vec::new(),
+                to_make: pieces,
+            }),
+            came_back: Condvar::new(),
+        }))
     }
 
-    /// Takes a buffer back, unless somebody else still reads it.
-    fn give_back(&self, piece: Arc<Piece>) {
-        if let Some(piece) = Arc::into_inner(piece) {
-            self.0
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(piece.bytes);
+    /// A buffer of [`PIECE_LEN`] bytes of anything; waits until there is one.
+    fn take(&self) -> Vec<u8> {
+        let mut buffers = self.0.buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(bytes) = buffers.free.pop() {
+                return bytes;
+            }
+            if buffers.to_make > 0 {
+                buffers.to_make -= 1;
+                return vec![0; PIECE_LEN];
+            }
+            buffers = self
+                .0
+                .came_back
+                .wait(buffers)
+                .unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    fn give_back(&self, bytes: Vec<u8>) {
+        let mut buffers = self.0.buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        buffers.free.push(bytes);
+        drop(buffers);
+        self.0.came_back.notify_one();
     }
 }
 
-/// Some bytes of a stream.
+/// Some bytes of a stream. Its buffer goes back to the pool when the last who reads it is done.
 pub(crate) struct Piece {
     bytes: Vec<u8>,
     len: usize,
+    pool: Pool,
 }
 
 impl Piece {
@@ -41,15 +75,24 @@ impl Piece {
     }
 }
 
+impl Drop for Piece {
+    fn drop(&mut self) {
+        self.pool.give_back(std::mem::take(&mut self.bytes));
+    }
+}
+
 type Item = io::Result<Arc<Piece>>;
 
-/// Starts a thread that reads `stream` to its end, into one queue for each of `queue_lens`: every queue gets every
-/// piece, and an error last if there is one. Nobody reads further ahead than the shortest queue has room.
+/// A stream, and the buffers to read it into.
+pub(crate) type Opened = (Box<dyn Read + Send>, Pool);
+
+/// Starts a thread that reads a stream to its end, into one queue for each of `queue_lens`: every queue gets every
+/// piece, and an error last if there is one. Nobody reads further ahead than the shortest queue has room, or than the
+/// pool has buffers.
 pub(crate) fn read_ahead(
     name: &'static str,
-    pool: &Pool,
     queue_lens: &[usize],
-    open: impl FnOnce() -> io::Result<Box<dyn Read + Send>> + Send + 'static,
+    open: impl FnOnce() -> io::Result<Opened> + Send + 'static,
 ) -> io::Result<(Vec<AheadReader>, JoinHandle<()>)> {
     let (senders, readers): (Vec<SyncSender<Item>>, Vec<AheadReader>) = queue_lens
         .iter()
@@ -59,16 +102,14 @@ pub(crate) fn read_ahead(
                 sender,
                 AheadReader {
                     queue,
-                    pool: pool.clone(),
                     current: None,
                     ended: false,
                 },
             )
         })
         .unzip();
-    let pool = pool.clone();
     let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
-        if let Err(error) = open().and_then(|stream| pump(stream, &pool, &senders)) {
+        if let Err(error) = open().and_then(|opened| pump(opened, &senders)) {
             for sender in &senders {
                 // An error cannot be cloned; what it says can.
                 let copy = io::Error::new(error.kind(), Relayed(crate::error::chain(&error)));
@@ -84,25 +125,27 @@ pub(crate) fn read_ahead(
 #[error("{0}")]
 struct Relayed(String);
 
-fn pump(mut stream: Box<dyn Read + Send>, pool: &Pool, senders: &[SyncSender<Item>]) -> io::Result<()> {
+fn pump((mut stream, pool): Opened, senders: &[SyncSender<Item>]) -> io::Result<()> {
     loop {
-        let mut bytes = pool.take();
-        let mut len = 0;
+        let mut piece = Piece {
+            bytes: pool.take(),
+            len: 0,
+            pool: pool.clone(),
+        };
         let mut ended = false;
-        while len < bytes.len() && !ended {
-            match stream.read(&mut bytes[len..]) {
+        while piece.len < PIECE_LEN && !ended {
+            match stream.read(&mut piece.bytes[piece.len..]) {
                 Ok(0) => ended = true,
-                Ok(count) => len += count,
+                Ok(count) => piece.len += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        let piece = Arc::new(Piece { bytes, len });
-        let wanted = len > 0
+        let piece = Arc::new(piece);
+        let wanted = piece.len > 0
             && senders
                 .iter()
                 .all(|sender| sender.send(Ok(piece.clone())).is_ok());
-        pool.give_back(piece);
         // Whoever stopped listening has a reason, and says it elsewhere.
         if ended || !wanted {
             return Ok(());
@@ -113,7 +156,6 @@ fn pump(mut stream: Box<dyn Read + Send>, pool: &Pool, senders: &[SyncSender<Ite
 /// One reader's queue.
 pub(crate) struct AheadReader {
     queue: Receiver<Item>,
-    pool: Pool,
     current: Option<(Arc<Piece>, usize)>,
     ended: bool,
 }
@@ -136,10 +178,6 @@ impl AheadReader {
             }
         }
     }
-
-    pub(crate) fn give_back(&self, piece: Arc<Piece>) {
-        self.pool.give_back(piece);
-    }
 }
 
 impl BufRead for AheadReader {
@@ -149,8 +187,7 @@ impl BufRead for AheadReader {
             .as_ref()
             .is_some_and(|(piece, read)| *read == piece.len)
         {
-            let (piece, _) = self.current.take().expect("it was just looked at");
-            self.pool.give_back(piece);
+            self.current = None;
         }
         if self.current.is_none() {
             self.current = self.next_piece()?.map(|piece| (piece, 0));
@@ -201,8 +238,8 @@ mod tests {
     fn every_queue_gets_everything() {
         let bytes: Vec<u8> = (0..3 * PIECE_LEN + 17).map(|n| n as u8).collect();
         let source = bytes.clone();
-        let open = move || Ok(Box::new(io::Cursor::new(source)) as Box<dyn Read + Send>);
-        let (readers, thread) = read_ahead("test", &Pool::default(), &[1, 8], open).unwrap();
+        let open = move || Ok((Box::new(io::Cursor::new(source)) as _, Pool::new(16)));
+        let (readers, thread) = read_ahead("test", &[1, 8], open).unwrap();
         let all: Vec<Vec<u8>> = readers
             .into_iter()
             .map(|mut reader| {
@@ -222,8 +259,8 @@ mod tests {
 
     #[test]
     fn an_error_reaches_the_reader_after_what_came_before_is_lost_or_read() {
-        let open = || Ok(Box::new(Failing(PIECE_LEN + 5)) as Box<dyn Read + Send>);
-        let (mut readers, thread) = read_ahead("test", &Pool::default(), &[4], open).unwrap();
+        let open = || Ok((Box::new(Failing(PIECE_LEN + 5)) as _, Pool::new(16)));
+        let (mut readers, thread) = read_ahead("test", &[4], open).unwrap();
         let mut out = Vec::new();
         let error = readers[0].read_to_end(&mut out).unwrap_err();
         assert_eq!(
@@ -235,9 +272,27 @@ mod tests {
     }
 
     #[test]
+    fn two_streams_share_a_pool_that_is_shorter_than_their_queues() {
+        let pool = Pool::new(3);
+        let len = 20 * PIECE_LEN + 1;
+        let open = || {
+            let pool = pool.clone();
+            move || Ok((Box::new(io::repeat(1).take(len as u64)) as _, pool))
+        };
+        let (mut first, one) = read_ahead("test", &[2], open()).unwrap();
+        let (mut second, two) = read_ahead("test", &[1], open()).unwrap();
+        let mut out = Vec::new();
+        first[0].read_to_end(&mut out).unwrap();
+        second[0].read_to_end(&mut out).unwrap();
+        assert_eq!(out.len(), 2 * len);
+        one.join().unwrap();
+        two.join().unwrap();
+    }
+
+    #[test]
     fn a_reader_that_goes_away_ends_the_thread() {
-        let open = || Ok(Box::new(io::repeat(1)) as Box<dyn Read + Send>);
-        let (readers, thread) = read_ahead("test", &Pool::default(), &[1], open).unwrap();
+        let open = || Ok((Box::new(io::repeat(1)) as _, Pool::new(16)));
+        let (readers, thread) = read_ahead("test", &[1], open).unwrap();
         drop(readers);
         thread.join().unwrap();
     }

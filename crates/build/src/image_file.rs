@@ -24,8 +24,8 @@ use crate::place::Place;
 const BLOCK: usize = 4096;
 /// Blocks of one buffer.
 const BUFFER_BLOCKS: usize = 256;
-/// Buffers in all: one is filled while others are written.
-const BUFFERS: usize = 4;
+/// Buffers in all: one is filled while others are written, and a disk that stops for a moment stops nobody else.
+const BUFFERS: usize = 16;
 
 /// A block in memory, aligned as `O_DIRECT` wants it.
 #[derive(Clone, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -170,8 +170,10 @@ impl ImageFile {
         });
         if !fits {
             self.flush()?;
-            // The writer gives every buffer back, or ends with an error.
-            let mut pages = match self.pool.pop().map_or_else(|| self.empty.recv(), Ok) {
+            // One that came back first: a small image need not touch them all. The writer gives every buffer back, or ends
+            // with an error.
+            let back = self.empty.try_recv().ok().or_else(|| self.pool.pop());
+            let mut pages = match back.map_or_else(|| self.empty.recv(), Ok) {
                 Ok(pages) => pages,
                 Err(_) => return Err(self.writer_error()),
             };

@@ -6,28 +6,59 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use firebrick_digest::{Digest, Hasher};
-use firebrick_layer::decompress;
+use firebrick_layer::{Compression, decompress, detect};
 use firebrick_source::Layer;
 
-use crate::ahead::{AheadReader, PIECE_LEN, Pool, read_ahead};
+use crate::ahead::{AheadReader, Opened, Pool, read_ahead};
 use crate::error::BuildError;
 
-/// How far decompression may be ahead, in bytes, all layers at once together.
-const AHEAD_BYTES: usize = 96 << 20;
+/// Buffers for decompressed bytes, all layers together, in pieces: 160 MiB.
+const TAR_PIECES: usize = 640;
+/// As many of them are left to the layer that is being scanned, whatever those behind it would like.
+const SCANNED_PIECES: usize = 128;
 /// How far reading the blob may be ahead of decompression, in pieces.
 const BLOB_PIECES: usize = 8;
 /// How far the diff ID may be behind the scan, in pieces.
 const DIGEST_PIECES: usize = 32;
+/// Buffers of a layer that is not compressed. Whoever reads such a one is faster than whoever scans it, and few buffers stay
+/// in the cores' cache.
+const PLAIN_PIECES: usize = 32;
+/// Most layers that are decompressed at once: each holds a piece and a queue's worth of them.
+const LAYERS_MAX: usize = 16;
 
 /// Ratio of decompression counts only from here on, in bytes of output.
 const RATIO_FREE_BYTES: u64 = 64 << 20;
+
+/// What the layers of a build share.
+pub(crate) struct Shared {
+    /// How many layers are decompressed at once.
+    pub(crate) layers_at_once: usize,
+    tars: Pool,
+    /// How far a layer may be decompressed ahead, in pieces.
+    ahead: usize,
+}
+
+impl Shared {
+    pub(crate) fn new(layers_at_once: usize) -> Shared {
+        let layers_at_once = layers_at_once.clamp(1, LAYERS_MAX);
+        Shared {
+            layers_at_once,
+            tars: Pool::new(TAR_PIECES),
+            // All but one wait behind the one that is scanned. Those together never hold the pieces that it needs.
+            ahead: match layers_at_once - 1 {
+                0 => SCANNED_PIECES,
+                waiting => (TAR_PIECES - SCANNED_PIECES) / waiting,
+            },
+        }
+    }
+}
 
 /// A layer being decompressed.
 pub(crate) struct LayerStream {
     /// The uncompressed tar.
     pub(crate) tar: AheadReader,
     digest: JoinHandle<Option<Digest>>,
-    threads: Vec<JoinHandle<()>>,
+    inflate: JoinHandle<()>,
     /// Bytes read of the blob.
     pub(crate) stored_bytes: Arc<AtomicU64>,
 }
@@ -44,42 +75,27 @@ impl LayerStream {
         bytes: LayerBytes,
         layer: usize,
         ratio: u64,
-        layers_at_once: usize,
-        pool: &Pool,
+        shared: &Shared,
     ) -> Result<LayerStream, BuildError> {
         let stored_bytes = Arc::new(AtomicU64::new(0));
-        let opened: Box<dyn Read + Send> = match bytes {
+        let inner: Box<dyn Read + Send> = match bytes {
             LayerBytes::Source(source) => source.open().map_err(|source| BuildError::Open {
                 layer,
                 source: Box::new(source),
             })?,
             LayerBytes::Made(tar) => Box::new(io::Cursor::new(tar)),
         };
-        let blob = Counted {
-            inner: opened,
-            count: stored_bytes.clone(),
-        };
+        let count = stored_bytes.clone();
+        let blob = Counted { inner, count };
         let thread_error = |source| BuildError::Output {
             doing: "start threads for",
             path: "layer".into(),
             source,
         };
-        let (mut blobs, reading) =
-            read_ahead("read", pool, &[BLOB_PIECES], move || Ok(Box::new(blob))).map_err(thread_error)?;
-        let blob = blobs.pop().expect("one queue was asked for");
-        let count = stored_bytes.clone();
-        let open = move || {
-            let (_, tar) = decompress(Box::new(blob))?;
-            Ok(Box::new(Bounded {
-                inner: tar,
-                out: 0,
-                stored: count,
-                ratio,
-            }) as Box<dyn Read + Send>)
-        };
-        let pieces = AHEAD_BYTES / PIECE_LEN / layers_at_once.max(2);
-        let queues = [pieces.max(1), DIGEST_PIECES.min(pieces.max(1))];
-        let (mut tars, inflating) = read_ahead("inflate", pool, &queues, open).map_err(thread_error)?;
+        let pool = shared.tars.clone();
+        let queues = [shared.ahead, DIGEST_PIECES];
+        let (mut tars, inflate) =
+            read_ahead("inflate", &queues, move || inflated(blob, pool, ratio)).map_err(thread_error)?;
         let (to_digest, tar) = (tars.pop().expect("two queues"), tars.pop().expect("two queues"));
         let digest = std::thread::Builder::new()
             .name("digest".into())
@@ -88,7 +104,7 @@ impl LayerStream {
         Ok(LayerStream {
             tar,
             digest,
-            threads: vec![reading, inflating],
+            inflate,
             stored_bytes,
         })
     }
@@ -97,11 +113,29 @@ impl LayerStream {
     pub(crate) fn finish(self) -> Option<Digest> {
         drop(self.tar);
         let digest = self.digest.join().ok().flatten();
-        for thread in self.threads {
-            _ = thread.join();
-        }
+        _ = self.inflate.join();
         digest
     }
+}
+
+/// The tar in `blob`, and the buffers for it: `pool` if it is compressed. Then the blob is read, and its digest verified,
+/// in a thread of its own.
+fn inflated(blob: Counted, pool: Pool, ratio: u64) -> io::Result<Opened> {
+    let stored = blob.count.clone();
+    let (compression, blob) = detect(blob)?;
+    if compression == Compression::None {
+        return Ok((Box::new(blob), Pool::new(PLAIN_PIECES)));
+    }
+    let open = move || Ok((Box::new(blob) as _, Pool::new(BLOB_PIECES)));
+    let (mut readers, _) = read_ahead("read", &[BLOB_PIECES], open)?;
+    let blob = readers.pop().expect("one queue was asked for");
+    let tar = Bounded {
+        inner: decompress(compression, blob)?,
+        out: 0,
+        stored,
+        ratio,
+    };
+    Ok((Box::new(tar), pool))
 }
 
 fn digest_of(mut tar: AheadReader) -> Option<Digest> {
@@ -109,7 +143,6 @@ fn digest_of(mut tar: AheadReader) -> Option<Digest> {
     // The scan meets the same error and says it.
     while let Some(piece) = tar.next_piece().ok()? {
         hasher.update(piece.bytes());
-        tar.give_back(piece);
     }
     Some(hasher.finish())
 }

@@ -1,6 +1,6 @@
 //! Decompression, chosen by what the bytes are and not by what somebody says they are.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, Read};
 
 /// How a blob is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,26 +38,32 @@ const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 /// Memory limit for xz, in bytes: `xz -9` needs 65 MiB to decompress.
 const XZ_MEMORY_MAX: u64 = 256 << 20;
 
-/// Piece read from the blob at a time, in bytes.
-const INPUT_LEN: usize = 256 << 10;
+/// A blob whose first bytes were looked at, from its start.
+pub type Whole<R> = io::Chain<io::Cursor<Vec<u8>>, R>;
 
-/// The decompressed bytes of `blob`, and how it was compressed.
+/// Says how `blob` is compressed, and gives all of its bytes again.
+///
+/// # Errors
+/// What reading its first bytes gives.
+pub fn detect<R: Read>(mut blob: R) -> io::Result<(Compression, Whole<R>)> {
+    // One read may give fewer bytes than the magic needs.
+    let mut start = Vec::with_capacity(6);
+    blob.by_ref().take(6).read_to_end(&mut start)?;
+    Ok((Compression::detect(&start), io::Cursor::new(start).chain(blob)))
+}
+
+/// The decompressed bytes of `blob`.
 ///
 /// The blob is read to its very end before the returned reader says that it is at its end, so that a reader that
 /// verifies a digest has seen everything.
 ///
 /// # Errors
-/// What reading the first bytes gives; errors of decompression come from the returned reader.
+/// None but of memory; errors of decompression come from the returned reader.
 pub fn decompress<'a>(
-    blob: Box<dyn Read + Send + 'a>,
-) -> io::Result<(Compression, Box<dyn Read + Send + 'a>)> {
-    let mut blob = BufReader::with_capacity(INPUT_LEN, blob);
-    // One read may give fewer bytes than the magic needs.
-    let mut start = Vec::with_capacity(6);
-    (&mut blob).take(6).read_to_end(&mut start)?;
-    let compression = Compression::detect(&start);
-    let blob = BufReader::with_capacity(INPUT_LEN, io::Cursor::new(start).chain(blob));
-    let reader: Box<dyn Read + Send + 'a> = match compression {
+    compression: Compression,
+    blob: impl BufRead + Send + 'a,
+) -> io::Result<Box<dyn Read + Send + 'a>> {
+    Ok(match compression {
         Compression::None => Box::new(blob),
         Compression::Gzip => Box::new(Drained::new(flate2::bufread::MultiGzDecoder::new(blob), |gz| {
             gz.into_inner()
@@ -79,8 +85,7 @@ pub fn decompress<'a>(
         Compression::Bzip2 => Box::new(Drained::new(bzip2::bufread::MultiBzDecoder::new(blob), |bz| {
             bz.into_inner()
         })),
-    };
-    Ok((compression, reader))
+    })
 }
 
 /// Reads the blob to its end once the decoder has given its last byte.
@@ -122,8 +127,8 @@ mod tests {
 
     fn unpacked(blob: &[u8]) -> io::Result<(Compression, Vec<u8>)> {
         let mut out = Vec::new();
-        let (compression, mut reader) = decompress(Box::new(blob))?;
-        reader.read_to_end(&mut out)?;
+        let (compression, blob) = detect(blob)?;
+        decompress(compression, blob)?.read_to_end(&mut out)?;
         Ok((compression, out))
     }
 
@@ -187,8 +192,9 @@ mod tests {
         skippable.resize(8 + (8 << 16), 0);
         let blob = [frame, skippable].concat();
         let count = AtomicU64::new(0);
-        let (_, mut reader) = decompress(Box::new(Counted(&blob, &count))).unwrap();
+        let blob_read = io::BufReader::new(Counted(&blob, &count));
         let mut out = Vec::new();
+        let mut reader = decompress(Compression::Zstd, blob_read).unwrap();
         reader.read_to_end(&mut out).unwrap();
         assert_eq!(
             (out.as_slice(), count.load(Ordering::Relaxed)),

@@ -16,7 +16,7 @@ mod error;
 mod limits;
 pub mod tar;
 
-pub use decompress::{Compression, decompress};
+pub use decompress::{Compression, Whole, decompress, detect};
 pub use error::{ScanError, TarError};
 pub use limits::Limits;
 pub use tar::scan::{BLOCK_LEN, RegionSink, ScanSummary, scan};

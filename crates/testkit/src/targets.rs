@@ -45,7 +45,8 @@ pub fn tar(bytes: &[u8]) -> bool {
         metadata_bytes: 4 << 20,
         ..Limits::default()
     };
-    let Ok((_, reader)) = firebrick_layer::decompress(Box::new(bytes)) else {
+    let compression = firebrick_layer::Compression::detect(bytes);
+    let Ok(reader) = firebrick_layer::decompress(compression, bytes) else {
         return false;
     };
     let bounded = io::Read::take(reader, 256 << 20);
