@@ -46,8 +46,7 @@ FB = "firebrick"
 GOALS = [
     ("devbox", "umoci + mke2fs -d", one("devbox", "umoci + mke2fs -d"), 0.20),
     ("devbox", "arcbox-ext4, which verifies nothing", one("devbox", "arcbox-ext4"), 1.0),
-    ("devbox", "the slower of inflating alone and writing alone",
-     slower_limit, 1.25),
+    ("devbox", "the slower of inflating alone and writing alone", slower_limit, 1.25),
     ("manyfiles", "mke2fs -d", one("manyfiles", "mke2fs -d"), 0.04),
     ("manyfiles", "the better of mkext4 and arcbox-ext4", both(min, "manyfiles", "mkext4", "arcbox-ext4"), 1.1),
     ("nodetree", "mke2fs -d", one("nodetree", "mke2fs -d"), 0.04),
