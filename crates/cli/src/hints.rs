@@ -1,5 +1,7 @@
 //! What a person can do about a failure: the libraries' errors carry facts, the advice is here.
 
+mod source;
+
 use std::error::Error;
 use std::io;
 
@@ -34,7 +36,7 @@ fn of_one(error: &(dyn Error + 'static)) -> Vec<String> {
         return of_cli(error);
     }
     if let Some(error) = error.downcast_ref::<SourceError>() {
-        return of_source(error).into_iter().collect();
+        return source::of(error).into_iter().collect();
     }
     if let Some(error) = error.downcast_ref::<BuildError>() {
         return of_build(error).into_iter().collect();
@@ -114,35 +116,6 @@ fn of_other_platform(image: &Platform) -> Vec<String> {
         ),
         without,
     ]
-}
-
-/// The library knows what helps; only the flags are ours.
-fn of_source(error: &SourceError) -> Option<String> {
-    match error {
-        SourceError::NoPlatform { available, .. } => Some(match available.first() {
-            Some(platform) => format!("choose one: --platform {platform}"),
-            None => "choose one: --platform OS/ARCH".to_owned(),
-        }),
-        SourceError::NotFound { reference, .. } => Some(format!(
-            "see which tags there are: skopeo list-tags docker://{}",
-            format_args!("{}/{}", reference.registry, reference.repository)
-        )),
-        SourceError::Limit { .. } => None, // no flag raises these
-        SourceError::Mismatch { .. } | SourceError::LayerCount { .. } | SourceError::Archive { .. } => {
-            Some(DAMAGED.to_owned())
-        }
-        SourceError::Transport { .. } if error.hint().is_none() => {
-            Some("see whether the registry answers: curl -sI https://REGISTRY/v2/; a proxy is taken from HTTPS_PROXY".to_owned())
-        }
-        SourceError::File { path, source, .. } if source.kind() == io::ErrorKind::NotADirectory => {
-            Some(format!("a file is oci-archive:{0}, docker-archive:{0} or tar:{0}", path.display()))
-        }
-        SourceError::File { path, source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-            Some(format!("see who may read it: ls -ld {}; unshare or fakeroot can lend the rights", path.display()))
-        }
-        SourceError::Unrepresentable { path, .. } => Some(format!("rename it or leave it out: {}", path.display())),
-        other => other.hint(),
-    }
 }
 
 fn of_build(error: &BuildError) -> Option<String> {

@@ -39,6 +39,26 @@ impl fmt::Display for Part {
     }
 }
 
+/// What is in the way of a registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Trouble {
+    /// Nobody knows the host's name.
+    UnknownHost,
+    /// Nothing listens there.
+    Refused,
+    /// Nothing answers in time, or no way leads there.
+    Silent,
+    /// The proxy does not let us through.
+    Proxy,
+    /// Its certificate is not by an authority that we trust, or not for it, or not for now.
+    Untrusted,
+    /// It does not speak TLS.
+    NotTls,
+    /// It speaks TLS, but we cannot agree.
+    Tls,
+}
+
 /// Why an OCI image cannot be had from its reference.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -332,11 +352,13 @@ pub enum SourceError {
         /// What is wrong.
         problem: &'static str,
     },
-    /// A credential helper failed.
+    /// A credential helper failed, or is not there.
     #[error("credential helper {helper:?} for {registry} failed: {message}")]
     CredentialHelper {
         /// The program.
         helper: String,
+        /// The file that asks for it.
+        config: PathBuf,
         /// The registry.
         registry: String,
         /// What went wrong, never a secret.
@@ -396,14 +418,19 @@ impl SourceError {
                 format!("check the account's rights, or log in again with `docker login {registry}`")
             }
             SourceError::Limit { .. } => "raise the limit if the image is trusted".into(),
-            SourceError::Transport { source, .. } if is_tls(source.as_ref()) => {
-                "for a private certificate authority give its certificate as CA file; for plain HTTP allow it for this registry"
-                    .into()
-            }
             SourceError::Shared(error) => return error.hint(),
             _ => return None,
         };
         Some(hint)
+    }
+
+    /// What is in the way of the registry, if that can be told.
+    pub fn trouble(&self) -> Option<Trouble> {
+        match self {
+            SourceError::Transport { source, .. } => trouble(source.as_ref()),
+            SourceError::Shared(error) => error.trouble(),
+            _ => None,
+        }
     }
 
     /// Whether the failure is of the content itself, so that another try would bring the same.
@@ -436,14 +463,46 @@ impl SourceError {
     }
 }
 
-fn is_tls(error: &(dyn std::error::Error + 'static)) -> bool {
-    error
-        .downcast_ref::<ureq::Error>()
-        .is_some_and(|error| match error {
-            ureq::Error::Tls(_) | ureq::Error::Rustls(_) => true,
-            ureq::Error::Io(error) => error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()),
-            _ => false,
-        })
+fn trouble(error: &(dyn std::error::Error + 'static)) -> Option<Trouble> {
+    if let Some(error) = error.downcast_ref::<io::Error>() {
+        return of_host(error);
+    }
+    match error.downcast_ref::<ureq::Error>()? {
+        ureq::Error::Io(error) => of_host(error),
+        ureq::Error::Rustls(error) => Some(of_tls(error)),
+        ureq::Error::Tls(_) => Some(Trouble::Tls),
+        ureq::Error::HostNotFound => Some(Trouble::UnknownHost),
+        ureq::Error::Timeout(_) | ureq::Error::BodyStalled => Some(Trouble::Silent),
+        ureq::Error::ConnectProxyFailed(_) => Some(Trouble::Proxy),
+        _ => None,
+    }
+}
+
+fn of_host(error: &io::Error) -> Option<Trouble> {
+    let inner = error.get_ref();
+    if let Some(error) = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        return Some(of_tls(error));
+    }
+    if let Some(inner) = inner.filter(|inner| inner.is::<ureq::Error>()) {
+        return trouble(inner);
+    }
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => Some(Trouble::Refused),
+        io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+            Some(Trouble::Silent)
+        }
+        // The standard library has no kind for it.
+        _ if error.to_string().starts_with("failed to lookup address") => Some(Trouble::UnknownHost),
+        _ => None,
+    }
+}
+
+fn of_tls(error: &rustls::Error) -> Trouble {
+    match error {
+        rustls::Error::InvalidCertificate(_) => Trouble::Untrusted,
+        rustls::Error::InvalidMessage(_) => Trouble::NotTls,
+        _ => Trouble::Tls,
+    }
 }
 
 fn list(items: &[String]) -> String {

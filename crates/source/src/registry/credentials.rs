@@ -72,7 +72,7 @@ pub(crate) fn find(
     let for_host = helpers.iter().find(|(key, _)| normal_key(key) == registry);
     let helper = for_host.map(|(_, helper)| helper).or(config.creds_store.as_ref());
     if let Some(helper) = helper.filter(|helper| !helper.is_empty())
-        && let Some(credentials) = ask_helper(options, helper, registry, server)?
+        && let Some(credentials) = ask_helper(options, path, helper, registry, server)?
     {
         return Ok(Some(credentials));
     }
@@ -169,6 +169,7 @@ impl AuthEntry {
 
 fn ask_helper(
     options: &RegistryOptions,
+    config: &Path,
     name: &str,
     registry: &str,
     server: &str,
@@ -176,6 +177,7 @@ fn ask_helper(
     let program = format!("docker-credential-{name}");
     let failed = |message: &dyn fmt::Display| SourceError::CredentialHelper {
         helper: program.clone(),
+        config: config.to_owned(),
         registry: registry.to_owned(),
         message: message.to_string(),
     };
@@ -193,7 +195,10 @@ fn ask_helper(
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
-        .map_err(|error| failed(&error))?;
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => failed(&"there is no such program in the PATH"),
+            _ => failed(&error),
+        })?;
     if let Some(mut stdin) = child.stdin.take() {
         // A helper that does not read its input may still answer.
         let _ = stdin.write_all(server.as_bytes());

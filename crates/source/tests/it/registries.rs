@@ -1,9 +1,12 @@
 //! Real registries on loopback: plain, htpasswd, TLS, tokens, helpers, proxies.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
 
-use firebrick_source::{Credentials, Options, Proxy};
+use firebrick_source::{Credentials, Options, Proxy, Trouble};
 
 use crate::support::http::{Answer, Server, Tunnels};
 use crate::support::registry::{PASSWORD, Registry, Setup, USER, have_tools, layers};
@@ -150,8 +153,7 @@ fn tls_with_a_private_authority_and_a_proxy() {
     };
     let registry = Registry::with_layers(&setup, &layers());
     let name = format!("{}/test/image:v1", registry.host);
-    let text = refusal(&name, &options());
-    assert!(text.contains("CA file"), "{text}");
+    assert_eq!(trouble(&name, &options()), Some(Trouble::Untrusted));
     let mut trusting = options();
     trusting.registry.ca_files = vec![registry.folder.path().join("ca.pem")];
     check(&name, &trusting);
@@ -162,6 +164,69 @@ fn tls_with_a_private_authority_and_a_proxy() {
     });
     check(&name, &trusting);
     assert!(tunnels.targets.lock().unwrap().contains(&registry.host));
+}
+
+fn trouble(reference: &str, options: &Options) -> Option<Trouble> {
+    open(reference, options).unwrap_err().trouble()
+}
+
+#[test]
+fn what_is_in_the_way_is_told() {
+    let mut quick = options();
+    quick.registry.retry.attempts = 1;
+    quick.registry.read_timeout = Duration::from_millis(300);
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    assert_eq!(trouble(&format!("{address}/x"), &quick), Some(Trouble::Refused));
+    // RFC 6761: this name never exists.
+    assert_eq!(trouble("nowhere.invalid/x", &quick), Some(Trouble::UnknownHost));
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let name = format!("{}/x", silent.local_addr().unwrap());
+    assert_eq!(trouble(&name, &quick), Some(Trouble::Silent));
+    // A name that is not loopback's is spoken to by TLS; the server is reached through a proxy.
+    let plain = TcpListener::bind("127.0.0.1:0").unwrap();
+    let tunnels = Tunnels::start_to(plain.local_addr().unwrap());
+    std::thread::spawn(move || {
+        let (mut stream, _) = plain.accept().unwrap();
+        stream.read_exact(&mut [0; 5]).unwrap();
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
+    });
+    quick.registry.proxy = Some(Proxy {
+        url: format!("http://{}", tunnels.address),
+        no_proxy: Vec::new(),
+    });
+    assert_eq!(trouble("plain.example/x", &quick), Some(Trouble::NotTls));
+    let closed = Server::start(|_| Answer::new(403, ""));
+    quick.registry.proxy = Some(Proxy {
+        url: format!("http://{}", closed.address),
+        no_proxy: Vec::new(),
+    });
+    assert_eq!(trouble("plain.example/x", &quick), Some(Trouble::Proxy));
+}
+
+#[test]
+fn helpers_that_are_missing_or_fail_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("config.json");
+    let guarded = Server::start(|_| Answer::new(401, "").with("WWW-Authenticate", "Basic realm=\"x\""));
+    let helper = folder.path().join("docker-credential-broken");
+    fs::write(&helper, "#!/bin/sh\necho out of luck\nexit 3\n").unwrap();
+    fs::set_permissions(&helper, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut options = options();
+    options.registry.docker_config = Some(config.clone());
+    options.registry.credential_helper_dirs = vec![folder.path().to_owned()];
+    for (name, why) in [
+        ("nowhere", "there is no such program in the PATH"),
+        ("broken", "exit status: 3: out of luck"),
+    ] {
+        fs::write(&config, format!(r#"{{"credsStore":"{name}"}}"#)).unwrap();
+        let text = refusal(&format!("{}/x", guarded.address), &options);
+        assert!(
+            text.contains(&format!("docker-credential-{name}")) && text.contains(why),
+            "{text}"
+        );
+    }
 }
 
 /// Plays a token server, and a registry that wants its tokens, in front of the real one.

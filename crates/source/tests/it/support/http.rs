@@ -220,6 +220,15 @@ pub(crate) struct Tunnels {
 
 impl Tunnels {
     pub(crate) fn start() -> Tunnels {
+        Tunnels::start_with(None)
+    }
+
+    /// All tunnels lead to `target`, whatever the client asks.
+    pub(crate) fn start_to(target: SocketAddr) -> Tunnels {
+        Tunnels::start_with(Some(target))
+    }
+
+    fn start_with(fixed: Option<SocketAddr>) -> Tunnels {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let targets = Arc::new(Mutex::new(Vec::new()));
@@ -227,14 +236,14 @@ impl Tunnels {
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let log = Arc::clone(&log);
-                thread::spawn(move || tunnel(stream.unwrap(), &log));
+                thread::spawn(move || tunnel(stream.unwrap(), fixed, &log));
             }
         });
         Tunnels { address, targets }
     }
 }
 
-fn tunnel(client: TcpStream, log: &Mutex<Vec<String>>) {
+fn tunnel(client: TcpStream, fixed: Option<SocketAddr>, log: &Mutex<Vec<String>>) {
     let mut reader = BufReader::new(client.try_clone().unwrap());
     let mut line = String::new();
     reader.read_line(&mut line).unwrap();
@@ -244,7 +253,11 @@ fn tunnel(client: TcpStream, log: &Mutex<Vec<String>>) {
         return;
     }
     log.lock().unwrap().push(target.clone());
-    let upstream = TcpStream::connect(&target).unwrap();
+    let upstream = match fixed {
+        Some(address) => TcpStream::connect(address),
+        None => TcpStream::connect(&target),
+    };
+    let upstream = upstream.unwrap();
     (&client).write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
     let (mut from, mut to) = (upstream.try_clone().unwrap(), client.try_clone().unwrap());
     thread::spawn(move || {
