@@ -1,9 +1,11 @@
 //! How failures look: `error:`, each `caused by:` once, then `hint:`s.
 
 use std::io::{self, Write as _};
+use std::path::PathBuf;
 
 use anstyle::{AnsiColor, Style};
 use firebrick_source::Platform;
+use firebrick_vmm::client::CallError;
 
 use crate::text::bytes;
 
@@ -14,12 +16,13 @@ pub(crate) enum CliError {
     #[error("there is no image named {name:?} in {folder:?}")]
     NoSuchImage {
         name: String,
-        folder: std::path::PathBuf,
+        to_make: String,
+        folder: PathBuf,
         known: Vec<String>,
     },
     /// No file at that path.
     #[error("there is no image file {path:?}")]
-    NoSuchFile { path: std::path::PathBuf },
+    NoSuchFile { path: PathBuf },
     /// The guest that firebrick carries runs on one platform only.
     #[error("the image is for {image}, but firebrick's own guest is for {guest}")]
     OtherPlatform {
@@ -29,18 +32,40 @@ pub(crate) enum CliError {
     /// Two flags that ask for opposites.
     #[error("--init firebrick makes the guest PID 1, but --agent none leaves it out")]
     InitWithoutGuest,
+    /// A folder where a file was to be.
+    #[error("cannot write the image to {path:?}: {}", if *exists { "that is a folder" } else { "a path that ends in a slash is a folder" })]
+    OutputIsFolder {
+        path: PathBuf,
+        inside: PathBuf,
+        exists: bool,
+    },
+    /// A device or the like where a file was to be.
+    #[error("cannot write the image to {path:?}: there is something that is not a file")]
+    OutputIsNoFile { path: PathBuf },
+    /// No folder for the file.
+    #[error("cannot write the image into {folder:?}: {}", if *missing { "there is no such folder" } else { "that is not a folder" })]
+    OutputFolder { folder: PathBuf, missing: bool },
     /// A VM cannot have more memory than its host.
     #[error("the VM shall have {} of memory, but this host has {}", bytes(*asked), bytes(*has))]
     MemoryOfHost { asked: u64, has: u64 },
     /// What a program writes is kept in the VM's memory.
     #[error("the program shall be able to write {}, but it is kept in memory, of which the VM has {}", bytes(*asked), bytes(*memory))]
     Overlay { asked: u64, memory: u64 },
+    /// Nothing is given to run, and the image names nothing.
+    #[error("the image {image:?} has neither ENTRYPOINT nor CMD")]
+    NothingToRun { image: PathBuf },
+    /// The guest would not run it.
+    #[error("cannot run the job in {image:?}")]
+    Refused { image: PathBuf, source: CallError },
     /// The guest said so on its console.
     #[error("the VM did not end in order: {words}")]
     BadEnd { words: String },
     /// QEMU itself failed.
     #[error("the VM did not end in order: QEMU ended with {how}{}{complaints}", if complaints.is_empty() { "" } else { ": " })]
     VmmEnded { how: String, complaints: String },
+    /// What was to be printed cannot be.
+    #[error("cannot write to stdout")]
+    Stdout { source: io::Error },
     /// Stdout was closed by its reader; never shown.
     #[error("stdout was closed")]
     ClosedStdout,
@@ -59,7 +84,7 @@ pub(crate) fn write_stdout(bytes: &[u8]) -> anyhow::Result<()> {
 pub(crate) fn stdout_error(error: io::Error) -> anyhow::Error {
     match error.kind() {
         io::ErrorKind::BrokenPipe => CliError::ClosedStdout.into(),
-        _ => anyhow::Error::new(error).context("cannot write to stdout"),
+        _ => CliError::Stdout { source: error }.into(),
     }
 }
 

@@ -6,6 +6,8 @@ use std::error::Error;
 use std::io;
 
 use firebrick_build::BuildError;
+use firebrick_customise::CustomiseError;
+use firebrick_ext4::PlanError;
 use firebrick_ext4::read::ReadError;
 use firebrick_layer::ScanError;
 use firebrick_source::{Platform, SourceError};
@@ -15,6 +17,7 @@ use firebrick_vmm::{BootError, LaunchError};
 
 use crate::error::CliError;
 use crate::home::NoHome;
+use crate::text;
 
 /// For content that is not what its digest promises.
 const DAMAGED: &str =
@@ -22,6 +25,9 @@ const DAMAGED: &str =
 
 /// Advice for the errors in the chain, outermost first, each once.
 pub(crate) fn of(error: &anyhow::Error) -> Vec<String> {
+    if let Some(stdout @ CliError::Stdout { .. }) = error.downcast_ref() {
+        return of_cli(stdout); // what the host says of it is not about our files
+    }
     let mut hints: Vec<String> = Vec::new();
     for hint in error.chain().flat_map(of_one) {
         if !hints.contains(&hint) {
@@ -56,11 +62,14 @@ fn of_one(error: &(dyn Error + 'static)) -> Vec<String> {
     if let Some(error) = error.downcast_ref::<BootError>() {
         return of_boot(error).into_iter().collect();
     }
-    if let Some(CallError::Refused { .. }) = error.downcast_ref() {
-        return vec!["see what the image has and would run: firebrick rootfs inspect IMAGE; firebrick rootfs ls IMAGE PATH".to_owned()];
-    }
     if let Some(error) = error.downcast_ref::<io::Error>() {
         return of_host(error).into_iter().collect();
+    }
+    if let Some(CustomiseError::Blocked { blocked, .. }) = error.downcast_ref() {
+        return vec![format!(
+            "firebrick's own files go there: change it where the image is made, with: rm {}",
+            blocked.display()
+        )];
     }
     if error.is::<NoHome>() {
         return vec!["say where: export FIREBRICK_HOME=/some/folder".to_owned()];
@@ -70,8 +79,8 @@ fn of_one(error: &(dyn Error + 'static)) -> Vec<String> {
 
 fn of_cli(error: &CliError) -> Vec<String> {
     match error {
-        CliError::NoSuchImage { name, known, .. } => {
-            let make = format!("make it: firebrick rootfs from-docker -n {name} -i IMAGE");
+        CliError::NoSuchImage { to_make, known, .. } => {
+            let make = format!("make it: firebrick rootfs from-docker -n {to_make} -i IMAGE");
             if known.is_empty() {
                 return vec![make];
             }
@@ -80,6 +89,18 @@ fn of_cli(error: &CliError) -> Vec<String> {
         CliError::NoSuchFile { .. } => vec!["list the images of this host: firebrick rootfs list".to_owned()],
         CliError::OtherPlatform { image, .. } => of_other_platform(image),
         CliError::InitWithoutGuest => vec!["leave one of the two flags out".to_owned()],
+        CliError::OutputIsFolder { inside, exists: true, .. } => {
+            vec![format!("name the file, too: -o {}", inside.display())]
+        }
+        CliError::OutputIsFolder { path, inside, .. } => vec![format!(
+            "make the folder, mkdir -p {}, and name the file, too: -o {}",
+            path.display(),
+            inside.display()
+        )],
+        CliError::OutputFolder { folder, missing: true } => vec![format!("make it: mkdir -p {}", folder.display())],
+        CliError::OutputIsNoFile { .. } | CliError::OutputFolder { .. } => {
+            vec!["give -o the name of a file in a folder that you may write to".to_owned()]
+        }
         CliError::MemoryOfHost { has, .. } => {
             vec![format!("leave some for the host: --mem {}", (has / 2) >> 20)]
         }
@@ -87,13 +108,39 @@ fn of_cli(error: &CliError) -> Vec<String> {
             let mib = asked.div_ceil(1 << 20).saturating_mul(2);
             vec![format!("give the VM more memory, --mem {mib}, or a smaller --overlay-size")]
         }
+        CliError::NothingToRun { image } => vec![format!(
+            "say what to run: firebrick run -i {} -- COMMAND",
+            image.display()
+        )],
+        CliError::Refused { image, source } => of_refusal(&image.display().to_string(), source),
         CliError::BadEnd { .. } => vec![
-            "the console above tells what came before; without init the guest of firebrick starts: firebrick boot IMAGE"
+            "the console above tells what came before; without --init and --append firebrick's own guest starts: \
+             firebrick boot IMAGE"
                 .to_owned(),
         ],
         CliError::VmmEnded { .. } => vec!["see whether QEMU runs here at all: firebrick setup".to_owned()],
+        CliError::Stdout { .. } => {
+            vec!["where stdout leads cannot take it; see what is full: df -h".to_owned()]
+        }
         CliError::ClosedStdout => Vec::new(),
     }
+}
+
+/// The guest's words are all that tells a wrong user from the rest.
+fn of_refusal(image: &str, error: &CallError) -> Vec<String> {
+    let said = match error {
+        CallError::Refused { source, .. } => source.message.as_str(),
+        _ => "",
+    };
+    vec![if said.contains("no user") {
+        format!("see its users: firebrick rootfs cat {image} /etc/passwd; a number needs no entry: -u 1000")
+    } else if said.contains("no group") {
+        format!(
+            "see its groups: firebrick rootfs cat {image} /etc/group; a number needs no entry: -u 1000:1000"
+        )
+    } else {
+        format!("see what the image has and would run: firebrick rootfs inspect {image}")
+    }]
 }
 
 /// Guests can be made for the processors that firebrick knows.
@@ -128,15 +175,41 @@ fn of_build(error: &BuildError) -> Option<String> {
             "the image is damaged or was tampered with: get it again, or push it again from where it was made"
                 .to_owned()
         }
-        BuildError::Plan { .. } => {
-            "see what decides it: firebrick rootfs from-docker --help; -s auto and no --inodes always fit"
-                .to_owned()
-        }
+        BuildError::Plan { source } => of_plan(source),
         BuildError::Output { doing: "create", .. } => {
             "give -o the name of a file in a folder that you may write to".to_owned()
         }
         _ => return None,
     })
+}
+
+/// Where the content itself is what ext4 cannot have, it must be changed where it was made.
+fn of_plan(error: &PlanError) -> String {
+    let where_made = |command: String| format!("change it where the image is made, with: {command}");
+    match error {
+        PlanError::TooLarge { limit, .. } => format!(
+            "--size, or --free and --inodes on top of the content, may come to {}: -s auto takes only what is needed",
+            text::bytes(*limit)
+        ),
+        PlanError::TooManyInodes { .. } => {
+            "give a larger -s, or leave --inodes and -s to firebrick: -s auto".to_owned()
+        }
+        PlanError::TooManyLinks { path, .. } => {
+            where_made(format!("cp --preserve {path} {path}.copy, and links to the copy"))
+        }
+        PlanError::Device { path, .. } | PlanError::FileTooLarge { path, .. } => {
+            where_made(format!("rm {path}"))
+        }
+        PlanError::DirectoryTooLarge { path } => {
+            where_made(format!("mkdir {path}/more, and a part of the files moved there"))
+        }
+        PlanError::Xattr { path, .. } => where_made(format!("getfattr -dm- {path}; setfattr -x NAME {path}")),
+        PlanError::LostAndFound => format!(
+            "ext4 keeps a folder of that name; {}",
+            where_made("rm /lost+found".to_owned())
+        ),
+        _ => "see what decides it: firebrick rootfs from-docker --help".to_owned(),
+    }
 }
 
 /// A tar that is wrong from its first byte on is probably something else.
@@ -192,6 +265,10 @@ fn of_launch(error: &LaunchError) -> Option<String> {
         LaunchError::NotInstalled { package, .. } => {
             Some(format!("install it: sudo apt-get install {package}"))
         }
+        LaunchError::Unsupported {
+            what: "the path of a drive",
+            ..
+        } => Some("give it a name that is text: ln -s PATH image.ext4, and use ./image.ext4".to_owned()),
         _ => None,
     }
 }

@@ -24,6 +24,26 @@ pub(crate) fn parse_name(text: &str) -> Result<String, String> {
         .to_owned())
 }
 
+/// A name for a new image. What looks like its file's name is refused: it would become `rootfs-x.ext4.ext4`.
+pub(crate) fn parse_new_name(text: &str) -> Result<String, String> {
+    let name = parse_name(text)?;
+    let bare = without_file_parts(&name);
+    if bare == name {
+        return Ok(name);
+    }
+    let advice = match parse_name(bare) {
+        Ok(bare) => format!("give -n {bare}, or -o {name} for a file of that name"),
+        Err(_) => format!("give -o {name} for a file of that name"),
+    };
+    Err(format!("it would become the file rootfs-{name}.ext4; {advice}"))
+}
+
+/// The name in what may be a file's name.
+fn without_file_parts(name: &str) -> &str {
+    let name = name.strip_prefix("rootfs-").unwrap_or(name);
+    name.strip_suffix(".ext4").unwrap_or(name)
+}
+
 /// An image in the images folder.
 #[derive(Debug)]
 pub(crate) struct Listed {
@@ -120,6 +140,7 @@ fn no_such_image(home: &Home, name: String) -> anyhow::Error {
         .map(|image| image.name)
         .collect();
     CliError::NoSuchImage {
+        to_make: without_file_parts(&name).to_owned(),
         name,
         folder: home.images(),
         known,
@@ -136,6 +157,16 @@ mod tests {
         for good in ["python", "python3.12", "c++", "a_b-c", "7zip"] {
             assert!(parse_name(good).is_ok(), "{good}");
         }
+        for (bad, instead) in [
+            ("x.ext4", "give -n x, or -o x.ext4"),
+            ("rootfs-x", "give -n x, or -o rootfs-x"),
+            ("rootfs-x.ext4", "give -n x,"),
+            ("rootfs-", "rootfs-rootfs-.ext4; give -o rootfs- "),
+        ] {
+            let error = parse_new_name(bad).unwrap_err();
+            assert!(error.contains(instead), "{error}");
+        }
+        assert!(parse_new_name("ext4").is_ok());
         let long = "x".repeat(65);
         for bad in [
             "",

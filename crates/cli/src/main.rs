@@ -27,8 +27,15 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         // Help and version are errors to clap, with exit code 0 and stdout as their place.
         Err(error) => {
-            let _ = error.print(); // a closed pipe must not change the exit code
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+            let code = ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+            // A closed pipe must not change the exit code.
+            return match error.print().map_err(error::stdout_error) {
+                Err(unprinted) if !error.use_stderr() && !error::is_closed_stdout(&unprinted) => {
+                    error::print(&unprinted);
+                    ExitCode::FAILURE
+                }
+                _ => code,
+            };
         }
     };
     let talk = talk::Talk::new(cli.verbose, cli.quiet);

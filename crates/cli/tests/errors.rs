@@ -156,6 +156,19 @@ fn references_that_lead_nowhere() {
 }
 
 #[test]
+fn a_name_is_no_files_name() {
+    check(
+        &["rootfs", "from-docker", "-n", "x.ext4", "-i", "alpine"],
+        expect![[r#"
+            error: invalid value 'x.ext4' for '--name <NAME>': it would become the file rootfs-x.ext4.ext4; give -n x, or -o x.ext4 for a file of that name
+
+            For more information, try '--help'.
+            exit code 2
+        "#]],
+    );
+}
+
+#[test]
 fn usage_errors() {
     check(
         &["rootfs", "from-docker"],
@@ -173,7 +186,7 @@ fn usage_errors() {
     check(
         &["rootfs", "from-docker", "-n", "x", "-i", "alpine", "-s", "big"],
         expect![[r#"
-            error: invalid value 'big' for '--size <SIZE>': "big" is no size: expected a number of MiB, or one with K, M, G or T behind it; or "auto"
+            error: invalid value 'big' for '--size <SIZE>': "big" is no size: expected a number of MiB, or one with K, M, G or T behind it; "auto" is what fits
 
             For more information, try '--help'.
             exit code 2

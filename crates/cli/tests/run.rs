@@ -1,14 +1,20 @@
 //! Programs in real VMs, by the command itself. The image is busybox out of a Debian package, so nothing else is needed.
 
+#[path = "support/folder.rs"]
+mod folder;
+
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use firebrick_testkit::oracle;
+use folder::names_in;
+use rustix::process::{Pid, Signal, kill_process};
 
 /// Where `firebrick setup` puts the kernel: one for all runs of the tests in this target folder.
 fn state() -> PathBuf {
@@ -150,11 +156,7 @@ impl Run {
             assert!(Instant::now() < deadline, "a machine is left: {line}");
             std::thread::sleep(Duration::from_millis(20)); // a killed process needs a moment to go
         }
-        let left: Vec<_> = fs::read_dir(self.temp.path())
-            .expect("a folder")
-            .map(|entry| entry.expect("an entry").file_name())
-            .collect();
-        assert!(left.is_empty(), "left in TMPDIR: {left:?}");
+        assert_eq!(names_in(self.temp.path()), [""; 0], "left in TMPDIR");
     }
 
     /// The command line of a QEMU that this run started: its environment names our folder.
@@ -259,6 +261,26 @@ fn failures_have_codes_of_their_own() {
         stderr.contains("1.0 s") && stderr.contains("--timeout"),
         "{stderr}"
     );
+    let (code, _, stderr) = run.output(&["-u", "nobody123", "--", "true"]);
+    let hint = format!(
+        "hint: see its users: firebrick rootfs cat {} /etc/passwd",
+        run.image.display()
+    );
+    assert!(code == 125 && stderr.contains(&hint), "{stderr}");
+    // The image has no command of its own, which is seen without a boot.
+    let (code, _, stderr) = run.output(&[]);
+    let hint = format!(
+        "hint: say what to run: firebrick run -i {} -- COMMAND",
+        run.image.display()
+    );
+    assert!(code == 125 && stderr.contains(&hint), "{stderr}");
+    let (code, _, stderr) = run.output(&["--mem", "1T", "--", "true"]);
+    assert!(
+        code == 125 && stderr.contains("this host has") && stderr.contains("hint: "),
+        "{stderr}"
+    );
+    let (code, _, stderr) = run.output(&["--overlay-size", "1G", "--", "true"]);
+    assert!(code == 125 && stderr.contains("--mem 2048"), "{stderr}");
     let (code, _, stderr) = run.output(&["--kernel-that-is-not-there"]);
     assert_eq!(code, 2, "{stderr}");
     run.check_nothing_is_left();
@@ -269,18 +291,14 @@ fn failures_have_codes_of_their_own() {
 #[test]
 fn signals_leave_nothing() {
     let Some(run) = Run::new() else { return };
-    for (signal, number) in [("INT", 2), ("TERM", 15), ("KILL", 9)] {
+    for by in [Signal::INT, Signal::TERM, Signal::KILL] {
         let mut child = run.sleeping();
-        let status = Command::new("kill")
-            .args([format!("-{signal}"), child.id().to_string()])
-            .status()
-            .expect("kill starts");
-        assert!(status.success());
+        kill_process(Pid::from_child(&child), by).expect("it is there");
         let ended = child.wait().expect("it ends");
-        let by = std::os::unix::process::ExitStatusExt::signal(&ended);
+        let number = by.as_raw();
         assert!(
-            by == Some(number) || ended.code() == Some(128 + number),
-            "SIG{signal}: {ended}"
+            ended.signal() == Some(number) || ended.code() == Some(128 + number),
+            "{by:?}: {ended}"
         );
         run.check_nothing_is_left();
     }
@@ -448,9 +466,8 @@ fn boot_ends_by_the_signal_that_comes() {
     let Some(run) = Run::new() else { return };
     let mut console = Console::of(&run, &["--init", "/bin/sh"]);
     console.wait_for("# ");
-    let status = Command::new("kill").arg(console.child.id().to_string()).status();
-    assert!(status.expect("kill starts").success());
+    kill_process(Pid::from_child(&console.child), Signal::TERM).expect("it is there");
     let ended = console.child.wait().expect("it ends");
-    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&ended), Some(15));
+    assert_eq!(ended.signal(), Some(15));
     run.check_nothing_is_left();
 }

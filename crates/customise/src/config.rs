@@ -29,6 +29,83 @@ pub struct RunConfig {
     pub stop_signal: String,
 }
 
+/// Something in an OCI config that no program can be given. Its text says what became of it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OddConfig {
+    /// An environment entry that is no `NAME=VALUE`.
+    #[error("ENV entry {entry:?} is left out: it is not NAME=VALUE")]
+    NotAVariable {
+        /// The entry.
+        entry: String,
+    },
+    /// A NUL would end the text early.
+    #[error("{field} {text:?} is left out: it holds a NUL byte")]
+    Nul {
+        /// Which part of the config.
+        field: &'static str,
+        /// The text.
+        text: String,
+    },
+    /// Programs that write JSON put U+FFFD where bytes were not UTF-8.
+    #[error("ENV entry {entry:?} has bytes that were lost when the OCI image was made: they were not UTF-8")]
+    Lost {
+        /// The entry.
+        entry: String,
+    },
+}
+
+impl RunConfig {
+    /// Takes out what no program can be given, and tells it.
+    ///
+    /// ENTRYPOINT and CMD lose all their words with one that holds a NUL: half a command is another command.
+    pub fn take_odd(&mut self) -> Vec<OddConfig> {
+        let mut odd = Vec::new();
+        self.env.retain(|entry| match odd_variable(entry) {
+            None => true,
+            Some(found) => {
+                let kept = matches!(found, OddConfig::Lost { .. });
+                odd.push(found);
+                kept
+            }
+        });
+        for (field, words) in [("ENTRYPOINT", &mut self.entrypoint), ("CMD", &mut self.cmd)] {
+            if let Some(word) = words.iter().find(|word| word.contains('\0')) {
+                odd.push(nul(field, word));
+                words.clear();
+            }
+        }
+        for (field, text) in [
+            ("USER", &mut self.user),
+            ("WORKDIR", &mut self.working_dir),
+            ("StopSignal", &mut self.stop_signal),
+        ] {
+            if text.contains('\0') {
+                odd.push(nul(field, text));
+                text.clear();
+            }
+        }
+        odd
+    }
+}
+
+fn nul(field: &'static str, text: &str) -> OddConfig {
+    OddConfig::Nul {
+        field,
+        text: text.to_owned(),
+    }
+}
+
+fn odd_variable(entry: &str) -> Option<OddConfig> {
+    let owned = || entry.to_owned();
+    match entry.split_once('=') {
+        _ if entry.contains('\0') => Some(nul("ENV entry", entry)),
+        None | Some(("", _)) => Some(OddConfig::NotAVariable { entry: owned() }),
+        _ if entry.contains('\u{fffd}') => Some(OddConfig::Lost { entry: owned() }),
+        _ => None,
+    }
+}
+
 /// The whole file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -57,6 +134,33 @@ impl ImageJson {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_no_program_can_be_given_is_taken_out_and_told() {
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let mut run = RunConfig {
+            entrypoint: words(&["/bin/x", "a\0b"]),
+            cmd: words(&["y"]),
+            env: words(&["A=1", "B", "=c", "D=\0", "E=\u{fffd}", "F="]),
+            user: "me\0".to_owned(),
+            ..RunConfig::default()
+        };
+        let said: Vec<String> = run.take_odd().iter().map(ToString::to_string).collect();
+        assert_eq!(
+            said,
+            [
+                "ENV entry \"B\" is left out: it is not NAME=VALUE",
+                "ENV entry \"=c\" is left out: it is not NAME=VALUE",
+                "ENV entry \"D=\\0\" is left out: it holds a NUL byte",
+                "ENV entry \"E=\u{fffd}\" has bytes that were lost when the OCI image was made: they were not UTF-8",
+                "ENTRYPOINT \"a\\0b\" is left out: it holds a NUL byte",
+                "USER \"me\\0\" is left out: it holds a NUL byte",
+            ]
+        );
+        assert_eq!(run.env, ["A=1", "E=\u{fffd}", "F="]);
+        assert_eq!((run.entrypoint, run.cmd), (vec![], words(&["y"])));
+        assert_eq!(run.user, "");
+    }
 
     #[test]
     fn keys_are_those_of_the_oci_config() {

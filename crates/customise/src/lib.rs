@@ -20,13 +20,15 @@
 mod config;
 mod init;
 mod lower;
+mod mount_points;
 mod plan;
 mod tar;
 mod time;
 
-pub use config::{ImageJson, RunConfig};
+pub use config::{ImageJson, OddConfig, RunConfig};
 pub use init::{ImageInit, Init, UnknownInit};
 pub use lower::{Lower, LowerKind};
+pub use mount_points::{OddMountPoint, odd_mount_points};
 pub use plan::{CustomiseError, Entry, EntryKind, Request, plan};
 pub use tar::to_tar;
 pub use time::parse_rfc3339;

@@ -98,6 +98,11 @@ impl Cache {
         Ok(cache)
     }
 
+    /// The cache at `root` as it is, to look at: nothing is made, and a folder that is missing holds nothing.
+    pub fn existing(root: impl Into<PathBuf>) -> Cache {
+        Cache { root: root.into() }
+    }
+
     /// The cache's folder.
     pub fn root(&self) -> &Path {
         &self.root
@@ -350,7 +355,12 @@ pub(crate) fn hash_range(file: &File, len: u64) -> io::Result<Hasher> {
 fn files(folder: &Path) -> Result<Vec<(String, fs::Metadata)>, SourceError> {
     let error = |source| file_error("list", folder, source);
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder).map_err(error)? {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(missing) if missing.kind() == io::ErrorKind::NotFound => return Ok(found),
+        Err(source) => return Err(error(source)),
+    };
+    for entry in entries {
         let entry = entry.map_err(error)?;
         // Another process may have removed it since.
         if let (Ok(name), Ok(metadata)) = (entry.file_name().into_string(), entry.metadata())

@@ -51,10 +51,8 @@ pub(crate) fn run(command: Command, talk: &Talk) -> anyhow::Result<()> {
 }
 
 fn list(args: &ListArgs, home: &Home, talk: &Talk) -> anyhow::Result<()> {
-    let blobs = match home.cache().is_dir() {
-        true => Cache::open(home.cache())?.list()?,
-        false => Vec::new(), // looking must not make folders
-    };
+    let blobs = Cache::existing(home.cache()).list()?; // looking must not make folders
+
     if args.json {
         return write_stdout(&text::json_line(&blobs.iter().map(to_json).collect::<Vec<_>>()));
     }

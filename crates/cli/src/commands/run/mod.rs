@@ -7,6 +7,7 @@ mod source;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -14,12 +15,12 @@ use anyhow::Context as _;
 use firebrick_protocol::agent::JobOptions;
 use firebrick_vmm::client::CallError;
 use firebrick_vmm::interrupts::Interrupts;
-use firebrick_vmm::{BootSpec, RunError, RunOutcome, RunSpec, Streams};
+use firebrick_vmm::{BootSpec, Job, RunError, RunOutcome, RunSpec, Streams};
 
 pub(crate) use args::Args;
 pub(crate) use machine::MachineArgs;
 
-use crate::error;
+use crate::error::{self, CliError};
 use crate::home::Home;
 use crate::host::Host;
 use crate::image_file::ImageFile;
@@ -39,14 +40,18 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<ExitCode> {
     // From here on signals are passed on to the program, whose machine they end.
     let interrupts = Interrupts::catch().context("cannot listen for signals")?;
     let home = Home::of_process()?;
-    let image = ImageFile::open_file(args.image(&home)?)?.path;
+    let opened = ImageFile::open_file(args.image(&home)?)?;
     let job = args.job()?;
+    if job == Job::Default {
+        must_name_a_program(&opened)?;
+    }
+    let image = opened.path;
     let env = args.environment()?.into_iter().collect();
     let host = Host::ready(&home, talk)?;
     let spec = RunSpec {
         boot: BootSpec {
             answer_limit: args.boot_timeout(),
-            ..args.machine.spec(image, &host)?
+            ..args.machine.spec(image.clone(), &host)?
         },
         job,
         options: JobOptions {
@@ -70,13 +75,32 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<ExitCode> {
         interrupts: Some(&interrupts),
     };
     match firebrick_vmm::run(&host.qemu, &spec, streams) {
-        Ok(outcome) => Ok(exit_code(outcome)),
+        Ok(outcome) => Ok(exit_code(outcome, &image)),
         Err(RunError::Call(CallError::Output { source, .. }))
             if source.kind() == io::ErrorKind::BrokenPipe =>
         {
             Ok(ExitCode::from(CLOSED_OUTPUT))
         }
+        Err(RunError::Call(source @ CallError::Refused { .. })) => {
+            Err(CliError::Refused { image, source }.into())
+        }
         Err(error) => Err(error.into()),
+    }
+}
+
+/// That an image says what to run is known without a boot, where firebrick made it.
+fn must_name_a_program(image: &ImageFile) -> anyhow::Result<()> {
+    let names = |json: &serde_json::Value, key| {
+        json.get(key)
+            .and_then(|words| words.as_array())
+            .is_some_and(|words| !words.is_empty())
+    };
+    match image.image_json()? {
+        Some(json) if !names(&json, "Entrypoint") && !names(&json, "Cmd") => Err(CliError::NothingToRun {
+            image: image.path.clone(),
+        }
+        .into()),
+        _ => Ok(()),
     }
 }
 
@@ -89,12 +113,16 @@ fn unbuffered(stream: BorrowedFd<'_>) -> anyhow::Result<File> {
     ))
 }
 
-fn exit_code(outcome: RunOutcome) -> ExitCode {
+fn exit_code(outcome: RunOutcome, image: &Path) -> ExitCode {
     match outcome {
         // Codes of Linux programs are one byte; -1 stands for a program that could not be started.
         RunOutcome::Exited { code } => ExitCode::from(u8::try_from(code).unwrap_or(255)),
         RunOutcome::NotStarted { code, message } => {
             error::say(&message);
+            error::hint(&format!(
+                "see what the image has: firebrick rootfs ls -l {} /bin",
+                image.display()
+            ));
             ExitCode::from(u8::try_from(code).unwrap_or(126))
         }
         RunOutcome::TimedOut { limit } => {

@@ -20,7 +20,7 @@ use crate::{images, text};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Name of the image: it becomes rootfs-NAME.ext4
-    #[arg(short, long, value_parser = images::parse_name)]
+    #[arg(short, long, value_parser = images::parse_new_name)]
     pub(crate) name: String,
 
     /// The container image
@@ -182,7 +182,7 @@ fn parse_total(text: &str) -> Result<ext4::Size, String> {
         "auto" => Ok(ext4::Size::Auto),
         size => text::parse_size(size)
             .map(ext4::Size::Bytes)
-            .map_err(|error| format!("{error}; or \"auto\"")),
+            .map_err(|error| format!("{error}; \"auto\" is what fits")),
     }
 }
 

@@ -1,7 +1,11 @@
 //! What firebrick itself puts into an image: the guest, what the OCI config says, and the time of both.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use anyhow::Context as _;
-use firebrick_customise::{ImageJson, Init, LowerKind, RunConfig, parse_rfc3339, plan, to_tar};
+use firebrick_customise::{
+    ImageJson, Init, LowerKind, RunConfig, odd_mount_points, parse_rfc3339, plan, to_tar,
+};
 use firebrick_source::{OciImage, Platform};
 use firebrick_tree::{Kind, LayerPath, Timestamp, Tree};
 
@@ -14,6 +18,8 @@ pub(super) struct Contents {
     guest: Option<Vec<u8>>,
     image_json: ImageJson,
     init: Init,
+    /// What is odd about the image, though it can be built: of its config first, then of its tree.
+    odd: Mutex<Vec<String>>,
     /// Time of everything that no layer describes.
     pub(super) created: Timestamp,
 }
@@ -21,12 +27,20 @@ pub(super) struct Contents {
 impl Contents {
     pub(super) fn new(args: &Args, image: &OciImage) -> anyhow::Result<Contents> {
         let epoch = std::env::var("SOURCE_DATE_EPOCH").ok();
+        let mut image_json = image_json(image);
+        let odd = image_json.run.take_odd();
         Ok(Contents {
             guest: guest(args, image)?,
-            image_json: image_json(image),
+            image_json,
+            odd: Mutex::new(odd.iter().map(ToString::to_string).collect()),
             init: args.init.into(),
             created: created(epoch.as_deref(), image.config.created.as_deref())?,
         })
+    }
+
+    /// What is odd about the image, in sentences.
+    pub(super) fn odd(&self) -> MutexGuard<'_, Vec<String>> {
+        self.odd.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The layer, as a tar, over what the image's own layers merged to.
@@ -37,6 +51,8 @@ impl Contents {
             init: self.init,
         };
         let lower = |path: &[u8]| kind_of(tree, path);
+        let odd = odd_mount_points(&lower);
+        self.odd().extend(odd.iter().map(ToString::to_string));
         Ok(to_tar(&plan(&request, &lower)?, self.created.seconds))
     }
 }

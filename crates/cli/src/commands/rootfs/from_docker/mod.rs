@@ -3,11 +3,11 @@
 mod agent;
 mod args;
 mod contents;
+mod output;
 mod source_args;
 
-use std::fs;
 use std::io::IsTerminal as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -29,13 +29,13 @@ const LAYERS_AT_ONCE_MAX: usize = 4;
 
 pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
     let started = Instant::now();
+    let output = output::path(args, home)?; // before anything is pulled
     let steps = Arc::new(Steps::new(talk, 6));
     let transfer = Arc::new(Mutex::new(Transfer::default()));
     steps.begin(1, &format!("Pulling {}", args.image));
     let image = args.source.open(&args.image, home, *talk, &steps, &transfer)?;
     steps.note(&describe(&image));
     let contents = Contents::new(args, &image)?;
-    let output = output(args, home)?;
     image.prefetch();
     let request = Request {
         image: &image,
@@ -56,19 +56,12 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
     let report = firebrick_build::build(request, &|event| progress.hear(event))
         .with_context(|| format!("cannot turn {} into an image", args.image))?;
     steps.finish();
+    for odd in contents.odd().iter() {
+        talk.warn(odd);
+    }
     let transfer = transfer.lock().unwrap_or_else(PoisonError::into_inner);
     conclude(args, talk, &output, &report, &transfer, started);
     write_stdout(format!("{}\n", output.display()).as_bytes())
-}
-
-/// Where the image goes; the folder of named images is made.
-fn output(args: &Args, home: &Home) -> anyhow::Result<PathBuf> {
-    if let Some(path) = &args.output {
-        return Ok(path.clone());
-    }
-    let folder = home.images();
-    fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {folder:?}"))?;
-    Ok(home.image(&args.name))
 }
 
 /// `sha256:0123456789ab for linux/amd64: 3 layers, 45.2 MiB`.

@@ -1,0 +1,60 @@
+//! Where the image goes, checked before anything is pulled: a build that cannot be written down should not begin.
+
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+
+use super::Args;
+use crate::error::CliError;
+use crate::home::Home;
+
+/// The image's path; the folder of named images is made.
+pub(super) fn path(args: &Args, home: &Home) -> anyhow::Result<PathBuf> {
+    match &args.output {
+        Some(path) => {
+            check(path, &args.name)?;
+            Ok(path.clone())
+        }
+        None => {
+            let folder = home.images();
+            fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {folder:?}"))?;
+            Ok(home.image(&args.name))
+        }
+    }
+}
+
+/// Whether a file of that path can be there.
+fn check(path: &Path, name: &str) -> Result<(), CliError> {
+    let ends_in_slash = path.as_os_str().as_bytes().ends_with(b"/");
+    let folder = match path.parent() {
+        Some(folder) if folder.as_os_str().is_empty() => Path::new("."),
+        Some(folder) => folder,
+        None => path, // the root
+    };
+    let found = fs::metadata(path);
+    if ends_in_slash || found.as_ref().is_ok_and(fs::Metadata::is_dir) {
+        return Err(CliError::OutputIsFolder {
+            path: path.to_owned(),
+            inside: path.join(format!("rootfs-{name}.ext4")),
+            exists: path.is_dir(),
+        });
+    }
+    if found.is_ok_and(|found| !found.is_file()) {
+        return Err(CliError::OutputIsNoFile {
+            path: path.to_owned(),
+        });
+    }
+    match fs::metadata(folder) {
+        Ok(found) if !found.is_dir() => Err(CliError::OutputFolder {
+            folder: folder.to_owned(),
+            missing: false,
+        }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(CliError::OutputFolder {
+            folder: folder.to_owned(),
+            missing: true,
+        }),
+        _ => Ok(()), // whether it can be written shows when it is
+    }
+}
