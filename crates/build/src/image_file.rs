@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
+use std::ops::{Deref, DerefMut};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -17,26 +18,49 @@ use firebrick_ext4::BlockSink;
 use firebrick_ext4::geometry::{BlockNumber, DataBlock, Layout, Run};
 use firebrick_layer::RegionSink;
 use rustix::fs::FallocateFlags;
-use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 use crate::place::Place;
 
 const BLOCK: usize = 4096;
-/// Blocks of one buffer.
-const BUFFER_BLOCKS: usize = 256;
+/// Bytes of one buffer.
+const BUFFER_LEN: usize = 1 << 20;
 /// Buffers in all: one is filled while others are written, and a disk that stops for a moment stops nobody else.
 const BUFFERS: usize = 16;
 
-/// A block in memory, aligned as `O_DIRECT` wants it.
-#[derive(Clone, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C, align(4096))]
-struct Page([u8; BLOCK]);
+/// [`BUFFER_LEN`] bytes, aligned as `O_DIRECT` wants them.
+struct Buffer {
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+impl Buffer {
+    /// Zeros, which the kernel makes where they are touched; an aligned allocation would be filled with them here.
+    fn new() -> Buffer {
+        let bytes = vec![0; BUFFER_LEN + BLOCK];
+        let start = bytes.as_ptr().align_offset(BLOCK);
+        Buffer { bytes, start }
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[self.start..self.start + BUFFER_LEN]
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..self.start + BUFFER_LEN]
+    }
+}
 
 /// A buffer and where it belongs.
 struct Piece {
     start: BlockNumber,
-    pages: Vec<Page>,
-    /// Bytes of `pages` that count; a multiple of the block size when it is sent.
+    buffer: Buffer,
+    /// Bytes of it that count; a multiple of the block size when it is sent.
     len: usize,
 }
 
@@ -48,9 +72,11 @@ pub(crate) struct ImageFile {
     named: Option<PathBuf>,
     writer: Option<JoinHandle<io::Result<()>>>,
     filled: Option<SyncSender<Piece>>,
-    empty: Receiver<Vec<Page>>,
+    empty: Receiver<Buffer>,
     /// Buffers that came back.
-    pool: Vec<Vec<Page>>,
+    pool: Vec<Buffer>,
+    /// Buffers that may still be made.
+    to_make: usize,
     current: Option<Piece>,
     /// What is still to come of the region being written.
     region: VecDeque<Run>,
@@ -87,7 +113,8 @@ impl ImageFile {
             writer: Some(writer),
             filled: Some(filled),
             empty,
-            pool: vec![Vec::new(); BUFFERS],
+            pool: Vec::new(),
+            to_make: BUFFERS,
             current: None,
             region: VecDeque::new(),
             layout,
@@ -115,7 +142,7 @@ impl ImageFile {
     /// Writes nothing more of regions.
     fn discard(&mut self) {
         self.discard = true;
-        self.pool.extend(self.current.take().map(|piece| piece.pages));
+        self.pool.extend(self.current.take().map(|piece| piece.buffer));
     }
 
     /// Takes hidden blocks, which are written, out of the file, so that nobody finds in it what an upper layer removed.
@@ -132,8 +159,7 @@ impl ImageFile {
     }
 
     fn zero(&self, offset: u64, len: u64) -> io::Result<()> {
-        let zeros = Page::new_vec_zeroed(BUFFER_BLOCKS).map_err(|_| io::ErrorKind::OutOfMemory)?;
-        let zeros = zeros.as_bytes();
+        let zeros = Buffer::new();
         let mut done = 0;
         while done < len {
             let piece = (len - done).min(zeros.len() as u64);
@@ -164,25 +190,33 @@ impl ImageFile {
     /// The buffer to put bytes for `start` into: the current one if they follow it.
     fn buffer_for(&mut self, start: BlockNumber) -> io::Result<&mut Piece> {
         let fits = self.current.as_ref().is_some_and(|piece| {
-            piece.len < BUFFER_BLOCKS * BLOCK
+            piece.len < BUFFER_LEN
                 && piece.len.is_multiple_of(BLOCK)
                 && piece.start.0 + (piece.len / BLOCK) as u64 == start.0
         });
         if !fits {
             self.flush()?;
-            // One that came back first: a small image need not touch them all. The writer gives every buffer back, or ends
-            // with an error.
-            let back = self.empty.try_recv().ok().or_else(|| self.pool.pop());
-            let mut pages = match back.map_or_else(|| self.empty.recv(), Ok) {
-                Ok(pages) => pages,
-                Err(_) => return Err(self.writer_error()),
-            };
-            if pages.is_empty() {
-                pages = Page::new_vec_zeroed(BUFFER_BLOCKS).map_err(|_| io::ErrorKind::OutOfMemory)?;
-            }
-            self.current = Some(Piece { start, pages, len: 0 });
+            let buffer = self.empty_buffer()?;
+            self.current = Some(Piece {
+                start,
+                buffer,
+                len: 0,
+            });
         }
         Ok(self.current.as_mut().expect("it was there or was just made"))
+    }
+
+    /// A buffer to fill: one that came back, if there is one, so that a small image touches few.
+    fn empty_buffer(&mut self) -> io::Result<Buffer> {
+        if let Some(buffer) = self.pool.pop().or_else(|| self.empty.try_recv().ok()) {
+            return Ok(buffer);
+        }
+        if let Some(left) = self.to_make.checked_sub(1) {
+            self.to_make = left;
+            return Ok(Buffer::new());
+        }
+        // The writer gives every buffer back, or ends with an error.
+        self.empty.recv().map_err(|_| self.writer_error())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -208,9 +242,9 @@ impl ImageFile {
     /// Waits until everything so far is written.
     pub(crate) fn drain(&mut self) -> io::Result<()> {
         self.flush()?;
-        while self.pool.len() < BUFFERS {
+        while self.pool.len() + self.to_make < BUFFERS {
             match self.empty.recv() {
-                Ok(pages) => self.pool.push(pages),
+                Ok(buffer) => self.pool.push(buffer),
                 Err(_) => return Err(self.writer_error()),
             }
         }
@@ -241,12 +275,9 @@ impl ImageFile {
                     .as_mut()
                     .expect("a block that was begun is in the buffer")
             };
-            let room = (BUFFER_BLOCKS * BLOCK - piece.len).min(run.count as usize * BLOCK - within);
+            let room = (BUFFER_LEN - piece.len).min(run.count as usize * BLOCK - within);
             let count = room.min(len - done);
-            fill(
-                &mut piece.pages.as_mut_bytes()[piece.len..piece.len + count],
-                done,
-            );
+            fill(&mut piece.buffer[piece.len..piece.len + count], done);
             piece.len += count;
             done += count;
             self.region_bytes += count as u64;
@@ -281,7 +312,7 @@ impl BlockSink for ImageFile {
     fn write_blocks(&mut self, start: BlockNumber, bytes: &[u8]) -> io::Result<()> {
         for (block, bytes) in (start.0..).zip(bytes.chunks(BLOCK)) {
             let piece = self.buffer_for(BlockNumber(block))?;
-            piece.pages.as_mut_bytes()[piece.len..piece.len + BLOCK].copy_from_slice(bytes);
+            piece.buffer[piece.len..piece.len + BLOCK].copy_from_slice(bytes);
             piece.len += BLOCK;
         }
         Ok(())
@@ -301,12 +332,11 @@ impl Drop for ImageFile {
     }
 }
 
-fn write_pieces(file: &File, pieces: &Receiver<Piece>, give_back: &SyncSender<Vec<Page>>) -> io::Result<()> {
+fn write_pieces(file: &File, pieces: &Receiver<Piece>, give_back: &SyncSender<Buffer>) -> io::Result<()> {
     for piece in pieces {
-        let bytes = &piece.pages.as_bytes()[..piece.len];
-        file.write_all_at(bytes, piece.start.0 * BLOCK as u64)?;
+        file.write_all_at(&piece.buffer[..piece.len], piece.start.0 * BLOCK as u64)?;
         // Nobody waits for it any more when the image is being given up.
-        _ = give_back.send(piece.pages);
+        _ = give_back.send(piece.buffer);
     }
     Ok(())
 }

@@ -16,8 +16,8 @@ use crate::error::BuildError;
 const TAR_PIECES: usize = 640;
 /// As many of them are left to the layer that is being scanned, whatever those behind it would like.
 const SCANNED_PIECES: usize = 128;
-/// How far reading the blob may be ahead of decompression, in pieces.
-const BLOB_PIECES: usize = 8;
+/// Buffers for reading a blob ahead of its decompression.
+const BLOB_PIECES: usize = 4;
 /// How far the diff ID may be behind the scan, in pieces.
 const DIGEST_PIECES: usize = 32;
 /// Buffers of a layer that is not compressed. Whoever reads such a one is faster than whoever scans it, and few buffers stay
