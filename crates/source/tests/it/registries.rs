@@ -10,6 +10,7 @@ use firebrick_source::{Credentials, Options, Proxy, Trouble};
 
 use crate::support::http::{Answer, Server, Tunnels};
 use crate::support::registry::{PASSWORD, Registry, Setup, USER, have_tools, layers};
+use crate::support::tokens::Tokens;
 use crate::support::{LayoutDir, PLATFORM, for_platform, gzip, open, options, platform, read, refusal, tar};
 
 fn joe() -> Credentials {
@@ -279,4 +280,59 @@ fn bearer_tokens_are_fetched_kept_and_renewed() {
         .filter(|request| request.header("authorization").is_some())
         .count();
     assert_eq!(asked, 2, "one token, and one more when it was refused");
+}
+
+/// The registry itself judges the tokens; skopeo has pushed through the same token server.
+#[test]
+fn tokens_that_a_real_registry_wants() {
+    if !have_tools() {
+        return;
+    }
+    let tokens = Tokens::start();
+    let setup = Setup {
+        auth: Some(tokens.config()),
+        ..Setup::default()
+    };
+    let registry = Registry::with_layers(&setup, &layers());
+    let by_skopeo = tokens.server.requests().len();
+    assert!(by_skopeo > 0);
+    let name = format!("{}/test/image:v1", registry.host);
+    let text = refusal(&name, &options());
+    assert!(
+        text.contains("does not let us read test/image") && text.contains("docker login"),
+        "{text}"
+    );
+    let mut known = options();
+    known.registry.credentials.insert(registry.host.clone(), joe());
+    check(&name, &known);
+    let asked = tokens.server.requests().split_off(by_skopeo);
+    let by_joe = asked
+        .iter()
+        .filter(|request| request.header("authorization").is_some());
+    assert_eq!(
+        by_joe.count(),
+        1,
+        "one token for the image and all its blobs: {asked:?}"
+    );
+    assert!(
+        asked
+            .iter()
+            .all(|request| request.target.contains("scope=repository%3Atest%2Fimage%3Apull")),
+        "{asked:?}"
+    );
+    let wrong = Credentials::Basic {
+        username: USER.to_owned(),
+        password: "wrong".to_owned(),
+    };
+    known.registry.credentials.insert(registry.host.clone(), wrong);
+    let text = refusal(&name, &known);
+    assert!(
+        text.contains("who is that?") && text.contains("check the account's rights"),
+        "{text}"
+    );
+    // Docker Hub's way: a token for everybody, but still a token.
+    let layout = LayoutDir::new();
+    layout.finish(&[layout.image(PLATFORM, &layers(), "")]);
+    registry.push(&layout.reference(), "public/image:v1");
+    check(&format!("{}/public/image:v1", registry.host), &options());
 }

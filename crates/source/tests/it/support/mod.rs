@@ -2,6 +2,7 @@
 
 pub(crate) mod http;
 pub(crate) mod registry;
+pub(crate) mod tokens;
 
 use std::fs;
 use std::io::{Read, Write};

@@ -26,6 +26,8 @@ pub(crate) struct Setup {
     pub(crate) htpasswd: bool,
     /// Speaks TLS with a certificate of its own for 127.0.0.1, in `ca.pem` of its folder.
     pub(crate) tls: bool,
+    /// An `auth:` section of its own.
+    pub(crate) auth: Option<String>,
 }
 
 pub(crate) const USER: &str = "joe";
@@ -43,7 +45,7 @@ impl Registry {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().to_owned();
         let at = |name: &str| root.join(name).display().to_string();
-        let mut auth = String::new();
+        let mut auth = setup.auth.clone().unwrap_or_default();
         if setup.htpasswd {
             let lines = oracle::run_ok("htpasswd", ["-Bbn", "-C", "4", USER, PASSWORD]).unwrap();
             fs::write(at("htpasswd"), lines).unwrap();
