@@ -8,6 +8,7 @@ mod folders;
 mod hostile;
 mod layouts;
 mod parsing;
+mod processes;
 mod registries;
 mod support;
 mod transfers;
