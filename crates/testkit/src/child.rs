@@ -2,8 +2,16 @@
 
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
+
+use crate::build::names_in;
+
+/// What a build may hold in memory, whatever it is fed.
+pub const MEMORY_MIB: u64 = 400;
+/// How long it may take to refuse what it is fed, on a machine that is busy with other tests.
+const TIME: Duration = Duration::from_secs(60);
 
 /// How a build in a process of its own ended.
 #[derive(Debug)]
@@ -53,4 +61,33 @@ pub fn finish(mut command: Command) -> anyhow::Result<Outcome> {
         said: String::from_utf8_lossy(&output.stdout).into_owned(),
         complaints: String::from_utf8_lossy(&output.stderr).into_owned(),
     })
+}
+
+/// Builds `reference` with `program`, which must fail within the bounds, say `words` and leave nothing.
+///
+/// # Errors
+/// If it does anything else; `name` is the case's, for the message.
+pub fn refused(program: &str, name: &str, reference: &str, words: &[&str]) -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let start = Instant::now();
+    // A second bound for the host's sake, far above the first: address space is more than memory.
+    let mut command = Command::new("prlimit");
+    command.args(["--as=6442450944", "--fsize=4294967296", program, reference]);
+    command
+        .arg(dir.path().join("rootfs.ext4"))
+        .env("RUST_BACKTRACE", "0");
+    let outcome = finish(command)?;
+    let took = start.elapsed();
+    ensure!(outcome.status.code() == Some(1), "{name}: {outcome:?}");
+    let error = outcome.error().with_context(|| format!("{name}: {outcome:?}"))?;
+    for word in words {
+        ensure!(error.contains(word), "{name}: no {word:?} in {error:?}");
+    }
+    ensure!(error.len() < 2000, "{name}: {} bytes of error", error.len());
+    ensure!(outcome.complaints.is_empty(), "{name}: {}", outcome.complaints);
+    ensure!(outcome.peak_mib()? <= MEMORY_MIB, "{name}: {outcome:?}");
+    ensure!(took < TIME, "{name} took {took:?}");
+    let left = names_in(dir.path())?;
+    ensure!(left.is_empty(), "{name} left {left:?}");
+    Ok(())
 }
