@@ -37,6 +37,7 @@ pub fn have(tool: &str) -> anyhow::Result<bool> {
         "e2fsck" | "debugfs" | "dumpe2fs" | "resize2fs" => "apt-get install e2fsprogs",
         "linux.uml" => "apt-get install user-mode-linux",
         "getfacl" => "apt-get install acl",
+        "bsdtar" => "apt-get install libarchive-tools",
         "getcap" => "apt-get install libcap2-bin",
         _ => "apt-get install the package of that name",
     };

@@ -16,9 +16,20 @@ const ACL_MASK: u16 = 0x10;
 const ACL_OTHER: u16 = 0x20;
 const ACL_UNDEFINED_ID: u32 = u32::MAX;
 
+/// A list that was read.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct AccessList {
+    /// The extended attribute's value.
+    pub(crate) xattr: Vec<u8>,
+    /// Whether it says no more than permission bits do.
+    pub(crate) is_minimal: bool,
+    /// The permission bits that a file with this list has, as far as the list says: the group's are the mask.
+    pub(crate) mode: Option<u16>,
+}
+
 /// `user::rw-,user:name:r--:1000,group::r--,mask::r--,other::r--`: entries separated by commas or lines. A name
 /// needs its number as the fourth field (star, bsdtar), or must be a number itself: an image's names mean nothing here.
-pub(crate) fn from_text(text: &[u8]) -> Result<Vec<u8>, TarError> {
+pub(crate) fn from_text(text: &[u8]) -> Result<AccessList, TarError> {
     let error = || TarError::Acl { text: readable(text) };
     let mut entries: Vec<(u16, u32, u16)> = Vec::new();
     let parts = text
@@ -44,13 +55,29 @@ pub(crate) fn from_text(text: &[u8]) -> Result<Vec<u8>, TarError> {
     }
     // The kernel wants them by tag, then by id.
     entries.sort_unstable();
+    let of = |wanted| {
+        entries
+            .iter()
+            .find(|(tag, ..)| *tag == wanted)
+            .map(|(.., bits)| *bits)
+    };
+    let group = of(ACL_MASK).or(of(ACL_GROUP_OBJ));
+    let mode = of(ACL_USER_OBJ)
+        .zip(group)
+        .zip(of(ACL_OTHER))
+        .map(|((user, group), other)| (user << 6) | (group << 3) | other);
+    let is_minimal = mode.is_some() && entries.len() == 3;
     let mut out = POSIX_ACL_XATTR_VERSION.to_le_bytes().to_vec();
     for (tag, id, permissions) in entries {
         out.extend_from_slice(&tag.to_le_bytes());
         out.extend_from_slice(&permissions.to_le_bytes());
         out.extend_from_slice(&id.to_le_bytes());
     }
-    Ok(out)
+    Ok(AccessList {
+        xattr: out,
+        is_minimal,
+        mode,
+    })
 }
 
 fn permission_bits(text: &str) -> Option<u16> {
@@ -79,11 +106,28 @@ mod tests {
             &[32, 0, 4, 0, 255, 255, 255, 255],
         ]
         .concat();
-        assert_eq!(acl, expected);
+        assert_eq!(acl.xattr, expected);
         assert_eq!(
-            from_text(b"user:502:r-x\n").unwrap()[4..],
+            from_text(b"user:502:r-x\n").unwrap().xattr[4..],
             [2, 0, 5, 0, 0xf6, 1, 0, 0]
         );
+    }
+
+    /// As `setxattr` does it: acl(5), "correspondence between ACL entries and file permission bits".
+    #[test]
+    fn the_mask_is_the_groups_permission_bits() {
+        for (text, mode, is_minimal) in [
+            (
+                "user::rw-,user:7:r-x,group::r--,mask::rwx,other::--x",
+                Some(0o671),
+                false,
+            ),
+            ("user::rwx,group::r-x,other::---", Some(0o750), true),
+            ("user::rwx,group::r-x", None, false),
+        ] {
+            let list = from_text(text.as_bytes()).unwrap();
+            assert_eq!((list.mode, list.is_minimal), (mode, is_minimal), "{text}");
+        }
     }
 
     #[test]

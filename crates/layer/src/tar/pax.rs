@@ -22,6 +22,8 @@ pub(crate) struct Pax {
     pub(crate) mtime: Option<Timestamp>,
     pub(crate) device: (Option<u32>, Option<u32>),
     pub(crate) xattrs: Xattrs,
+    /// The permission bits that an access control list given as text asks for.
+    pub(crate) acl_mode: Option<u16>,
     /// The vendor record by which our own tars mark a socket, for which tar has no type.
     pub(crate) is_socket: bool,
     pub(crate) sparse: PaxSparse,
@@ -89,8 +91,10 @@ impl Pax {
             b"SCHILY.devmajor" => self.device.0 = narrow("SCHILY.devmajor")?,
             b"SCHILY.devminor" => self.device.1 = narrow("SCHILY.devminor")?,
             b"FIREBRICK.type" => self.is_socket = value == b"socket",
-            b"SCHILY.acl.access" => self.take_acl(b"system.posix_acl_access", value)?,
-            b"SCHILY.acl.default" => self.take_acl(b"system.posix_acl_default", value)?,
+            b"SCHILY.acl.access" => self.acl_mode = self.take_acl(b"system.posix_acl_access", value)?,
+            b"SCHILY.acl.default" => {
+                self.take_acl(b"system.posix_acl_default", value)?;
+            }
             b"GNU.sparse.major" => self.sparse.major = number("GNU.sparse.major")?,
             b"GNU.sparse.name" => self.sparse.name = some(value),
             b"GNU.sparse.size" | b"GNU.sparse.realsize" => {
@@ -141,11 +145,17 @@ impl Pax {
         Ok(())
     }
 
-    fn take_acl(&mut self, name: &[u8], value: &[u8]) -> Result<(), TarError> {
-        if !value.is_empty() {
-            self.xattrs.insert(name.into(), acl::from_text(value)?.into());
+    /// Yields the permission bits that the list asks for.
+    fn take_acl(&mut self, name: &[u8], value: &[u8]) -> Result<Option<u16>, TarError> {
+        if value.is_empty() {
+            return Ok(None);
         }
-        Ok(())
+        let list = acl::from_text(value)?;
+        // For a folder's default list, three entries are a list all the same.
+        if !list.is_minimal || name == b"system.posix_acl_default" {
+            self.xattrs.insert(name.into(), list.xattr.into());
+        }
+        Ok(list.mode)
     }
 
     /// How many bytes this holds in memory, roughly.
@@ -283,6 +293,17 @@ mod tests {
             [(&b"user.a"[..], &b"one\ntwo\0="[..]), (b"user.b c", b"hi")]
         );
         assert!(parsed(&[("SCHILY.xattr.", b"x")]).is_err());
+    }
+
+    #[test]
+    fn access_lists_decide_the_permission_bits() {
+        let list = b"user::rwx,group::r-x,other::---";
+        let pax = parsed(&[("SCHILY.acl.access", list), ("SCHILY.acl.default", list)]).unwrap();
+        let names: Vec<_> = pax.xattrs.keys().map(|name| &**name).collect();
+        assert_eq!(
+            (pax.acl_mode, names),
+            (Some(0o750), vec![&b"system.posix_acl_default"[..]])
+        );
     }
 
     #[test]

@@ -610,8 +610,10 @@ fn round_up(len: u64) -> u64 {
 }
 
 fn metadata(header: &Header<'_>, pax: &mut Pax) -> Result<Metadata, TarError> {
+    let mode = header.mode()?;
     Ok(Metadata {
-        mode: header.mode()?,
+        // libarchive keeps the owning group's permissions there; unpacking such a list sets the mask's.
+        mode: pax.acl_mode.map_or(mode, |bits| (mode & !0o777) | bits),
         uid: pax.uid.map_or_else(|| header.uid(), Ok)?,
         gid: pax.gid.map_or_else(|| header.gid(), Ok)?,
         mtime: match pax.mtime {
