@@ -262,9 +262,7 @@ fn of_host(error: &io::Error) -> Option<String> {
 
 fn of_launch(error: &LaunchError) -> Option<String> {
     match error {
-        LaunchError::NotInstalled { package, .. } => {
-            Some(format!("install it: sudo apt-get install {package}"))
-        }
+        LaunchError::NotInstalled { install, .. } => Some(format!("install it: {install}")),
         LaunchError::Unsupported {
             what: "the path of a drive",
             ..

@@ -42,6 +42,19 @@ pub enum Network {
     User,
 }
 
+/// How the guest's vsock reaches the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Vsock {
+    /// Not at all: the guest's kernel may not speak it.
+    #[default]
+    None,
+    /// Through `/dev/vhost-vsock`, where this host has it and we may use it; otherwise not at all.
+    Host,
+    /// Through a Unix socket of this name that speaks Firecracker's protocol: `CONNECT <port>\n` is answered with
+    /// `OK <number>\n`, or with the connection's end.
+    Socket(PathBuf),
+}
+
 /// What to launch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MachineSpec {
@@ -59,8 +72,8 @@ pub struct MachineSpec {
     pub vcpus: u32,
     /// The network.
     pub network: Network,
-    /// Whether the guest's kernel can speak vsock, so that it is used where the host has it too.
-    pub vsock: bool,
+    /// The vsock.
+    pub vsock: Vsock,
 }
 
 /// How a VMM's process ended. It says nothing about whether the guest did well: only the guest's word does.
@@ -119,13 +132,13 @@ pub trait Machine: Send + Sync {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LaunchError {
-    /// There is no QEMU.
+    /// There is no QEMU, or no vsock device.
     #[error("{program} is not installed")]
     NotInstalled {
         /// The program.
         program: &'static str,
-        /// The Debian package that has it.
-        package: &'static str,
+        /// The command that installs it.
+        install: &'static str,
     },
     /// The VMM cannot be started, or cannot tell its version.
     #[error("cannot start {}", program.display())]

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::boot::BootError;
 use crate::kernel::Kernel;
-use crate::machine::{Drive, MachineSpec, Network};
+use crate::machine::{Drive, MachineSpec, Network, Vsock};
 use crate::{initramfs, qemu};
 
 /// What to boot.
@@ -29,6 +29,8 @@ pub struct BootSpec<'a> {
     pub hostname: String,
     /// The network.
     pub network: Network,
+    /// Where the guest's vsock is to be reached as Firecracker's would be; needs `vhost-device-vsock`.
+    pub vsock_socket: Option<PathBuf>,
     /// The program in the image that becomes PID 1, instead of the guest.
     pub init: Option<String>,
     /// Whether the guest gets every kernel module that was set up, and not only those for the devices that it has.
@@ -52,6 +54,7 @@ impl<'a> BootSpec<'a> {
             overlay_mib: 256,
             hostname: "firebrick".to_owned(),
             network: Network::None,
+            vsock_socket: None,
             init: None,
             all_modules: false,
             append: String::new(),
@@ -120,10 +123,16 @@ impl<'a> BootSpec<'a> {
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default()
             .as_secs();
-        let vsock = self.kernel.has_vsock() && qemu::has_vsock();
+        let vsock = match &self.vsock_socket {
+            Some(socket) => Vsock::Socket(socket.clone()),
+            None if self.kernel.has_vsock() && qemu::has_vsock() => Vsock::Host,
+            None => Vsock::None,
+        };
+        // A kernel without modules may have it built in, or lack it; it does not tell.
+        let vsock_module = vsock != Vsock::None && self.kernel.has_vsock();
         let initramfs = match self.all_modules {
             true => initramfs::assemble(self.kernel, self.guest),
-            false => initramfs::assemble_with(self.kernel, self.guest, &self.modules(vsock)),
+            false => initramfs::assemble_with(self.kernel, self.guest, &self.modules(vsock_module)),
         };
         Ok(MachineSpec {
             kernel: self.kernel.path(),

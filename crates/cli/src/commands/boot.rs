@@ -37,6 +37,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PATH", value_parser = parse_word)]
     init: Option<String>,
 
+    /// A Unix socket to make, which leads to the guest's vsock as Firecracker's does: CONNECT 52 reaches the agent
+    ///
+    /// Needs vhost-device-vsock. The socket is removed when the VM ends.
+    #[arg(long, value_name = "SOCKET")]
+    vsock: Option<std::path::PathBuf>,
+
     /// More words for the kernel's command line
     #[arg(long, value_name = "WORDS", default_value = "", hide_default_value = true)]
     append: String,
@@ -63,6 +69,7 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<ExitCode> {
     let host = Host::ready(&home, talk)?;
     let spec = BootSpec {
         init: args.init.clone(),
+        vsock_socket: args.vsock.clone(),
         all_modules: true, // a person at a console may want more than an agent needs
         append: args.append.clone(),
         ..args.machine.spec(image, &host)?

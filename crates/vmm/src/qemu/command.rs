@@ -9,12 +9,20 @@ use serde_json::json;
 use super::Accelerator;
 use crate::machine::{Drive, LaunchError, MachineSpec, Network};
 
-/// Descriptors that QEMU inherits, and the guest's vsock address.
+/// Descriptors that QEMU inherits, and the guest's vsock.
 pub(super) struct Channels<'a> {
     pub(super) agent: &'a OwnedFd,
     pub(super) console: &'a OwnedFd,
     pub(super) initramfs: Option<&'a OwnedFd>,
-    pub(super) guest_cid: Option<u32>,
+    pub(super) vsock: Option<VsockDevice<'a>>,
+}
+
+/// What the guest's vsock is made of.
+pub(super) enum VsockDevice<'a> {
+    /// The host kernel's, with this address.
+    Kernel(u32),
+    /// Another process, which is told over this connection.
+    VhostUser(&'a OwnedFd),
 }
 
 /// The part of the kernel's command line that belongs to this VMM.
@@ -49,6 +57,14 @@ pub(super) fn command(
         "-m",
         &spec.memory_mib.to_string(),
     ]);
+    if let Some(VsockDevice::VhostUser(_)) = channels.vsock {
+        // The device reads and writes the guest's memory itself.
+        let memory = format!(
+            "memory-backend-memfd,id=memory,size={}M,share=on",
+            spec.memory_mib
+        );
+        command.args(["-object", &memory, "-machine", "memory-backend=memory"]);
+    }
     command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
     command.args(["-global", "virtio-mmio.force-legacy=false"]);
     command.arg("-kernel").arg(&spec.kernel);
@@ -103,8 +119,15 @@ fn channel_devices(command: &mut Command, channels: &Channels<'_>) {
         firebrick_protocol::SERIAL_PORT_NAME
     );
     command.args(["-device", &port]);
-    if let Some(cid) = channels.guest_cid {
-        command.args(["-device", &format!("vhost-vsock-device,guest-cid={cid}")]);
+    match &channels.vsock {
+        None => {}
+        Some(VsockDevice::Kernel(cid)) => {
+            command.args(["-device", &format!("vhost-vsock-device,guest-cid={cid}")]);
+        }
+        Some(VsockDevice::VhostUser(fd)) => {
+            command.args(["-chardev", &chardev("vsock", fd)]);
+            command.args(["-device", "vhost-user-vsock-device,chardev=vsock"]);
+        }
     }
 }
 
@@ -143,7 +166,7 @@ mod tests {
             agent: &a,
             console: &b,
             initramfs: None,
-            guest_cid,
+            vsock: guest_cid.map(VsockDevice::Kernel),
         };
         let command = command(Path::new("qemu"), accelerator, Some(2_400_000), spec, &channels).unwrap();
         command

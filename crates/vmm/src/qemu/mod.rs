@@ -11,6 +11,7 @@ mod process;
 #[cfg(target_arch = "x86_64")]
 mod tsc;
 mod vsock;
+mod vsock_device;
 mod wire;
 
 use std::ffi::OsStr;
@@ -23,14 +24,15 @@ use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
-use crate::machine::{Exit, LaunchError, Machine, MachineSpec, Port, Vmm};
+use crate::machine::{Exit, LaunchError, Machine, MachineSpec, Port, Vmm, Vsock};
 use command::Channels;
 use console::Tail;
 use process::Process;
+use vsock_device::VsockDevice;
 use wire::Wire;
 
-/// The program for this guest architecture, and the Debian package that has it.
-const PROGRAM: (&str, &str) = ("qemu-system-x86_64", "qemu-system-x86");
+/// The program for this guest architecture, and how Debian installs it.
+const PROGRAM: (&str, &str) = ("qemu-system-x86_64", "sudo apt-get install qemu-system-x86");
 
 /// Whether this host carries vsock to guests, and we may use it.
 pub fn has_vsock() -> bool {
@@ -56,9 +58,9 @@ impl Program {
     /// Finds QEMU in the folders of `search_path`, which is written as `PATH` is.
     ///
     /// # Errors
-    /// [`LaunchError::NotInstalled`] names the package to install.
+    /// [`LaunchError::NotInstalled`] names the command that installs it.
     pub fn find(search_path: &OsStr) -> Result<Program, LaunchError> {
-        let (program, package) = PROGRAM;
+        let (program, install) = PROGRAM;
         let folders = search_path
             .as_bytes()
             .split(|&byte| byte == b':')
@@ -68,7 +70,7 @@ impl Program {
             |path: &PathBuf| path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok();
         match candidates.into_iter().find(executable) {
             Some(path) => Ok(Program { path }),
-            None => Err(LaunchError::NotInstalled { program, package }),
+            None => Err(LaunchError::NotInstalled { program, install }),
         }
     }
 
@@ -155,12 +157,23 @@ impl Qemu {
             .map(unnamed_file)
             .transpose()
             .map_err(host("keep the initramfs in memory"))?;
-        let guest_cid = if spec.vsock { vsock::available() } else { None };
+        let (carrier, device_control) = match &spec.vsock {
+            Vsock::None => (Carrier::Wire, None),
+            Vsock::Host => (vsock::available().map_or(Carrier::Wire, Carrier::Vsock), None),
+            Vsock::Socket(path) => {
+                let (device, control) = VsockDevice::start(path)?;
+                (Carrier::Device(device), Some(control))
+            }
+        };
         let channels = Channels {
             agent: &agent_theirs,
             console: &console_theirs,
             initramfs: initramfs.as_ref(),
-            guest_cid,
+            vsock: match (&carrier, &device_control) {
+                (Carrier::Vsock(cid), _) => Some(command::VsockDevice::Kernel(*cid)),
+                (_, Some(control)) => Some(command::VsockDevice::VhostUser(control)),
+                _ => None,
+            },
         };
         let command = command::command(
             &self.program.path,
@@ -172,6 +185,7 @@ impl Qemu {
         let kept = [agent_theirs, console_theirs]
             .into_iter()
             .chain(initramfs)
+            .chain(device_control)
             .collect();
         let (process, stderr) = Process::start(command, kept).map_err(|source| LaunchError::Start {
             program: self.program.path.clone(),
@@ -184,7 +198,7 @@ impl Qemu {
             typed,
             complaints: Tail::of(stderr, "complaints").map_err(host("start a thread"))?,
             wire: Wire::start(agent).map_err(host("start a thread"))?,
-            guest_cid,
+            carrier,
         })
     }
 }
@@ -221,7 +235,18 @@ struct QemuMachine {
     typed: OwnedFd,
     complaints: Tail,
     wire: Wire,
-    guest_cid: Option<u32>,
+    carrier: Carrier,
+}
+
+/// What carries the streams that are dialled.
+#[derive(Debug)]
+enum Carrier {
+    /// The mux on the virtio-serial port.
+    Wire,
+    /// The host's vsock; the guest has this address.
+    Vsock(u32),
+    /// A vsock device in a process of its own, behind a Unix socket.
+    Device(VsockDevice),
 }
 
 impl QemuMachine {
@@ -243,9 +268,17 @@ impl QemuMachine {
 
 impl Machine for QemuMachine {
     fn dial(&self, port: Port, limit: Duration) -> io::Result<OwnedFd> {
-        match self.guest_cid {
-            Some(cid) => vsock::dial(cid, port, limit, &|| self.process.exit().is_some()),
-            None => self.wire.dial(port, limit),
+        let has_ended = || self.process.exit().is_some();
+        match &self.carrier {
+            Carrier::Wire => self.wire.dial(port, limit),
+            Carrier::Vsock(cid) => vsock::dial(*cid, port, limit, &has_ended),
+            Carrier::Device(device) => {
+                // A device that is dialled before its guest listens can hang for good (`docs/boot.md`), so the guest's word
+                // that it is up comes first.
+                let started = std::time::Instant::now();
+                self.wire.wait_for_guest(limit)?;
+                device.dial(port, limit.saturating_sub(started.elapsed()), &has_ended)
+            }
         }
     }
 

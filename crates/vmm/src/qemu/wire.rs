@@ -63,6 +63,11 @@ impl Wire {
         Ok(Wire { requests, wake })
     }
 
+    /// Waits up to `limit` until the guest has answered on the wire.
+    pub(super) fn wait_for_guest(&self, limit: Duration) -> io::Result<()> {
+        self.dial(Port::AGENT, limit).map(drop)
+    }
+
     /// Connects to a port, waiting up to `limit` until the guest listens there.
     pub(super) fn dial(&self, port: Port, limit: Duration) -> io::Result<OwnedFd> {
         let (answer, answered) = mpsc::channel();

@@ -14,3 +14,4 @@ mod images;
 mod runs;
 mod storm;
 mod traps;
+mod vsock;
