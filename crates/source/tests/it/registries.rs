@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use firebrick_source::{Credentials, Options, Proxy, Trouble};
 
-use crate::support::http::{Answer, Server, Tunnels};
+use crate::support::http::{Answer, Server, Tunnels, forward};
 use crate::support::registry::{PASSWORD, Registry, Setup, USER, have_tools, layers};
 use crate::support::tokens::Tokens;
 use crate::support::{LayoutDir, PLATFORM, for_platform, gzip, open, options, platform, read, refusal, tar};
@@ -204,6 +204,42 @@ fn what_is_in_the_way_is_told() {
         no_proxy: Vec::new(),
     });
     assert_eq!(trouble("plain.example/x", &quick), Some(Trouble::Proxy));
+}
+
+/// Names decide, not addresses: 127.0.0.2 is this machine too, but nobody said so.
+#[test]
+fn plain_http_only_with_localhost_or_when_asked() {
+    if !have_tools() {
+        return;
+    }
+    let registry = Registry::with_layers(&Setup::default(), &layers());
+    let upstream = registry.host.clone();
+    let elsewhere = Server::start_at("127.0.0.2:0", move |request| forward(&upstream, request));
+    let name = format!("{}/test/image:v1", elsewhere.address);
+    let mut options = options();
+    options.registry.retry.attempts = 1;
+    open(&name, &options).unwrap_err();
+    assert!(elsewhere.requests().is_empty(), "{:?}", elsewhere.requests());
+    options.registry.plain_http = vec![elsewhere.address.to_string()];
+    check(&name, &options);
+}
+
+#[test]
+fn bare_names_are_docker_hubs() {
+    let plain = TcpListener::bind("127.0.0.1:0").unwrap();
+    let tunnels = Tunnels::start_to(plain.local_addr().unwrap());
+    drop(plain);
+    let mut options = options();
+    options.registry.retry.attempts = 1;
+    options.registry.proxy = Some(Proxy {
+        url: format!("http://{}", tunnels.address),
+        no_proxy: Vec::new(),
+    });
+    for name in ["alpine", "docker://alpine:3", "ghcr.io/x/y"] {
+        open(name, &options).unwrap_err();
+    }
+    let hub = "registry-1.docker.io:443";
+    assert_eq!(*tunnels.targets.lock().unwrap(), [hub, hub, "ghcr.io:443"]);
 }
 
 #[test]

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use firebrick_source::{Cache, Event};
 
 use crate::support::http::{Answer, Server};
 use crate::support::registry::{Registry, Setup, have_tools, layers};
-use crate::support::{chain, gzip, open, options, read, recorded, refusal};
+use crate::support::{chain, gzip, noise, open, options, read, recorded, refusal, tar};
 
 #[test]
 fn a_broken_transfer_goes_on_by_range() {
@@ -141,6 +141,65 @@ fn readers_follow_the_download() {
     release.store(true, Ordering::Relaxed);
     reader.read_to_end(&mut first).unwrap();
     assert_eq!(first, gzip(&layers()[0]));
+}
+
+#[test]
+fn four_layers_download_at_once_and_tell_how_far_they_are() {
+    if !have_tools() {
+        return;
+    }
+    let layers: Vec<Vec<u8>> = (0..6).map(|n| tar(&[("f", &noise(300 << 10, n))])).collect();
+    let registry = Registry::with_layers(&Setup::default(), &layers);
+    let (now, most, all) = (
+        AtomicUsize::new(0),
+        Arc::new(AtomicUsize::new(0)),
+        AtomicUsize::new(0),
+    );
+    let seen = Arc::clone(&most);
+    let front = Server::before(&registry.host, move |request, answer| {
+        if request.is_blob() && answer.body.len() > 100_000 {
+            all.fetch_add(1, Ordering::SeqCst);
+            seen.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            // Nobody gets an answer before four have asked; a fifth has the time to.
+            let start = Instant::now();
+            while all.load(Ordering::SeqCst) < 4 && start.elapsed() < Duration::from_secs(20) {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            std::thread::sleep(Duration::from_millis(200));
+            now.fetch_sub(1, Ordering::SeqCst);
+        }
+        answer
+    });
+    let (options, events) = recorded(options());
+    let image = open(&format!("{}/test/image:v1", front.address), &options).unwrap();
+    image.prefetch();
+    for (layer, expected) in image.layers.iter().zip(&layers) {
+        assert_eq!(read(layer).unwrap(), gzip(expected));
+    }
+    assert_eq!(most.load(Ordering::SeqCst), 4);
+    let events = events.lock().unwrap();
+    for layer in &image.layers {
+        let far: Vec<u64> = events
+            .iter()
+            .filter_map(|event| match event {
+                Event::Downloaded {
+                    layer: of,
+                    done_bytes,
+                    size_bytes,
+                } if *of == layer.index => {
+                    assert_eq!(Some(*size_bytes), layer.size);
+                    Some(*done_bytes)
+                }
+                _ => None,
+            })
+            .collect();
+        assert!(far.is_sorted() && far.last().copied() == layer.size, "{far:?}");
+        let size = layer.size.unwrap();
+        assert!(events.contains(&Event::DownloadFinished {
+            layer: layer.index,
+            fetched_bytes: size
+        }));
+    }
 }
 
 #[test]

@@ -65,7 +65,15 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(handler: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Server {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Server::start_at("127.0.0.1:0", handler)
+    }
+
+    /// As [`Server::start`], at another address of this machine.
+    pub(crate) fn start_at(
+        address: &str,
+        handler: impl Fn(&Request) -> Answer + Send + Sync + 'static,
+    ) -> Server {
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let requests = Arc::new(Mutex::new(Vec::new()));
         let stop = Arc::new(AtomicBool::new(false));
@@ -172,7 +180,7 @@ fn read_headers(reader: &mut impl BufRead) -> BTreeMap<String, String> {
 }
 
 /// Asks the real server the same. HTTP/1.0, so that the answer comes in one piece.
-fn forward(upstream: &str, request: &Request) -> Answer {
+pub(crate) fn forward(upstream: &str, request: &Request) -> Answer {
     let mut stream = TcpStream::connect(upstream).unwrap();
     let mut head = format!(
         "{} {} HTTP/1.0\r\nHost: {upstream}\r\n",
@@ -257,7 +265,9 @@ fn tunnel(client: TcpStream, fixed: Option<SocketAddr>, log: &Mutex<Vec<String>>
         Some(address) => TcpStream::connect(address),
         None => TcpStream::connect(&target),
     };
-    let upstream = upstream.unwrap();
+    let Ok(upstream) = upstream else {
+        return;
+    };
     (&client).write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
     let (mut from, mut to) = (upstream.try_clone().unwrap(), client.try_clone().unwrap());
     thread::spawn(move || {
