@@ -9,6 +9,7 @@
 //! - [`uml`]: a second kernel, in a process of its own;
 //! - [`view`]: the view of the `ext4-view` crate, written by others; [`own`]: that of our own reader;
 //! - [`oracle`]: `e2fsck`, `debugfs`, `resize2fs`, `umoci`, and [`oracle::Image`], which is checked when it is made;
+//! - [`registry`]: a registry of one layout;
 //! - [`random`]: random layers for property tests;
 //! - [`targets`]: what is fuzzed, and damage that needs no fuzzer;
 //! - [`fixtures`]: real images.
@@ -27,6 +28,7 @@ pub mod oracle;
 pub mod own;
 pub mod random;
 pub mod reference;
+pub mod registry;
 pub mod targets;
 pub mod uml;
 pub mod view;
