@@ -7,6 +7,8 @@ mod layout;
 mod support;
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
 
 use firebrick_testkit::registry::Registry;
 use folder::names_in;
@@ -110,6 +112,108 @@ fn what_is_not_there_is_told_with_a_hint() {
         text.contains(&format!(
             "hint: see which tags there are: skopeo list-tags docker://{repository}\n"
         )),
+        "{text}"
+    );
+}
+
+/// Asks everybody for a name and password, until the test program ends.
+fn locked_registry() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a client");
+            let mut lines = BufReader::new(stream.try_clone().expect("a descriptor")).lines();
+            while lines
+                .next()
+                .is_some_and(|line| line.is_ok_and(|line| !line.is_empty()))
+            {}
+            let answer = "HTTP/1.1 401 X\r\nWWW-Authenticate: Basic realm=x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    format!("{address}/x")
+}
+
+/// Each failure on the way to the credentials names its file or program, and says what to do.
+#[test]
+fn credentials_that_cannot_be_had_are_explained() {
+    let home = Home::new();
+    let image = locked_registry();
+    let config = home.path().join(".docker/config.json");
+    fs::create_dir(home.path().join(".docker")).expect("a folder");
+    for (content, cause, hint) in [
+        (
+            "{}",
+            "does not let us read x",
+            "log in with `docker login 127.0.0.1:",
+        ),
+        (
+            "{\"auths\": {\n x",
+            "Docker config \"~/.docker/config.json\" is not usable: it is not valid at line 2, column 2",
+            "mend ~/.docker/config.json, or choose another file: --authfile FILE",
+        ),
+        (
+            "{\"credsStore\":\"nowhere\"}",
+            "credential helper \"docker-credential-nowhere\" for 127.0.0.1:",
+            "install docker-credential-nowhere, or take it out of ~/.docker/config.json",
+        ),
+    ] {
+        fs::write(&config, content).expect("a file");
+        let text = make(&home, "x", &image);
+        assert!(
+            text.contains(cause) && text.contains(&format!("hint: {hint}")),
+            "{text}"
+        );
+    }
+    fs::write(home.path().join("bad.pem"), "no certificate").expect("a file");
+    let args = [
+        "rootfs",
+        "from-docker",
+        "-n",
+        "x",
+        "-i",
+        &image,
+        "--ca-file",
+        "bad.pem",
+    ];
+    let text = home.transcript(&args);
+    assert!(
+        text.contains("CA file \"bad.pem\" is not usable\nhint: it must hold certificates as PEM"),
+        "{text}"
+    );
+}
+
+#[test]
+fn what_is_no_registrys_name_is_said_before_anything_is_asked() {
+    let home = layout::home_with(&[""], json!({}));
+    for (image, expected) in [
+        (
+            "img",
+            "there is a folder of that name here: write oci:img, or docker://img for a registry's",
+        ),
+        ("./img", "it is a path: write oci:./img"),
+        ("missing.tar.gz", "write tar:missing.tar.gz for a root filesystem"),
+        (
+            "containers-storage:x",
+            "skopeo copy containers-storage:x oci:DIR:TAG",
+        ),
+    ] {
+        let text = make(&home, "x", image);
+        assert!(
+            text.contains(expected) && text.ends_with("exit code 2\n"),
+            "{text}"
+        );
+    }
+    let text = make(&home, "x", "oci:img:v2");
+    assert!(
+        text.ends_with("hint: write the image after a colon, e.g. oci:img:latest\nexit code 1\n"),
+        "{text}"
+    );
+    fs::remove_file(home.path().join("img/index.json")).expect("it was there");
+    let text = make(&home, "x", "oci:img");
+    assert!(
+        text.ends_with("a plain root filesystem is dir:img\nexit code 1\n"),
         "{text}"
     );
 }

@@ -42,10 +42,12 @@ pub(super) fn of(error: &SourceError) -> Option<String> {
             "if you trust the network on the way to it: --plain-http".to_owned()
         }
         SourceError::Protocol { url, .. } => format!("this may be no registry; see: curl -si {}", base(url)),
-        SourceError::CredentialHelper { helper, config, .. } => format!(
-            "try it by hand, {helper} list; or take it out of {}, or choose another file: --authfile FILE",
-            config.display()
-        ),
+        SourceError::CredentialHelper {
+            helper,
+            config,
+            message,
+            ..
+        } => of_helper(helper, &config.display().to_string(), message),
         SourceError::DockerConfig { path, .. } => format!(
             "mend {}, or choose another file: --authfile FILE, or DOCKER_CONFIG=FOLDER",
             path.display()
@@ -68,6 +70,14 @@ pub(super) fn of(error: &SourceError) -> Option<String> {
         }
         other => return other.hint(),
     })
+}
+
+fn of_helper(helper: &str, config: &str, message: &str) -> String {
+    let first = match message.contains("no such program") {
+        true => format!("install {helper}"),
+        false => format!("try it by hand, {helper} list"),
+    };
+    format!("{first}, or take it out of {config}, or choose another file: --authfile FILE")
 }
 
 fn of_file(path: &Path, kind: io::ErrorKind) -> Option<String> {
