@@ -13,7 +13,7 @@ use firebrick_layer::ScanError;
 use firebrick_source::{Platform, SourceError};
 use firebrick_vmm::client::CallError;
 use firebrick_vmm::kernel::KernelError;
-use firebrick_vmm::{BootError, LaunchError};
+use firebrick_vmm::{BootError, LaunchError, RunError};
 
 use crate::error::CliError;
 use crate::home::NoHome;
@@ -64,6 +64,9 @@ fn of_one(error: &(dyn Error + 'static)) -> Vec<String> {
     }
     if let Some(error) = error.downcast_ref::<io::Error>() {
         return of_host(error).into_iter().collect();
+    }
+    if let Some(RunError::MachineEnded { .. }) = error.downcast_ref() {
+        return vec!["if it was short of memory, give it more: --mem 1G".to_owned()];
     }
     if let Some(CustomiseError::Blocked { blocked, .. }) = error.downcast_ref() {
         return vec![format!(

@@ -267,6 +267,13 @@ fn failures_have_codes_of_their_own() {
         run.image.display()
     );
     assert!(code == 125 && stderr.contains(&hint), "{stderr}");
+    let crash = "echo c > /proc/sysrq-trigger; cat";
+    let (code, _, stderr) = run.output(&["--", "sh", "-c", crash]);
+    let panic = "Kernel panic - not syncing: sysrq triggered crash";
+    assert!(
+        code == 125 && stderr.contains(panic) && stderr.contains("hint: ") && !stderr.contains("PCI: Fatal"),
+        "{stderr}"
+    );
     // The image has no command of its own, which is seen without a boot.
     let (code, _, stderr) = run.output(&[]);
     let hint = format!(

@@ -55,7 +55,7 @@ pub fn bad_end(console: &[u8]) -> Option<String> {
 }
 
 /// At most `count` lines, those that a person needs to see: around the one that tells why, else the last.
-pub(crate) fn tail(text: &str, count: usize) -> Vec<String> {
+fn tail(text: &str, count: usize) -> Vec<String> {
     let mut lines = lines(text);
     let last = lines.len().saturating_sub(count);
     let from = telling(&lines).map_or(last, |at| at.saturating_sub(LEAD).min(last));

@@ -101,10 +101,10 @@ pub enum RunError {
     #[error("cannot run the job")]
     Call(#[source] CallError),
     /// The machine ended while the job ran: a panic, or out of memory.
-    #[error("the machine ended while the job ran; last words of its console: {console}")]
+    #[error("the machine ended while the job ran; {words}")]
     MachineEnded {
-        /// The end of the console.
-        console: String,
+        /// What its console and the VMM said last, a line each.
+        words: String,
     },
 }
 
@@ -144,8 +144,8 @@ pub fn run(vmm: &dyn Vmm, spec: &RunSpec<'_>, streams: Streams<'_>) -> Result<Ru
         Err(CallError::Closed | CallError::Channel(_)) => {
             // Either the machine is going down, and its last words are still coming, or the agent alone has failed.
             let _ = machine.wait(Duration::from_millis(500));
-            let console = last_words::tail(&String::from_utf8_lossy(&machine.console()), 5).join("\n");
-            Err(RunError::MachineEnded { console })
+            let words = last_words::of(&machine.console(), &machine.complaints());
+            Err(RunError::MachineEnded { words })
         }
         Err(error) => Err(RunError::Call(error)),
     }
