@@ -463,7 +463,8 @@ fn documents_that_lie() {
     let bent = Bent::new();
     bent.config(|config| config["rootfs"]["diff_ids"][0] = json!(Digest::of(b"other").to_string()));
     let other = Digest::of(b"other").to_string();
-    bent.refused("diff ID", &["layer 0", "diff ID", &other]);
+    let found = Digest::of(&layer("f 0644 /a @9000:1")).to_string();
+    bent.refused("diff ID", &["layer 0", "diff ID", &other, &found]);
 
     let bent = Bent::new();
     bent.config(|config| config["rootfs"]["diff_ids"] = json!([]));

@@ -142,6 +142,8 @@ impl Registry {
             }
             return match status {
                 200 | 206 => Ok(answer),
+                // An answer only to those who asked for a range.
+                416 if headers.iter().any(|(name, _)| *name == "range") => Ok(answer),
                 401 | 403 => Err(Failure::Final(self.authorizer.refused(message(&mut answer)))),
                 404 => Err(Failure::Final(SourceError::NotFound {
                     reference: Box::new(self.reference.clone()),
@@ -187,31 +189,40 @@ impl Registry {
         }
     }
 
-    /// Opens a blob at `start`. The second number is how many bytes of the answer come before it.
-    fn open_blob(&self, url: &str, start: u64) -> Result<(Response<Body>, u64), Failure> {
+    /// Opens a blob at `start`.
+    fn open_blob(&self, url: &str, start: u64) -> Result<Opened, Failure> {
         let range = format!("bytes={start}-");
         let headers: &[(&str, &str)] = match start {
             0 => &[("accept", "*/*")],
             _ => &[("accept", "*/*"), ("range", &range)],
         };
         let answer = self.exchange(url, headers)?;
-        if answer.status() != 206 {
-            return Ok((answer, start));
-        }
-        let from = answer
-            .headers()
-            .get(header::CONTENT_RANGE)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.trim().strip_prefix("bytes "))
-            .and_then(|value| value.split('-').next())
-            .and_then(|from| from.trim().parse::<u64>().ok());
-        match from.and_then(|from| start.checked_sub(from)) {
-            Some(skip) => Ok((answer, skip)),
-            None => Err(Failure::Final(SourceError::Protocol {
+        let text = |name| {
+            let value = answer.headers().get(name)?;
+            value.to_str().ok()
+        };
+        let number = |text: &str| text.trim().parse::<u64>().ok();
+        let wrong_range = || {
+            Failure::Final(SourceError::Protocol {
                 url: shown(url),
                 problem: "the answer is of another range than we asked for",
-            })),
-        }
+            })
+        };
+        let (skip, total) = match answer.status().as_u16() {
+            // Nothing is there from `start` on.
+            416 => return Ok(Opened::End),
+            206 => {
+                let range = text(header::CONTENT_RANGE).and_then(|range| range.trim().strip_prefix("bytes "));
+                let (range, total) = range
+                    .and_then(|range| range.split_once('/'))
+                    .ok_or_else(wrong_range)?;
+                let from = range.split_once('-').and_then(|(from, _)| number(from));
+                let skip = from.and_then(|from| start.checked_sub(from));
+                (skip.ok_or_else(wrong_range)?, number(total))
+            }
+            _ => (start, text(header::CONTENT_LENGTH).and_then(number)),
+        };
+        Ok(Opened::Body { answer, skip, total })
     }
 }
 
@@ -244,10 +255,12 @@ impl Transfer for Registry {
         loop {
             let before = position;
             let failure = match self.open_blob(&url, position) {
-                Ok((answer, skip)) => {
+                Ok(Opened::End) => return Ok(()),
+                Ok(Opened::Body { answer, skip, total }) => {
                     let mut body = answer.into_body().into_reader();
                     match copy(&mut body, skip, job.size, &mut position, &mut buffer, sink) {
-                        Ok(()) if position >= job.size => return Ok(()),
+                        // That it is shorter than promised is for others to say.
+                        Ok(()) if position >= total.unwrap_or(job.size).min(job.size) => return Ok(()),
                         Ok(()) => transport(io::ErrorKind::UnexpectedEof.into()),
                         Err(CopyError::Read(error)) => transport(error),
                         Err(CopyError::Sink(error)) => return Err(error),
@@ -261,6 +274,19 @@ impl Transfer for Registry {
             attempts.failed(failure)?;
         }
     }
+}
+
+/// A blob from somewhere on.
+enum Opened {
+    Body {
+        answer: Response<Body>,
+        /// How many bytes of the answer come before what was asked for.
+        skip: u64,
+        /// How long the registry says that the whole blob is.
+        total: Option<u64>,
+    },
+    /// The blob ends before.
+    End,
 }
 
 enum CopyError {

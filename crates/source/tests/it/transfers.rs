@@ -4,11 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use firebrick_digest::Digest;
 use firebrick_source::{Cache, Event};
 
 use crate::support::http::{Answer, Server};
 use crate::support::registry::{Registry, Setup, have_tools, layers};
-use crate::support::{chain, gzip, noise, open, options, read, recorded, refusal, tar};
+use crate::support::{
+    OCI_LAYER, PLATFORM, chain, config_json, descriptor, gzip, manifest_json, noise, open, options, read,
+    recorded, refusal, tar,
+};
 
 #[test]
 fn a_broken_transfer_goes_on_by_range() {
@@ -199,6 +203,44 @@ fn four_layers_download_at_once_and_tell_how_far_they_are() {
             layer: layer.index,
             fetched_bytes: size
         }));
+    }
+}
+
+/// The manifest promises more bytes than there are, to a client that asks again for the rest.
+#[test]
+fn a_layer_that_is_shorter_than_promised_is_named() {
+    let layer = tar(&[("f", &noise(300 << 10, 1))]);
+    let config = config_json(PLATFORM, &[Digest::of(&layer)]);
+    let promised = descriptor(OCI_LAYER, &layer, "").replace(&layer.len().to_string(), "9999999");
+    let manifest = manifest_json(&config, &[promised]);
+    let (config_digest, len) = (Digest::of(config.as_bytes()).to_string(), layer.len());
+    // It says so at once, or breaks off first and has no more to give when asked for the rest.
+    for breaks in [false, true] {
+        let (config, manifest, layer, config_digest) = (
+            config.clone(),
+            manifest.clone(),
+            layer.clone(),
+            config_digest.clone(),
+        );
+        let server = Server::start(move |request| match request.target.rsplit('/').next() {
+            Some("v1") => Answer::new(200, manifest.clone()),
+            Some(name) if name == config_digest => Answer::new(200, config.clone()),
+            _ if request.header("range").is_some() => Answer::new(416, ""),
+            _ if breaks => {
+                let mut answer = Answer::new(200, [&layer[..], &[0; 1000]].concat());
+                answer.cut = Some(layer.len());
+                answer
+            }
+            _ => Answer::new(200, layer.clone()),
+        });
+        let image = open(&format!("{}/x:v1", server.address), &options()).unwrap();
+        let mut reader = image.layers[0].open().unwrap();
+        let text = reader.read_to_end(&mut Vec::new()).unwrap_err().to_string();
+        let expected = format!("length is {len} bytes, expected 9999999");
+        assert!(
+            text.starts_with("layer 0 (sha256:") && text.ends_with(&expected),
+            "{text}"
+        );
     }
 }
 
