@@ -9,12 +9,14 @@
 //! [x header, records]  header  content, zeros up to 512   …   two blocks of zeros
 //! ```
 
+mod xattrs;
+
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{self, Read};
 use std::ops::Range;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -27,17 +29,9 @@ use rustix::io::Errno;
 use crate::error::SourceError;
 use crate::holes::{self, HolesError};
 use crate::image::file_error;
+use xattrs::{Place, XattrsError};
 
 const IN_MEMORY: &str = "writing to memory cannot fail";
-
-/// Extended attributes that belong to the host or its mounts, not to the tree.
-const HOST_XATTRS: [&[u8]; 5] = [
-    b"security.selinux",
-    b"security.apparmor",
-    b"security.ima",
-    b"security.evm",
-    b"system.nfs4_acl",
-];
 
 pub(crate) fn open(path: &Path) -> Result<DirTar, SourceError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -92,12 +86,6 @@ struct Body {
     parts: Vec<Range<u64>>,
     /// Length of all parts.
     len: u64,
-}
-
-/// Where extended attributes are read.
-enum Place<'a> {
-    Opened(rustix::fd::BorrowedFd<'a>),
-    Named(&'a OwnedFd, &'a CStr),
 }
 
 impl DirTar {
@@ -203,6 +191,18 @@ impl DirTar {
         })
     }
 
+    fn xattrs(&self, place: &Place<'_>, name: &[u8]) -> Result<Xattrs, SourceError> {
+        xattrs::read(place).map_err(|error| match error {
+            XattrsError::Read(error) => {
+                file_error("read the extended attributes of", &self.path(name), error.into())
+            }
+            XattrsError::Name => SourceError::Unrepresentable {
+                path: self.path(name),
+                problem: "the name of an extended attribute holds '='",
+            },
+        })
+    }
+
     fn open_at(&self, file_name: &CStr, name: &[u8], more: OFlags) -> Result<(OwnedFd, Stat), SourceError> {
         let parent = &self.stack.last().expect("advance found a name in this level").fd;
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | more;
@@ -274,38 +274,6 @@ impl DirTar {
                 problem: "it is sparse, with more than 1048576 separate parts",
             },
         }
-    }
-
-    fn xattrs(&self, place: &Place<'_>, name: &[u8]) -> Result<Xattrs, SourceError> {
-        let error =
-            |error: Errno| file_error("read the extended attributes of", &self.path(name), error.into());
-        let list = match grow(|buffer| place.list(buffer)) {
-            Ok(list) => list,
-            Err(Errno::OPNOTSUPP) => return Ok(Xattrs::new()),
-            Err(errno) => return Err(error(errno)),
-        };
-        let mut xattrs = Xattrs::new();
-        for key in list.split(|&byte| byte == 0).filter(|key| !key.is_empty()) {
-            let of_overlay = key.starts_with(b"trusted.overlay.") || key.starts_with(b"user.overlay.");
-            if of_overlay || HOST_XATTRS.contains(&key) {
-                continue;
-            }
-            if key.contains(&b'=') {
-                return Err(SourceError::Unrepresentable {
-                    path: self.path(name),
-                    problem: "the name of an extended attribute holds '='",
-                });
-            }
-            let c_key = CString::new(key).expect("the list was split at NULs");
-            let value = match grow(|buffer| place.get(&c_key, buffer)) {
-                Ok(value) => value,
-                // Listed, but taken away since, or not for us to see.
-                Err(Errno::NODATA) => continue,
-                Err(errno) => return Err(error(errno)),
-            };
-            xattrs.insert(key.into(), value.into());
-        }
-        Ok(xattrs)
     }
 
     fn read_body(&mut self, buffer: &mut [u8]) -> Result<usize, SourceError> {
@@ -380,45 +348,6 @@ impl Read for DirTar {
                 return Ok(0);
             }
             self.advance().map_err(SourceError::into_io)?;
-        }
-    }
-}
-
-impl Place<'_> {
-    fn list(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
-        match self {
-            Place::Opened(fd) => rustix::fs::flistxattr(fd, buffer),
-            Place::Named(parent, name) => rustix::fs::llistxattr(proc_path(parent, name), buffer),
-        }
-    }
-
-    fn get(&self, key: &CStr, buffer: &mut [u8]) -> Result<usize, Errno> {
-        match self {
-            Place::Opened(fd) => rustix::fs::fgetxattr(fd, key, buffer),
-            Place::Named(parent, name) => rustix::fs::lgetxattr(proc_path(parent, name), key, buffer),
-        }
-    }
-}
-
-/// There is no `lgetxattrat` before Linux 6.13; this names the entry by its folder's descriptor all the same.
-fn proc_path(parent: &OwnedFd, name: &CStr) -> PathBuf {
-    let folder = format!("/proc/self/fd/{}", parent.as_raw_fd());
-    Path::new(&folder).join(std::ffi::OsStr::from_bytes(name.to_bytes()))
-}
-
-/// Calls `read` with larger buffers until the value fits. (rustix answers 0 to an empty buffer, so there is no asking
-/// for the length first.)
-fn grow(read: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
-    let mut buffer = vec![0; 1024];
-    loop {
-        match read(&mut buffer) {
-            Ok(len) => {
-                buffer.truncate(len);
-                return Ok(buffer);
-            }
-            // Linux's limit is 64 KiB for a value and for a list.
-            Err(Errno::RANGE) if buffer.len() < 1 << 20 => buffer.resize(buffer.len() * 4, 0),
-            Err(error) => return Err(error),
         }
     }
 }
