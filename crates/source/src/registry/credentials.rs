@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use crate::error::SourceError;
 use crate::options::{Credentials, RegistryOptions};
+use crate::quote::quoted;
 
 const CONFIG_LIMIT: u64 = 4 << 20;
 const HELPER_LIMIT: u64 = 1 << 20;
@@ -196,7 +197,10 @@ fn ask_helper(
         .stderr(Stdio::null())
         .spawn()
         .map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => failed(&"there is no such program in the PATH"),
+            // Of a program that is nowhere this is said too, where the PATH has folders that are closed to us.
+            io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => {
+                failed(&"there is no such program in the PATH that we may run")
+            }
             _ => failed(&error),
         })?;
     if let Some(mut stdin) = child.stdin.take() {
@@ -216,12 +220,7 @@ fn ask_helper(
         if text.contains("credentials not found") {
             return Ok(None);
         }
-        let text: String = text
-            .trim()
-            .chars()
-            .filter(|c| !c.is_control())
-            .take(200)
-            .collect();
+        let text = quoted(text.trim());
         return Err(failed(&format!("{status}: {text}")));
     }
     let answer: HelperAnswer =
