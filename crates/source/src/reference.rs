@@ -129,8 +129,8 @@ impl ParseReferenceError {
 }
 
 impl Reference {
-    /// Parses what a person has written. As [`Reference::from_str`], but a bare name that is also a file or folder
-    /// here is an error, which says how to write either.
+    /// Parses what a person has written. As [`Reference::from_str`], but a bare name that is also a file or an
+    /// image layout here is an error, which says how to write either.
     ///
     /// # Errors
     /// [`ParseReferenceError`], ready to be shown.

@@ -75,6 +75,10 @@ pub(super) fn found(text: &str) -> Option<Problem> {
     if is_path(text) {
         return Some(Problem::Path(ways));
     }
+    // A project may well have a folder called "python"; Docker does not look there.
+    if ways.starts_with("dir:") {
+        return None;
+    }
     shown.insert_str(0, "docker://");
     Some(Problem::Found(format!(
         "there is {what} of that name here: write {ways}, or {shown} for a registry's"

@@ -93,14 +93,13 @@ fn what_lies_here_is_not_asked_of_a_registry() {
         assert!(error.contains(&why), "{name}: {error}");
     }
     // Bare names are relative to the working folder, which is this crate's.
-    let error = Reference::from_argument("src").unwrap_err().to_string();
+    let error = Reference::from_argument("Cargo.toml").unwrap_err().to_string();
     assert!(
-        error.ends_with(
-            "there is a folder of that name here: write dir:src, or docker://src for a registry's"
-        ),
+        error.contains("there is a file of that name here: write tar:Cargo.toml")
+            && error.ends_with(", or docker://Cargo.toml for a registry's"),
         "{error}"
     );
-    for text in ["docker://src", "dir:src", "alpine", "src:3", "oci:src"] {
+    for text in ["docker://src", "src", "dir:src", "alpine", "src:3", "oci:src"] {
         assert_eq!(Reference::from_argument(text), text.parse());
     }
 }
