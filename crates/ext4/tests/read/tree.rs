@@ -155,7 +155,11 @@ pub(crate) fn varied() -> tempfile::TempDir {
     fs::write(root.join(std::ffi::OsStr::from_bytes(b"a/not \xff utf-8\n")), "x").unwrap();
     fs::write(root.join("a").join("n".repeat(255)), "long").unwrap();
     super::image::run(std::process::Command::new("mkfifo").arg(root.join("a/fifo")));
-    for (name, mode) in [("a/setuid", 0o4755), ("a/sticky", 0o1666), ("a/none", 0o000)] {
+    for (name, mode) in [
+        ("a/setuid", 0o4755),
+        ("a/sticky", 0o1666),
+        ("a/owner-only", 0o400),
+    ] {
         fs::write(root.join(name), name).unwrap();
         fs::set_permissions(root.join(name), fs::Permissions::from_mode(mode)).unwrap();
     }
