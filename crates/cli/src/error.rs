@@ -7,6 +7,7 @@ use anstyle::{AnsiColor, Style};
 use firebrick_source::Platform;
 use firebrick_vmm::client::CallError;
 
+use crate::language::Language;
 use crate::text::bytes;
 
 /// What the commands find wrong themselves; the libraries have their own errors.
@@ -29,6 +30,9 @@ pub(crate) enum CliError {
         image: Box<Platform>,
         guest: Box<Platform>,
     },
+    /// Code in a language that firebrick does not know.
+    #[error("{word:?} is no language that firebrick can run; there are: {}", Language::names().join(", "))]
+    NoSuchLanguage { word: String },
     /// Two flags that ask for opposites.
     #[error("--init firebrick makes the guest PID 1, but --agent none leaves it out")]
     InitWithoutGuest,

@@ -91,6 +91,10 @@ fn of_cli(error: &CliError) -> Vec<String> {
         }
         CliError::NoSuchFile { .. } => vec!["list the images of this host: firebrick rootfs list".to_owned()],
         CliError::OtherPlatform { image, .. } => of_other_platform(image),
+        CliError::NoSuchLanguage { .. } => vec![
+            "for shell code give -l sh; what else the image has can be called: -- PROGRAM ARGS, or -- sh -c 'CODE'"
+                .to_owned(),
+        ],
         CliError::InitWithoutGuest => vec!["leave one of the two flags out".to_owned()],
         CliError::OutputIsFolder { inside, exists: true, .. } => {
             vec![format!("name the file, too: -o {}", inside.display())]

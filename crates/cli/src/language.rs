@@ -99,6 +99,11 @@ impl Language {
             .find(|language| language.name == word || language.aliases.contains(&word.as_str()))
     }
 
+    /// The names of all.
+    pub(crate) fn names() -> Vec<&'static str> {
+        LANGUAGES.iter().map(|language| language.name).collect()
+    }
+
     /// What runs code that no language is named for.
     pub(crate) const SHELL: &'static Language = &LANGUAGES[3];
 

@@ -206,6 +206,29 @@ fn usage_errors() {
 }
 
 #[test]
+fn code_needs_a_language_that_is_known() {
+    check(
+        &["run", "-i", "alpine", "-l", "cobol", "-c", "print(1)"],
+        expect![[r#"
+        error: "cobol" is no language that firebrick can run; there are: python, nodejs, bash, sh, ruby, php, perl, java, go, rust
+        hint: for shell code give -l sh; what else the image has can be called: -- PROGRAM ARGS, or -- sh -c 'CODE'
+        exit code 125
+    "#]],
+    );
+    // The name of the image need not be a language.
+    let home = Home::new();
+    for args in [
+        &["run", "-l", "cobol", "-c", "id"][..],
+        &["run", "-i", "x/rootfs-cobol.ext4", "-l", "cobol", "-f", "x"],
+        &["run", "-i", "cobol", "-l", "JS", "-c", "1"],
+        &["run", "-i", "alpine", "-l", "cobol", "--", "id"],
+    ] {
+        let text = home.transcript(args);
+        assert!(text.starts_with("error: there is no image "), "{text}");
+    }
+}
+
+#[test]
 fn a_home_is_needed() {
     let home = Home::new();
     let mut command = home.firebrick(&["rootfs", "list"]);

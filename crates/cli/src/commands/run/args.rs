@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use firebrick_vmm::Job;
 
+use crate::error::CliError;
 use crate::home::Home;
 use crate::image_file::printable;
 use crate::images;
@@ -29,7 +30,8 @@ const DEFAULT_LANG: &str = "python";
 pub(crate) struct Args {
     /// The language of the code, and the image: rootfs-LANG.ext4 [default: python]
     ///
-    /// In an image that is not named after a language, -c runs shell code, and -f goes by the end of the file's name.
+    /// In an image that is not named after a language, -c runs shell code, and -f goes by the end of the file's name. With
+    /// -i it must be one of these, or the image's name: python, nodejs, bash, sh, ruby, php, perl, java, go or rust.
     #[arg(short, long, value_name = "LANG", value_parser = text_parser())]
     lang: Option<String>,
 
@@ -132,6 +134,18 @@ impl Args {
                 })
             }
         }
+    }
+
+    /// Code needs a language that is known; only the name of an image need not be one.
+    pub(crate) fn check_language(&self) -> Result<(), CliError> {
+        let (Some(word), Some(image)) = (&self.lang, &self.image) else {
+            return Ok(());
+        };
+        let is_used = self.code.is_some() || self.file.is_some();
+        if is_used && Language::named(word).is_none() && images::name_of(image.as_ref()) != *word {
+            return Err(CliError::NoSuchLanguage { word: word.clone() });
+        }
+        Ok(())
     }
 
     /// What shall run.

@@ -25,6 +25,8 @@ pub(crate) struct MachineArgs {
     overlay_size: Option<u64>,
 
     /// Give the VM a network through this host (user-mode, outgoing only)
+    ///
+    /// The guest also reaches this host's own services, those on loopback too, at 10.0.2.2.
     #[arg(long)]
     net: bool,
 }

@@ -40,6 +40,7 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<ExitCode> {
     // From here on signals are passed on to the program, whose machine they end.
     let interrupts = Interrupts::catch().context("cannot listen for signals")?;
     let home = Home::of_process()?;
+    args.check_language()?;
     let opened = ImageFile::open_file(args.image(&home)?)?;
     let job = args.job()?;
     if job == Job::Default {
