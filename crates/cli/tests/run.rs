@@ -67,6 +67,19 @@ fn make_odd_image(folder: &Path) -> PathBuf {
     ] {
         symlink(target, root.join(link)).expect("a link");
     }
+    // Whoever opens one of these without care waits for ever.
+    fs::create_dir_all(root.join("etc/modules-load.d")).expect("a folder");
+    for fifo in [
+        "hostname",
+        "hosts",
+        "passwd",
+        "group",
+        "resolv.conf",
+        "modules-load.d/a.conf",
+    ] {
+        let made = Command::new("mkfifo").arg(root.join("etc").join(fifo)).status();
+        assert!(made.expect("mkfifo is part of coreutils").success());
+    }
     make_image_of(folder)
 }
 
@@ -339,6 +352,7 @@ fn odd_mount_points_do_not_stop_a_boot() {
     let output = firebrick(&["run", "-i"])
         .arg(&path)
         .args([
+            "--net",
             "--",
             "sh",
             "-c",

@@ -284,6 +284,26 @@ fn many_inodes_and_few_blocks() {
 }
 
 #[test]
+fn more_files_than_a_size_has_inodes_for_says_how_much_is_needed() {
+    let files = (0..40_000).map(|n| file(&format!("f{n}"), 0, 0)).collect();
+    let tree = Tree::merge([LayerIndex::new(files)], &MergeOptions::default()).unwrap();
+    let of_size = |bytes| {
+        plan(
+            &tree,
+            &[],
+            &Options {
+                size: Size::Bytes(bytes),
+                ..options()
+            },
+        )
+    };
+    let Err(firebrick_ext4::PlanError::TooSmall { needed, .. }) = of_size(60 << 20) else {
+        panic!("60 MiB are one group, which holds 32,768 inodes");
+    };
+    assert!(of_size(needed).is_ok());
+}
+
+#[test]
 fn what_does_not_fit_says_how_much_is_needed() {
     let tree = Tree::merge(
         [LayerIndex::new(vec![file("f", 0, 4096 * 1000)])],

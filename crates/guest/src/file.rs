@@ -4,16 +4,18 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use rustix::fd::{AsFd, BorrowedFd};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-/// The file's bytes. A file longer than `limit` is an error, not cut.
+/// The file's bytes. A file longer than `limit` is an error, not cut; so is what is no regular file, since reading it
+/// could wait for ever.
 pub(crate) fn read(path: &str, limit: usize) -> Result<Vec<u8>, Errno> {
-    let file = rustix::fs::open(
-        path,
-        OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY,
-        Mode::empty(),
-    )?;
+    // Without NONBLOCK, opening a FIFO waits for its other end.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+    let file = rustix::fs::open(path, flags, Mode::empty())?;
+    if FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) != FileType::RegularFile {
+        return Err(Errno::INVAL);
+    }
     let mut bytes = Vec::new();
     let mut piece = [0; 4096];
     loop {
@@ -37,9 +39,10 @@ pub(crate) fn text(path: &str) -> String {
         .unwrap_or_default()
 }
 
-/// Writes the file's whole content, making it if need be.
+/// Writes the file's whole content, making it if need be. A FIFO that nobody reads is an error.
 pub(crate) fn write(path: &str, bytes: &[u8]) -> Result<(), Errno> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let flags =
+        OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
     let file = rustix::fs::open(path, flags, Mode::from_raw_mode(0o644))?;
     write_all(file.as_fd(), bytes)
 }

@@ -273,7 +273,12 @@ pub fn bind_vsock(fd: BorrowedFd<'_>, port: u32) -> Result<(), Errno> {
 }
 
 /// Becomes a user: supplementary groups, then group, then user.
+///
+/// The number that means "unchanged" to the kernel is refused.
 pub fn become_user(uid: u32, gid: u32, groups: &[u32]) -> Result<(), Errno> {
+    if uid == u32::MAX || gid == u32::MAX {
+        return Err(Errno::INVAL);
+    }
     let (uid, gid) = (uid as usize, gid as usize);
     // SAFETY: the kernel reads `groups`; the other calls take numbers.
     unsafe {

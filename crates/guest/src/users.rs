@@ -24,11 +24,16 @@ struct Account<'a> {
     home: &'a str,
 }
 
+/// The number of a user or group. The highest one means "leave it as it is" to the kernel, and so would keep root.
+fn id(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|&id| id != u32::MAX)
+}
+
 fn accounts(passwd: &str) -> impl Iterator<Item = Account<'_>> {
     passwd.lines().filter_map(|line| {
         let mut fields = line.split(':');
         let (name, _password) = (fields.next()?, fields.next()?);
-        let (uid, gid) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+        let (uid, gid) = (id(fields.next()?)?, id(fields.next()?)?);
         let (_comment, home) = (fields.next()?, fields.next()?);
         Some(Account { name, uid, gid, home })
     })
@@ -38,7 +43,7 @@ fn accounts(passwd: &str) -> impl Iterator<Item = Account<'_>> {
 fn groups(group: &str) -> impl Iterator<Item = (&str, u32, &str)> {
     group.lines().filter_map(|line| {
         let mut fields = line.split(':');
-        let (name, _password, gid) = (fields.next()?, fields.next()?, fields.next()?.parse().ok()?);
+        let (name, _password, gid) = (fields.next()?, fields.next()?, id(fields.next()?)?);
         Some((name, gid, fields.next().unwrap_or("")))
     })
 }
@@ -56,7 +61,7 @@ pub fn resolve(spec: &str, passwd: &str, group: &str) -> Result<User, String> {
         None => (spec, None),
     };
     let user = if user.is_empty() { "0" } else { user };
-    let number = user.parse::<u32>().ok();
+    let number = id(user);
     let account = accounts(passwd)
         .find(|account| account.name == user)
         .or_else(|| accounts(passwd).find(|account| Some(account.uid) == number));
@@ -81,7 +86,7 @@ pub fn resolve(spec: &str, passwd: &str, group: &str) -> Result<User, String> {
                 .find(|(name, ..)| *name == wanted)
                 .map(|(_, gid, _)| gid);
             found.gid = named
-                .or_else(|| wanted.parse().ok())
+                .or_else(|| id(wanted))
                 .ok_or_else(|| alloc::format!("the image has no group {wanted:?}"))?;
         }
         None => {
@@ -133,6 +138,16 @@ mod tests {
         assert!(ids("root:staff").is_err_and(|problem| problem.contains("staff")));
         assert!(ids("huge").is_err());
         assert!(ids("-1").is_err());
+        for spec in [
+            "4294967295",
+            "4294967295:5",
+            "1000:4294967295",
+            "none",
+            "root:none",
+        ] {
+            let (passwd, group) = ("none:x:4294967295:0::/:\n", "none:x:4294967295:\n");
+            assert!(resolve(spec, passwd, group).is_err(), "{spec:?} would stay root");
+        }
         assert!(resolve("0", "", "").is_ok_and(|user| user.home == "/"));
     }
 }

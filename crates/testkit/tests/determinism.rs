@@ -7,9 +7,10 @@ use std::path::Path;
 use firebrick_digest::Digest;
 use firebrick_ext4::{Size, WRITER_VERSION};
 use firebrick_testkit::build::{Form, Recipe, build, wrap};
-use firebrick_testkit::child;
 use firebrick_testkit::layers::oci::{Blob, Compression};
 use firebrick_testkit::layers::{Layer, tar::to_tar, text::layers};
+use firebrick_testkit::{child, random};
+use proptest::prelude::*;
 
 /// Seven layers that meet each other, large enough that threads really run beside each other.
 fn several_layers() -> Vec<Layer> {
@@ -84,6 +85,48 @@ fn two_processes_write_the_same_bytes() {
         digest_of(&output)
     });
     assert_eq!(images[0], images[1]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, max_shrink_iters: 60, ..ProptestConfig::default() })]
+
+    #[test]
+    fn random_layers_give_the_same_bytes_again(set in random::layer_set()) {
+        let digests = [1, 4, 4].map(|at_once| {
+            let recipe = recipe(|recipe| recipe.layers_at_once = at_once);
+            digest_of(build(&set, &recipe).unwrap().image.path())
+        });
+        prop_assert!(digests[0] == digests[1] && digests[1] == digests[2], "{digests:?}");
+    }
+}
+
+/// A layer's region, as far as no upper layer hides something of it, is the same wherever it lies and whatever is above.
+#[test]
+fn a_layers_region_is_its_own() {
+    let files = |prefix: &str, count: u64, seed: u64| -> String {
+        let line = |n| format!("f 0644 /{prefix}/{n} @{}:{}\n", n * 7919 % 300_000, n + seed);
+        (0..count).map(line).collect()
+    };
+    let (base, under, top) = (
+        files("base", 60, 1),
+        files("under", 9, 500),
+        files("top", 30, 900),
+    );
+    let regions: Vec<Vec<u8>> = [vec![&base], vec![&base, &top], vec![&under, &base, &top]]
+        .into_iter()
+        .map(|texts| {
+            let place = texts.iter().position(|&text| *text == base).unwrap();
+            let texts: Vec<&str> = texts.into_iter().map(String::as_str).collect();
+            let built = build(&layers(&texts), &Recipe::default()).unwrap();
+            let layer = &built.report.layers[place];
+            let image = std::fs::read(built.image.path()).unwrap();
+            let (start, len) = (layer.region_start as usize, layer.region_bytes as usize);
+            assert_eq!(start % (1 << 20), 0);
+            image[start..start + len].to_vec()
+        })
+        .collect();
+    assert!(regions[0].len() > 5 << 20, "{}", regions[0].len());
+    assert!(regions[0] == regions[1] && regions[1] == regions[2]);
 }
 
 const PINNED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/pinned.txt");

@@ -75,21 +75,19 @@ pub(super) fn size(
             }
             let content_end = layout.image_end(allocator.position()).0;
             let free = blocks.saturating_sub(content_end) * BLOCK_SIZE;
-            let (groups, end) = tables(
-                layout,
-                allocator,
-                blocks.max(1),
-                inodes_wanted(next_number, free, options),
-            )?;
-            if end + options.free.div_ceil(BLOCK_SIZE) > blocks {
-                let smallest = Options {
-                    size: Size::Auto,
-                    ..options.clone()
-                };
-                let needed = size(layout, allocator, next_number, &smallest)?.blocks * BLOCK_SIZE;
-                return Err(PlanError::TooSmall { needed, size: bytes });
+            let wanted = inodes_wanted(next_number, free, options);
+            match tables(layout, allocator, blocks.max(1), wanted) {
+                Ok((groups, end)) if end + options.free.div_ceil(BLOCK_SIZE) <= blocks => Ok(groups),
+                Ok(_) | Err(PlanError::TooManyInodes { .. }) => {
+                    let smallest = Options {
+                        size: Size::Auto,
+                        ..options.clone()
+                    };
+                    let needed = size(layout, allocator, next_number, &smallest)?.blocks * BLOCK_SIZE;
+                    Err(PlanError::TooSmall { needed, size: bytes })
+                }
+                Err(error) => Err(error),
             }
-            Ok(groups)
         }
         Size::Auto => {
             let inodes = inodes_wanted(next_number, options.free, options);

@@ -14,7 +14,11 @@ use crate::file;
 pub fn load(path: &str) -> Result<(), Errno> {
     /// `MODULE_INIT_COMPRESSED_FILE`: the kernel unpacks it.
     const COMPRESSED: i32 = 4;
-    let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let file = rustix::fs::open(
+        path,
+        OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK,
+        Mode::empty(),
+    )?;
     let flags = if path.ends_with(".ko") { 0 } else { COMPRESSED };
     match rustix::system::finit_module(&file, c"", flags) {
         Err(Errno::EXIST) => Ok(()),

@@ -234,7 +234,7 @@ impl<R: BufRead, S: RegionSink> Scanner<'_, R, S> {
 
         let mut typeflag = header.typeflag();
         // Before ustar, a directory was a file whose name ends in a slash.
-        if matches!(typeflag, b'0' | 0) && raw_path.ends_with(b"/") {
+        if typeflag == 0 && raw_path.ends_with(b"/") {
             typeflag = b'5';
         }
         let size = match typeflag {

@@ -53,14 +53,9 @@ impl Process {
         let keeper = std::thread::Builder::new()
             .name("qemu".into())
             .spawn(move || keep(command, fds, &started, &ended))?;
-        let (id, stderr) = outcome
+        let (id, pidfd, stderr) = outcome
             .recv()
             .map_err(|_| io::Error::other("the starting thread ended"))??;
-        let pid = i32::try_from(id)
-            .ok()
-            .and_then(Pid::from_raw)
-            .expect("a process id is positive");
-        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
         Ok((
             Process {
                 id,
@@ -135,7 +130,8 @@ fn prepare_child(parent: Pid, fds: &[RawFd]) -> io::Result<()> {
     Ok(())
 }
 
-type Started = io::Result<(u32, OwnedFd)>;
+/// The process id, a descriptor of the process, and its standard error.
+type Started = io::Result<(u32, OwnedFd, OwnedFd)>;
 
 fn keep(mut command: Command, fds: Vec<OwnedFd>, started: &mpsc::Sender<Started>, ended: &Ended) {
     let spawned: io::Result<Child> = command.spawn();
@@ -149,7 +145,20 @@ fn keep(mut command: Command, fds: Vec<OwnedFd>, started: &mpsc::Sender<Started>
         }
     };
     let stderr = child.stderr.take().map(OwnedFd::from).expect("it was asked for");
-    let _ = started.send(Ok((child.id(), stderr)));
+    // Before anything can reap it: afterwards the number may be another's.
+    let pid = i32::try_from(child.id())
+        .ok()
+        .and_then(Pid::from_raw)
+        .expect("a process id is positive");
+    match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(pidfd) => {
+            let _ = started.send(Ok((child.id(), pidfd, stderr)));
+        }
+        Err(errno) => {
+            let _ = child.kill();
+            let _ = started.send(Err(errno.into()));
+        }
+    }
     let exit = match child.wait() {
         Ok(status) => Exit {
             code: status.code(),
