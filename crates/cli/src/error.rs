@@ -4,7 +4,8 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 use anstyle::{AnsiColor, Style};
-use firebrick_source::Platform;
+use firebrick_build::BuildError;
+use firebrick_source::{Platform, Reference};
 use firebrick_vmm::client::CallError;
 
 use crate::language::Language;
@@ -33,6 +34,12 @@ pub(crate) enum CliError {
     /// Code in a language that firebrick does not know.
     #[error("{word:?} is no language that firebrick can run; there are: {}", Language::names().join(", "))]
     NoSuchLanguage { word: String },
+    /// A folder that cannot be read as a layer.
+    #[error("cannot turn {reference} into an image")]
+    Folder {
+        reference: Reference,
+        source: Box<BuildError>,
+    },
     /// Two flags that ask for opposites.
     #[error("--init firebrick makes the guest PID 1, but --agent none leaves it out")]
     InitWithoutGuest,

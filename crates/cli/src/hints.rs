@@ -1,5 +1,6 @@
 //! What a person can do about a failure: the libraries' errors carry facts, the advice is here.
 
+mod layer;
 mod source;
 
 use std::error::Error;
@@ -28,10 +29,27 @@ pub(crate) fn of(error: &anyhow::Error) -> Vec<String> {
     if let Some(stdout @ CliError::Stdout { .. }) = error.downcast_ref() {
         return of_cli(stdout); // what the host says of it is not about our files
     }
+    if let Some(CliError::Folder { source, .. }) = error.downcast_ref()
+        && let Some(hint) = layer::of_folder(source)
+    {
+        return vec![hint]; // nobody made that layer but us
+    }
     let mut hints: Vec<String> = Vec::new();
-    for hint in error.chain().flat_map(of_one) {
-        if !hints.contains(&hint) {
-            hints.push(hint);
+    for cause in error.chain() {
+        // What the host says in general helps only where nobody knows better.
+        let is_general = cause.downcast_ref().is_some_and(|error: &io::Error| {
+            matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
+            )
+        });
+        if is_general && !hints.is_empty() {
+            continue;
+        }
+        for hint in of_one(cause) {
+            if !hints.contains(&hint) {
+                hints.push(hint);
+            }
         }
     }
     hints
@@ -48,7 +66,7 @@ fn of_one(error: &(dyn Error + 'static)) -> Vec<String> {
         return of_build(error).into_iter().collect();
     }
     if let Some(error) = error.downcast_ref::<ScanError>() {
-        return of_scan(error).into_iter().collect();
+        return layer::of_scan(error).into_iter().collect();
     }
     if let Some(error) = error.downcast_ref::<ReadError>() {
         return of_read(error).into_iter().collect();
@@ -129,7 +147,7 @@ fn of_cli(error: &CliError) -> Vec<String> {
         CliError::Stdout { .. } => {
             vec!["where stdout leads cannot take it; see what is full: df -h".to_owned()]
         }
-        CliError::ClosedStdout => Vec::new(),
+        CliError::Folder { .. } | CliError::ClosedStdout => Vec::new(),
     }
 }
 
@@ -183,6 +201,7 @@ fn of_build(error: &BuildError) -> Option<String> {
                 .to_owned()
         }
         BuildError::Plan { source } => of_plan(source),
+        BuildError::Merge { layer, source } => layer::of_merge(*layer, source),
         BuildError::Output { doing: "create", .. } => {
             "give -o the name of a file in a folder that you may write to".to_owned()
         }
@@ -217,27 +236,6 @@ fn of_plan(error: &PlanError) -> String {
         ),
         _ => "see what decides it: firebrick rootfs from-docker --help".to_owned(),
     }
-}
-
-/// A tar that is wrong from its first byte on is probably something else.
-fn of_scan(error: &ScanError) -> Option<String> {
-    let no_tar = "this may be no tar at all, see: file PATH; a folder is given as dir:PATH";
-    let damaged =
-        "the layer is damaged, or whoever made it made it wrong: get it again, or look with: tar -tvf";
-    Some(match error {
-        ScanError::Limit { .. } => {
-            "if you trust the image, raise the limit: --max-entries N or --max-size SIZE".to_owned()
-        }
-        ScanError::Corrupt { offset: 0, .. } | ScanError::Truncated { offset: 0..512 } => no_tar.to_owned(),
-        ScanError::Read { source, .. } if source.kind() == io::ErrorKind::IsADirectory => no_tar.to_owned(),
-        ScanError::Read { source, .. } if source.to_string().contains("more than the ratio") => {
-            "if you trust the image, allow it a higher one: --max-ratio N".to_owned()
-        }
-        ScanError::Corrupt { .. } | ScanError::Truncated { .. } | ScanError::Read { .. } => {
-            damaged.to_owned()
-        }
-        _ => return None,
-    })
 }
 
 fn of_read(error: &ReadError) -> Option<String> {

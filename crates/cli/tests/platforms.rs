@@ -160,6 +160,11 @@ fn without_a_guest_the_hint_tells_how_to_make_one_or_do_without() {
     let text = home.transcript(&from_docker(&["--platform", "windows/amd64"]));
     assert!(text.contains("only Linux images boot"), "{text}");
 
+    // Of what there is, only what can boot is offered.
+    let text = home.transcript(&from_docker(&["--platform", "linux/ppc64le"]));
+    let choice = format!("hint: choose one: --platform linux/{architecture}, or --platform linux/s390x\n");
+    assert!(text.contains(&choice), "{text}");
+
     home.firebrick(&from_docker(&["--platform", "linux/s390x", "--agent", "none"]))
         .assert()
         .success();

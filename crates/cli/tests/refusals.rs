@@ -66,6 +66,44 @@ fn content_that_ext4_cannot_hold() {
 }
 
 #[test]
+fn layers_that_fit_no_other_are_named() {
+    let hard = "h /l /nope";
+    for (layer, hint) in [
+        (hard, "see what layer 1 (the lowest is 0) holds"),
+        (hard, "with /nope in it before the link"),
+        ("l /a -> b\nl /b -> a\nf 0644 /a/x \"x\"", "without it"),
+    ] {
+        let home = layout::home_with(&["f 0644 /f \"x\"", layer], json!({}));
+        check(&home, &[], 1, "layer 1 cannot be merged", hint);
+    }
+}
+
+/// What a folder holds is no layer yet, and nobody but who filled it is to blame.
+#[test]
+fn folders_that_are_no_layer() {
+    let home = Home::new();
+    fs::create_dir(home.path().join("tree")).expect("a folder");
+    fs::write(home.path().join("tree/.wh.x"), "").expect("a file");
+    let text = home.transcript(&["rootfs", "from-docker", "-n", "x", "-i", "dir:tree"]);
+    let hint =
+        "whiteouts in layers\nhint: rename it where it lies, or move it out of the folder\nexit code 1\n";
+    assert!(text.ends_with(hint), "{text}");
+}
+
+#[test]
+fn caches_that_cannot_be_written() {
+    let home = Home::new();
+    fs::create_dir_all(home.path().join("fb/cache")).expect("a folder");
+    fs::write(home.path().join("fb/cache/blobs"), "").expect("a file");
+    let text = home.transcript(&["rootfs", "from-docker", "-n", "x", "-i", "localhost:1/x"]);
+    let hints: Vec<&str> = text.lines().filter(|line| line.starts_with("hint: ")).collect();
+    assert!(
+        hints.len() == 1 && hints[0].contains("--no-cache") && hints[0].contains("XDG_CACHE_HOME="),
+        "{text}"
+    );
+}
+
+#[test]
 fn sizes_that_no_image_has() {
     let home = layout::home_with(&["f 0644 /a \"x\""], json!({}));
     let at_most = "may come to 1.0 TiB: -s auto";

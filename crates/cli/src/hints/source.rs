@@ -3,17 +3,20 @@
 use std::io;
 use std::path::Path;
 
-use firebrick_source::{SourceError, Trouble};
+use firebrick_source::{Platform, SourceError, Trouble};
 
 use super::DAMAGED;
+
+/// Processors by OCI's names for which there are Linux images.
+const ARCHITECTURES: [&str; 12] = [
+    "386", "amd64", "arm", "arm64", "loong64", "mips64le", "mipsle", "ppc64", "ppc64le", "riscv64", "s390x",
+    "sparc64",
+];
 
 pub(super) fn of(error: &SourceError) -> Option<String> {
     Some(match error {
         SourceError::Shared(error) => return of(error),
-        SourceError::NoPlatform { available, .. } => match available.first() {
-            Some(platform) => format!("choose one: --platform {platform}"),
-            None => "choose one: --platform OS/ARCH".to_owned(),
-        },
+        SourceError::NoPlatform { available, .. } => of_platforms(available),
         SourceError::NotFound { reference, .. } => format!(
             "see which tags there are: skopeo list-tags docker://{}/{}",
             reference.registry, reference.repository
@@ -61,7 +64,7 @@ pub(super) fn of(error: &SourceError) -> Option<String> {
         SourceError::Option { option: "proxy", .. } => {
             "HTTPS_PROXY is written http://HOST:PORT, or http://USER:PASSWORD@HOST:PORT".to_owned()
         }
-        SourceError::File { path, source, .. } => return of_file(path, source.kind()),
+        SourceError::File { action, path, source } => return of_file(action, path, source.kind()),
         SourceError::Changed { .. } => {
             "build when nothing writes there any more, or from a copy: cp -a".to_owned()
         }
@@ -80,14 +83,42 @@ fn of_helper(helper: &str, config: &str, message: &str) -> String {
     format!("{first}, or take it out of {config}, or choose another file: --authfile FILE")
 }
 
-fn of_file(path: &Path, kind: io::ErrorKind) -> Option<String> {
+/// Those of the offered platforms that a VM can be of.
+fn of_platforms(available: &[String]) -> String {
+    let is_bootable = |platform: &Platform| {
+        platform.os == "linux" && ARCHITECTURES.contains(&platform.architecture.as_str())
+    };
+    let bootable: Vec<String> = available
+        .iter()
+        .filter_map(|platform| platform.parse().ok().filter(is_bootable))
+        .map(|platform: Platform| format!("--platform {platform}"))
+        .collect();
+    match bootable.is_empty() {
+        true => {
+            "none of these is for Linux on a processor that firebrick knows: take another image".to_owned()
+        }
+        false => format!("choose one: {}", bootable.join(", or ")),
+    }
+}
+
+fn of_file(action: &str, path: &Path, kind: io::ErrorKind) -> Option<String> {
+    let is_cache = matches!(
+        action,
+        "make" | "lock" | "write" | "write a blob in" | "rename to" | "sync" | "use the partial download"
+    ) || (action == "open" && path.extension().is_some_and(|end| end == "partial"));
     let path = path.display();
     match kind {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::NotFound => None,
+        _ if is_cache => Some(
+            "do without the cache, --no-cache, or have another: export XDG_CACHE_HOME=FOLDER, or FIREBRICK_HOME"
+                .to_owned(),
+        ),
         io::ErrorKind::NotADirectory => Some(format!(
             "a file is oci-archive:{path}, docker-archive:{path} or tar:{path}"
         )),
         io::ErrorKind::PermissionDenied => Some(format!(
-            "see who may read it: ls -ld {path}; unshare or fakeroot can lend the rights"
+            "run as a user who may read it, see: ls -ld {path}; what a rootless container wrote you may read so: \
+             unshare --map-root-user --map-auto firebrick ..."
         )),
         // Whoever prints these knows what the host's own errors mean.
         _ => None,
@@ -154,6 +185,20 @@ mod tests {
         ] {
             let found = hint(kind, text);
             assert!(found.contains(expected), "{found}");
+        }
+    }
+
+    #[test]
+    fn only_platforms_that_can_boot_are_offered() {
+        let hint = |available: &[&str]| {
+            of_platforms(&available.iter().map(|&text| text.to_owned()).collect::<Vec<_>>())
+        };
+        assert_eq!(
+            hint(&["linux/arm/v7", "linux/s390x", "unknown/unknown", "windows/amd64"]),
+            "choose one: --platform linux/arm/v7, or --platform linux/s390x"
+        );
+        for none in [&["unknown/unknown", "windows/amd64", "linux/unknown"][..], &[]] {
+            assert!(hint(none).starts_with("none of these is for Linux"));
         }
     }
 }

@@ -11,15 +11,15 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use anyhow::Context as _;
-use firebrick_build::{Event, Report, Request};
+use firebrick_build::{BuildError, Event, Report, Request};
+use firebrick_layer::ScanError;
 use firebrick_source::{OciImage, Reference};
 
 pub(crate) use args::Args;
 use contents::Contents;
 use source_args::Transfer;
 
-use crate::error::write_stdout;
+use crate::error::{CliError, write_stdout};
 use crate::home::Home;
 use crate::talk::{Steps, Talk};
 use crate::text;
@@ -54,7 +54,7 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
         downloads: is_download(args),
     };
     let report = firebrick_build::build(request, &|event| progress.hear(event))
-        .with_context(|| format!("cannot turn {} into an image", args.image))?;
+        .map_err(|error| fail(&args.image, error))?;
     steps.finish();
     for odd in contents.odd().iter() {
         talk.warn(odd);
@@ -62,6 +62,24 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
     let transfer = transfer.lock().unwrap_or_else(PoisonError::into_inner);
     conclude(args, talk, &output, &report, &transfer, started);
     write_stdout(format!("{}\n", output.display()).as_bytes())
+}
+
+/// What went wrong with a folder is not a layer's fault.
+fn fail(image: &Reference, error: BuildError) -> anyhow::Error {
+    match (image, &error) {
+        (
+            Reference::Dir { .. },
+            BuildError::Scan {
+                source: ScanError::Read { .. },
+                ..
+            },
+        ) => CliError::Folder {
+            reference: image.clone(),
+            source: Box::new(error),
+        }
+        .into(),
+        _ => anyhow::Error::new(error).context(format!("cannot turn {image} into an image")),
+    }
 }
 
 /// `sha256:0123456789ab for linux/amd64: 3 layers, 45.2 MiB`.
