@@ -9,7 +9,7 @@ use firebrick_source::{Platform, Reference};
 use firebrick_vmm::client::CallError;
 
 use crate::language::Language;
-use crate::text::bytes;
+use crate::text::{bytes, bytes_of};
 
 /// What the commands find wrong themselves; the libraries have their own errors.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +34,15 @@ pub(crate) enum CliError {
     /// Code in a language that firebrick does not know.
     #[error("{word:?} is no language that firebrick can run; there are: {}", Language::names().join(", "))]
     NoSuchLanguage { word: String },
+    /// Code goes to the guest as arguments, which are limited.
+    #[error("the code has {} or more, at most {} can be sent", bytes_of(*len), bytes_of(*limit))]
+    CodeTooLong { len: usize, limit: usize },
+    /// No Unix socket can have such a path.
+    #[error("the path of the vsock socket has {len} bytes, at most {limit} are possible")]
+    SocketPath { len: usize, limit: usize },
+    /// No folder for the socket.
+    #[error("cannot make the vsock socket in {folder:?}: there is no such folder")]
+    SocketFolder { folder: PathBuf },
     /// A folder that cannot be read as a layer.
     #[error("cannot turn {reference} into an image")]
     Folder {

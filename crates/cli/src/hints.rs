@@ -113,6 +113,13 @@ fn of_cli(error: &CliError) -> Vec<String> {
             "for shell code give -l sh; what else the image has can be called: -- PROGRAM ARGS, or -- sh -c 'CODE'"
                 .to_owned(),
         ],
+        CliError::CodeTooLong { .. } => vec![
+            "send it on standard input: firebrick run -- sh -c 'cat > /tmp/code && exec PROGRAM /tmp/code' < FILE; \
+             or put it into the image"
+                .to_owned(),
+        ],
+        CliError::SocketPath { .. } => vec!["give a shorter one: --vsock /tmp/vm.sock".to_owned()],
+        CliError::SocketFolder { folder } => vec![format!("make it: mkdir -p {}", folder.display())],
         CliError::InitWithoutGuest => vec!["leave one of the two flags out".to_owned()],
         CliError::OutputIsFolder { inside, exists: true, .. } => {
             vec![format!("name the file, too: -o {}", inside.display())]
@@ -293,6 +300,14 @@ fn of_kernel(error: &KernelError) -> Option<String> {
     let hint = match error {
         KernelError::NotSetUp { .. } => "get one: firebrick setup",
         KernelError::Damaged { .. } => "get it again: firebrick setup --force",
+        KernelError::Package { .. } | KernelError::PackageStream { .. } | KernelError::NoKernel { .. } => {
+            "see what it is: dpkg-deb -I FILE; without --deb and --kernel Debian's own kernel is taken: firebrick setup"
+        }
+        KernelError::BzImage { .. } | KernelError::Format { .. } => {
+            "see what it is: file PATH; a package goes to --deb, and without the two Debian's own kernel is taken: \
+             firebrick setup"
+        }
+        KernelError::Lacks { .. } => "take another, such as Debian's own: firebrick setup",
         KernelError::NoApt { .. } => {
             "where there is no apt, give a kernel package or a kernel: firebrick setup --deb FILE, or --kernel PATH"
         }

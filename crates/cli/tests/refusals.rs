@@ -103,6 +103,37 @@ fn caches_that_cannot_be_written() {
     );
 }
 
+/// What is wrong with the flags is found before there is a kernel or an image.
+#[test]
+fn sockets_and_kernels_that_cannot_be() {
+    let home = Home::new();
+    fs::write(home.path().join("junk"), "junk").expect("a file");
+    let fits = "s".repeat(99);
+    let no_image = "error: there is no image ";
+    for (args, said) in [
+        (["boot", "x", "--vsock", &fits], no_image),
+        (
+            ["boot", "x", "--vsock", &"s".repeat(100)],
+            "has 100 bytes, at most 99 are possible\nhint: give a shorter one",
+        ),
+        (
+            ["boot", "x", "--vsock", "no/where/s"],
+            "in \"no/where\": there is no such folder\nhint: make it: mkdir -p no/where\n",
+        ),
+        (
+            ["-q", "setup", "--deb", "junk"],
+            "\nhint: see what it is: dpkg-deb -I",
+        ),
+        (
+            ["-q", "setup", "--kernel", "junk"],
+            "\nhint: see what it is: file PATH",
+        ),
+    ] {
+        let text = home.transcript(&args);
+        assert!(text.contains(said) && text.ends_with("exit code 1\n"), "{text}");
+    }
+}
+
 #[test]
 fn sizes_that_no_image_has() {
     let home = layout::home_with(&["f 0644 /a \"x\""], json!({}));

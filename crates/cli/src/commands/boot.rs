@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -21,10 +22,17 @@ use crate::talk::Talk;
 /// How long the end of the console may take to arrive once the machine has ended.
 const LAST_LINES: Duration = Duration::from_millis(100);
 
+/// Who boots an image as it is may wait for a prompt that never comes.
+const NO_LOGIN: &str =
+    "there is no login on this console unless the image has one; for a shell: --init /bin/sh";
+
+/// The longest path of a Unix socket is 107 bytes, and beside the one asked for another is made, with this at its end.
+const SOCKET_PATH_MAX: usize = 107 - ".control".len();
+
 /// Boot an image with its console on this terminal
 ///
-/// The image is not changed. The VM ends when it powers itself off, and on Ctrl-C. With --init /bin/sh the console is a
-/// shell, if the image has one.
+/// The image is not changed. The VM ends when it powers itself off, and on Ctrl-C. There is no login on the console unless
+/// the image has one; with --init /bin/sh it is a shell, if the image has that.
 ///
 /// Exit codes: 0 if the machine powered off or was restarted; 1 if its kernel panicked, its init could not start, or the
 /// VMM failed.
@@ -41,7 +49,7 @@ pub(crate) struct Args {
     ///
     /// Needs vhost-device-vsock. The socket is removed when the VM ends.
     #[arg(long, value_name = "SOCKET")]
-    vsock: Option<std::path::PathBuf>,
+    vsock: Option<PathBuf>,
 
     /// More words for the kernel's command line
     #[arg(long, value_name = "WORDS", default_value = "", hide_default_value = true)]
@@ -63,6 +71,9 @@ fn parse_word(text: &str) -> Result<String, String> {
 }
 
 pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<ExitCode> {
+    if let Some(socket) = &args.vsock {
+        check_socket(socket)?;
+    }
     let interrupts = Interrupts::catch().context("cannot listen for signals")?;
     let home = Home::of_process()?;
     let image = ImageFile::open(&home, &args.image)?.path;
@@ -79,6 +90,9 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<ExitCode> {
         .launch(&spec.machine()?)
         .context("cannot launch the machine")?;
     talk.say("Ctrl-C ends the VM");
+    if args.init.is_none() {
+        talk.say(NO_LOGIN);
+    }
     let end = attach(&*machine, &interrupts)?;
     let (console, complaints) = (machine.console(), machine.complaints());
     drop(machine);
@@ -93,6 +107,24 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// The device that makes the socket would only say that it ended.
+fn check_socket(socket: &Path) -> Result<(), CliError> {
+    let len = socket.as_os_str().len();
+    if len > SOCKET_PATH_MAX {
+        return Err(CliError::SocketPath {
+            len,
+            limit: SOCKET_PATH_MAX,
+        });
+    }
+    let folder = socket.parent().unwrap_or(socket);
+    if folder == Path::new("") || folder.is_dir() {
+        return Ok(());
+    }
+    Err(CliError::SocketFolder {
+        folder: folder.to_owned(),
+    })
 }
 
 /// QEMU ends in the same way after a power-off and after a panic: the console tells them apart.

@@ -1,6 +1,6 @@
 //! `firebrick setup`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use firebrick_vmm::kernel::{self, Kernel, KernelError, SetupEvent, SetupRequest, Source};
@@ -68,6 +68,16 @@ impl Args {
         }
     }
 
+    /// What a run would do. Only that can tell whether the kernel that is there is the one that it would take.
+    fn work(&self, is_there: bool, folder: &Path) -> String {
+        let what = self.describe();
+        let folder = folder.display();
+        match is_there && !self.force {
+            true => format!("compare {what} with that, and take it into {folder} only if it is another"),
+            false => format!("take {what} into {folder}"),
+        }
+    }
+
     fn describe(&self) -> String {
         match self.source() {
             Source::File(path) => path.display().to_string(),
@@ -116,17 +126,17 @@ fn check_host(home: &Home, kernel: &Kernel, steps: &Steps) -> anyhow::Result<()>
 }
 
 fn dry_run(args: &Args, home: &Home) -> anyhow::Result<()> {
-    let mut lines = Vec::new();
-    match Kernel::default_of(home.data()) {
-        Ok(kernel) => lines.push(format!("kernel:   {} is set up", kernel.manifest().release)),
-        Err(KernelError::NotSetUp { .. }) => lines.push("kernel:   none is set up".to_owned()),
-        Err(error) => lines.push(format!("kernel:   not usable: {error}")),
-    }
-    lines.push(format!(
-        "would do: take {} into {}",
-        args.describe(),
-        home.data().join("kernels").display()
-    ));
+    let kernel = Kernel::default_of(home.data()).and_then(|kernel| kernel.verify().map(|()| kernel));
+    let (state, is_there) = match &kernel {
+        Ok(kernel) => (format!("{} is set up", kernel.manifest().release), true),
+        Err(KernelError::NotSetUp { .. }) => ("none is set up".to_owned(), false),
+        Err(error) => (format!("not usable: {error}"), false),
+    };
+    let folder = home.data().join("kernels");
+    let mut lines = vec![
+        format!("kernel:   {state}"),
+        format!("would do: {}", args.work(is_there, &folder)),
+    ];
     match host::find_qemu() {
         Ok(program) => lines.push(format!(
             "QEMU:     {} ({})",
@@ -143,4 +153,29 @@ fn dry_run(args: &Args, home: &Home) -> anyhow::Result<()> {
         }
     }
     crate::error::write_stdout((lines.join("\n") + "\n").as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dry_run_says_what_a_run_does() {
+        let work = |is_there, force| {
+            let args = Args {
+                kernel: Some(PathBuf::from("bzImage")),
+                deb: None,
+                kernel_version: None,
+                force,
+                dry_run: true,
+            };
+            args.work(is_there, Path::new("/k"))
+        };
+        assert_eq!(work(false, false), "take bzImage into /k");
+        assert_eq!(work(true, true), "take bzImage into /k");
+        assert_eq!(
+            work(true, false),
+            "compare bzImage with that, and take it into /k only if it is another"
+        );
+    }
 }

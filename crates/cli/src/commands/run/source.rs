@@ -5,11 +5,10 @@ use std::fs;
 use std::io::Read as _;
 use std::path::Path;
 
-use anyhow::bail;
 use firebrick_vmm::Job;
 
+use crate::error::CliError;
 use crate::language::Language;
-use crate::text;
 
 /// The most that a source may be as arguments of one program, in bytes: Linux takes 2 MiB, the environment included.
 const MAX_SOURCE_LEN: usize = 1 << 20;
@@ -48,11 +47,11 @@ pub(super) fn job(language: &Language, name: &str, code: &[u8]) -> anyhow::Resul
         _ => ("%b", Cow::Owned(octal(code))),
     };
     if code.len() > MAX_SOURCE_LEN {
-        bail!(
-            "the code has {} or more, at most {} can be sent",
-            text::bytes_of(code.len()),
-            text::bytes_of(MAX_SOURCE_LEN)
-        );
+        return Err(CliError::CodeTooLong {
+            len: code.len(),
+            limit: MAX_SOURCE_LEN,
+        }
+        .into());
     }
     let pieces = pieces(&code);
     let mut argv: Vec<String> = ["sh", "-c", PUT_AND_RUN, "sh", name, form]
