@@ -4,7 +4,7 @@
 mod folder;
 
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
@@ -256,7 +256,7 @@ fn a_file_of_code_runs_under_its_name() {
     let Some(run) = Run::new() else { return };
     let file = run.temp.path().join("greet.sh");
     fs::write(&file, "echo \"${0##*/} $#\"\n").expect("a file");
-    let (code, stdout, stderr) = run.output(&["-l", "busybox", "-f", file.to_str().expect("text")]);
+    let (code, stdout, stderr) = run.output(&["-f", file.to_str().expect("text")]);
     fs::remove_file(&file).expect("a file");
     assert_eq!((code, &*stdout, &*stderr), (0, "greet.sh 0\n", ""));
     run.check_nothing_is_left();
@@ -490,5 +490,18 @@ fn boot_ends_by_the_signal_that_comes() {
     kill_process(Pid::from_child(&console.child), Signal::TERM).expect("it is there");
     let ended = console.child.wait().expect("it ends");
     assert_eq!(ended.signal(), Some(15));
+    run.check_nothing_is_left();
+}
+
+#[test]
+fn boot_says_that_its_console_has_no_login() {
+    let Some(run) = Run::new() else { return };
+    let mut console = Console::of(&run, &[]);
+    let mut stderr = BufReader::new(console.child.stderr.take().expect("piped")).lines();
+    let mut line = || stderr.next().expect("a line").expect("text");
+    assert_eq!(line(), "Ctrl-C ends the VM");
+    assert!(line().ends_with("for a shell: --init /bin/sh"));
+    kill_process(Pid::from_child(&console.child), Signal::TERM).expect("it is there");
+    console.child.wait().expect("it ends");
     run.check_nothing_is_left();
 }
