@@ -21,11 +21,22 @@ pub(super) fn of_scan(error: &ScanError) -> Option<String> {
         ScanError::Read { source, .. } if source.to_string().contains("more than the ratio") => {
             "if you trust the image, allow it a higher one: --max-ratio N".to_owned()
         }
+        ScanError::Read { source, .. } if is_registry(&source.to_string()) => {
+            "the registry failed, or the way to it: try again later; the cache keeps what came".to_owned()
+        }
+        ScanError::Read { source, .. } if source.to_string().contains("(os error ") => {
+            "this host failed, not the layer; a disk may be full: df -h".to_owned()
+        }
         ScanError::Corrupt { .. } | ScanError::Truncated { .. } | ScanError::Read { .. } => {
             DAMAGED.to_owned()
         }
         _ => return None,
     })
+}
+
+/// Whether these are the words of a source about a registry: all that is left of its error here.
+fn is_registry(said: &str) -> bool {
+    said.contains("://") && (said.contains(" tries)") || said.contains(" answers "))
 }
 
 /// Whether what should be a tar header is something else.
@@ -114,6 +125,26 @@ mod tests {
             };
             let found = of_folder(&error).unwrap_or_default();
             assert!(found.contains(hint) && !found.contains("layer"), "{found}");
+        }
+    }
+
+    #[test]
+    fn what_fails_on_the_way_is_no_damage() {
+        for (said, hint) in [
+            (
+                "cannot read https://a.io/v2/x/blobs/y (5 tries): io: reset",
+                "the registry failed",
+            ),
+            ("https://a.io/v2/x/blobs/y answers 503", "the registry failed"),
+            (
+                "cannot use the partial download \"x\": No space left (os error 28)",
+                "df -h",
+            ),
+            ("corrupt deflate stream", "the layer is damaged"),
+        ] {
+            let source = io::Error::other(said);
+            let found = of_scan(&ScanError::Read { offset: 0, source }).unwrap_or_default();
+            assert!(found.contains(hint), "{found}");
         }
     }
 
