@@ -86,11 +86,19 @@ fn of_one(error: &(dyn Error + 'static)) -> Vec<String> {
     if let Some(RunError::MachineEnded { .. }) = error.downcast_ref() {
         return vec!["if it was short of memory, give it more: --mem 1G".to_owned()];
     }
-    if let Some(CustomiseError::Blocked { blocked, .. }) = error.downcast_ref() {
-        return vec![format!(
-            "firebrick's own files go there: change it where the image is made, with: rm {}",
-            blocked.display()
-        )];
+    if let Some(error) = error.downcast_ref::<CustomiseError>() {
+        let culprit = match error {
+            CustomiseError::Blocked { blocked, .. } => Some(blocked.as_path()),
+            CustomiseError::Hidden { path, .. } => path.parent(),
+            _ => None,
+        };
+        let hint = culprit.map(|culprit| {
+            format!(
+                "firebrick's own files go there: change it where the image is made, with: rm {}",
+                culprit.display()
+            )
+        });
+        return hint.into_iter().collect();
     }
     if error.is::<NoHome>() {
         return vec!["say where: export FIREBRICK_HOME=/some/folder".to_owned()];

@@ -55,6 +55,16 @@ pub enum CustomiseError {
         /// What is in the way.
         blocked: PathBuf,
     },
+    /// Symlinks of the image lead to where a filesystem is mounted when it runs.
+    #[error(
+        "cannot add {path:?} to the image: its folder is {folder:?} there, which a mounted filesystem hides"
+    )]
+    Hidden {
+        /// What was to be added.
+        path: PathBuf,
+        /// Where it would lie.
+        folder: PathBuf,
+    },
 }
 
 const MOUNT_POINTS: [(&str, u16); 5] = [
@@ -68,7 +78,8 @@ const MOUNT_POINTS: [(&str, u16); 5] = [
 /// Decides the layer's entries: parents before children, each path once.
 ///
 /// # Errors
-/// [`CustomiseError::Blocked`] if a file of the image stands where a folder for ours must be.
+/// [`CustomiseError::Blocked`] if a file of the image stands where a folder for ours must be, [`CustomiseError::Hidden`] if
+/// that folder is one that nobody sees in a running machine.
 pub fn plan<'a>(request: &Request<'a>, lower: &dyn Lower) -> Result<Vec<Entry<'a>>, CustomiseError> {
     let mut planner = Planner {
         lower,
@@ -124,6 +135,16 @@ impl<'a> Planner<'a, '_> {
             }
             Resolved::Found(culprit, _) | Resolved::Blocked(culprit) => return Err(blocked(culprit)),
         };
+        let first = folder.split(|&byte| byte == b'/').next().unwrap_or_default();
+        if MOUNT_POINTS
+            .iter()
+            .any(|(mount_point, _)| mount_point.as_bytes() == first)
+        {
+            return Err(CustomiseError::Hidden {
+                path: PathBuf::from(format!("/{path}")),
+                folder: PathBuf::from(OsString::from_vec([b"/", folder.as_slice()].concat())),
+            });
+        }
         self.push(join(&folder, name.as_bytes()), mode, kind);
         Ok(())
     }
@@ -247,6 +268,12 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "cannot add \"/usr/lib/firebrick/firebrick-guest\" to the image: \"/data\" is not a directory there"
+        );
+        let error = planned(&["etc/", "etc/firebrick -> /tmp/x", "tmp/"], Init::Auto).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "cannot add \"/etc/firebrick/image.json\" to the image: its folder is \"/tmp/x\" there, which a mounted \
+             filesystem hides"
         );
     }
 }
