@@ -15,7 +15,8 @@ use crate::images;
 fn connect(socket: &Path, port: u32) -> Option<BufReader<UnixStream>> {
     let mut stream = UnixStream::connect(socket).expect("the device listens");
     stream.set_read_timeout(Some(ANSWER_LIMIT)).unwrap();
-    writeln!(stream, "CONNECT {port}").unwrap();
+    // In one piece: the device takes what the first read gives for the whole line.
+    stream.write_all(format!("CONNECT {port}\n").as_bytes()).unwrap();
     let mut reader = BufReader::new(stream);
     let mut answer = String::new();
     // A connection that is refused may be reset too.
