@@ -209,6 +209,19 @@ impl Vmm for Qemu {
     }
 }
 
+/// Why a machine cannot be dialled: it is gone.
+fn ended() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, "the machine has ended")
+}
+
+/// Why a machine cannot be dialled: its time is up.
+fn not_listening(port: Port) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::TimedOut,
+        format!("nothing in the guest listens on port {port}"),
+    )
+}
+
 fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(socketpair(
         AddressFamily::UNIX,

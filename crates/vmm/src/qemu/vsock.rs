@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use rustix::net::addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
+use super::{ended, not_listening};
 use crate::machine::Port;
 
 const DEVICE: &str = "/dev/vhost-vsock";
@@ -38,12 +39,7 @@ pub(super) fn dial(
     loop {
         match connect(cid, port) {
             Ok(fd) => return Ok(fd),
-            Err(_) if has_ended() => {
-                return Err(io::Error::new(
-                    io::ErrorKind::ConnectionAborted,
-                    "the machine has ended",
-                ));
-            }
+            Err(_) if has_ended() => return Err(ended()),
             // No driver yet, nothing listening yet, or no answer within the kernel's own two seconds.
             Err(
                 Errno::CONNRESET
@@ -54,8 +50,7 @@ pub(super) fn dial(
                 | Errno::HOSTUNREACH,
             ) if Instant::now() < deadline => {}
             Err(Errno::CONNRESET | Errno::CONNREFUSED | Errno::NODEV | Errno::TIMEDOUT) => {
-                let text = format!("nothing in the guest listens on port {port}");
-                return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+                return Err(not_listening(port));
             }
             Err(errno) => return Err(errno.into()),
         }

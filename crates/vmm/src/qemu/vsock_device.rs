@@ -10,6 +10,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::process::Process;
+use super::{ended, not_listening};
 use crate::machine::{LaunchError, Port};
 
 const PROGRAM: &str = "vhost-device-vsock";
@@ -27,8 +28,7 @@ const ANSWER_LEN_MAX: usize = 14;
 #[derive(Debug)]
 pub(super) struct VsockDevice {
     socket: PathBuf,
-    /// Ends before the socket is removed.
-    process: Option<Process>,
+    process: Process,
 }
 
 impl VsockDevice {
@@ -54,7 +54,7 @@ impl VsockDevice {
         })?;
         let device = VsockDevice {
             socket: socket.to_owned(),
-            process: Some(process),
+            process,
         };
         let connected = device.connect(&control, START_LIMIT, &|| false);
         // Only we connect there, once.
@@ -103,21 +103,15 @@ impl VsockDevice {
     }
 
     fn has_ended(&self) -> bool {
-        self.process
-            .as_ref()
-            .is_none_or(|process| process.exit().is_some())
+        self.process.exit().is_some()
     }
 }
 
 impl Drop for VsockDevice {
     fn drop(&mut self) {
-        drop(self.process.take());
+        self.process.kill();
         let _ = std::fs::remove_file(&self.socket);
     }
-}
-
-fn ended() -> io::Error {
-    io::Error::new(io::ErrorKind::ConnectionAborted, "the machine has ended")
 }
 
 /// Where the device is told of a guest, for as long as that takes.
@@ -144,15 +138,11 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 
 /// Asks for a port of the guest. Whether it is granted; an error once `deadline` has passed.
 fn connect_through(mut stream: &UnixStream, port: Port, deadline: Instant) -> io::Result<bool> {
-    let late = || {
-        let text = format!("nothing in the guest listens on port {port}");
-        io::Error::new(io::ErrorKind::TimedOut, text)
-    };
     if stream.write_all(format!("CONNECT {port}\n").as_bytes()).is_err() {
         return if Instant::now() < deadline {
             Ok(false)
         } else {
-            Err(late())
+            Err(not_listening(port))
         };
     }
     // Byte by byte: what follows the line is the guest's.
@@ -160,7 +150,7 @@ fn connect_through(mut stream: &UnixStream, port: Port, deadline: Instant) -> io
     while !answer.ends_with(b"\n") {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(late());
+            return Err(not_listening(port));
         }
         stream.set_read_timeout(Some(left))?;
         let mut byte = [0];
@@ -168,7 +158,7 @@ fn connect_through(mut stream: &UnixStream, port: Port, deadline: Instant) -> io
             Ok(1) if answer.len() < ANSWER_LEN_MAX => answer.push(byte[0]),
             Ok(_) => return Ok(false),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(late()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(not_listening(port)),
             Err(_) => return Ok(false),
         }
     }

@@ -15,6 +15,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
 
+use super::{ended, not_listening};
 use crate::machine::Port;
 
 /// How often the HELLO is repeated while the guest has not answered it.
@@ -72,7 +73,6 @@ impl Wire {
     pub(super) fn dial(&self, port: Port, limit: Duration) -> io::Result<OwnedFd> {
         let (answer, answered) = mpsc::channel();
         let now = Instant::now();
-        let ended = || io::Error::new(io::ErrorKind::ConnectionAborted, "the machine has ended");
         let dial = Dial {
             port,
             deadline: now + limit,
@@ -88,13 +88,6 @@ impl Wire {
             Err(RecvTimeoutError::Timeout) => Err(not_listening(port)),
         }
     }
-}
-
-fn not_listening(port: Port) -> io::Error {
-    io::Error::new(
-        io::ErrorKind::TimedOut,
-        format!("nothing in the guest listens on port {port}"),
-    )
 }
 
 fn nonce() -> io::Result<Nonce> {
