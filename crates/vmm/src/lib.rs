@@ -13,6 +13,7 @@
 //!
 //! `docs/boot.md` tells how a boot goes and why each option is there.
 
+mod arch;
 mod boot;
 pub mod client;
 pub mod initramfs;
@@ -24,6 +25,7 @@ pub mod qemu;
 mod run;
 mod spec;
 
+pub use arch::Arch;
 pub use boot::{BootError, Booted, boot};
 pub use last_words::bad_end;
 pub use machine::{Drive, Exit, LaunchError, Machine, MachineSpec, Network, Port, Vmm};

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use firebrick_vmm::kernel::bzimage::BzImage;
 use firebrick_vmm::kernel::{Format, Kernel, KernelError, SetupEvent, SetupRequest, Source, modules, setup};
-use firebrick_vmm::{BootSpec, Network, initramfs};
+use firebrick_vmm::{Arch, BootSpec, Network, initramfs};
 
 fn request(state: &Path, source: Source) -> SetupRequest {
     SetupRequest {
@@ -70,7 +70,13 @@ fn a_second_setup_downloads_nothing_and_changes_nothing() {
     let before = common::listing(kernel.dir());
     let events = std::cell::RefCell::new(Vec::new());
     let again = setup(
-        &request(&common::state(), Source::Apt { version: None }),
+        &request(
+            &common::state(),
+            Source::Apt {
+                version: None,
+                arch: Arch::HOST,
+            },
+        ),
         &|event| {
             events.borrow_mut().push(event);
         },
@@ -90,6 +96,7 @@ fn a_version_that_is_not_there_is_answered_with_those_that_are() {
     let dir = tempfile::tempdir().unwrap();
     let source = Source::Apt {
         version: Some("2.4".to_owned()),
+        arch: Arch::HOST,
     };
     match setup(&request(dir.path(), source), &|_| {}) {
         Err(KernelError::NoSuchVersion { wanted, known }) => {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use firebrick_vmm::Arch;
 use firebrick_vmm::kernel::{self, Kernel, KernelError, SetupEvent, SetupRequest, Source};
 use firebrick_vmm::qemu::probe;
 
@@ -64,6 +65,7 @@ impl Args {
             (None, Some(path)) => Source::Package(path.clone()),
             (None, None) => Source::Apt {
                 version: self.kernel_version.clone(),
+                arch: Arch::HOST,
             },
         }
     }
@@ -84,8 +86,9 @@ impl Args {
             Source::Package(path) => format!("package {}", path.display()),
             Source::Apt {
                 version: Some(version),
+                ..
             } => format!("Debian's cloud kernel {version}"),
-            Source::Apt { version: None } => "Debian's cloud kernel".to_owned(),
+            Source::Apt { version: None, .. } => "Debian's cloud kernel".to_owned(),
         }
     }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::{Kernel, KernelError, is_plain_name};
+use crate::arch::Arch;
 
 /// The end of what apt said.
 #[derive(Debug, thiserror::Error)]
@@ -15,7 +16,9 @@ use super::{Kernel, KernelError, is_plain_name};
 pub struct AptSaid(String);
 
 /// The meta package whose dependency is the current cloud kernel.
-const META: &str = "linux-image-cloud-amd64";
+fn meta(arch: Arch) -> String {
+    format!("linux-image-cloud-{}", arch.debian_name())
+}
 
 /// What came of fetching.
 pub(super) enum Fetched {
@@ -28,6 +31,7 @@ pub(super) enum Fetched {
 /// apt with its lists either the system's or our own.
 struct Apt<'a> {
     dir: &'a Path,
+    arch: Arch,
     own_lists: bool,
 }
 
@@ -38,15 +42,13 @@ struct Apt<'a> {
 /// `have` is asked with the SHA-256 that the lists promise, in hex; where it has the kernel, nothing is downloaded.
 pub(super) fn fetch(
     dir: &Path,
+    arch: Arch,
     version: Option<&str>,
     have: &dyn Fn(&str) -> Option<Kernel>,
     on_update: &dyn Fn(),
     on_download: &dyn Fn(&str),
 ) -> Result<Fetched, KernelError> {
-    let system = Apt {
-        dir,
-        own_lists: false,
-    };
+    let with = |own_lists| Apt { dir, arch, own_lists };
     let attempt = |apt: &Apt<'_>| {
         let package = apt.choose(version)?;
         if let Some(kernel) = apt.promised_digest(&package).and_then(|digest| have(&digest)) {
@@ -55,40 +57,44 @@ pub(super) fn fetch(
         on_download(&package);
         apt.download(&package).map(Fetched::Package)
     };
-    match attempt(&system) {
-        // The lists may be absent or old: the mirror forgets a kernel when a security fix replaces it.
-        Err(KernelError::Apt { .. } | KernelError::NoSuchVersion { .. }) => {
+    // The system's lists are about this processor. For it they may be absent, too, or old: the mirror forgets a kernel when
+    // a security fix replaces it.
+    let first = (arch == Arch::HOST).then(|| attempt(&with(false)));
+    match first {
+        Some(Ok(fetched)) => Ok(fetched),
+        None | Some(Err(KernelError::Apt { .. } | KernelError::NoSuchVersion { .. })) => {
             on_update();
-            let own = Apt { dir, own_lists: true };
+            let own = with(true);
             own.update()?;
             attempt(&own)
         }
-        outcome => outcome,
+        Some(Err(error)) => Err(error),
     }
 }
 
 impl Apt<'_> {
     fn choose(&self, version: Option<&str>) -> Result<String, KernelError> {
         let Some(wanted) = version else {
-            let text = self.run("apt-cache", &["depends", "--important", META])?;
+            let meta = meta(self.arch);
+            let text = self.run("apt-cache", &["depends", "--important", &meta])?;
             let depends = text
                 .lines()
                 .filter_map(|line| line.trim().strip_prefix("Depends:"))
                 .map(str::trim);
             let package = depends
                 .filter(|name| is_plain_name(name))
-                .find(|name| is_kernel(name));
+                .find(|name| is_kernel(name, self.arch));
             return package
                 .map(str::to_owned)
                 .ok_or_else(|| KernelError::NoSuchVersion {
-                    wanted: META.to_owned(),
+                    wanted: meta,
                     known: Vec::new(),
                 });
         };
         let text = self.run("apt-cache", &["pkgnames", "linux-image-"])?;
         let mut known: Vec<String> = text
             .lines()
-            .filter(|name| is_plain_name(name) && is_kernel(name))
+            .filter(|name| is_plain_name(name) && is_kernel(name, self.arch))
             .map(str::to_owned)
             .collect();
         known.sort_by_key(|name| numbers(name));
@@ -150,6 +156,12 @@ impl Apt<'_> {
             command.arg("-o").arg(option("Dir::State::lists", "lists"));
             command.arg("-o").arg(option("Dir::Cache", "cache"));
         }
+        if self.arch != Arch::HOST {
+            let name = self.arch.debian_name();
+            for key in ["APT::Architecture", "APT::Architectures"] {
+                command.arg("-o").arg(format!("{key}={name}"));
+            }
+        }
         let output = command
             .output()
             .map_err(|source| KernelError::NoApt { program, source })?;
@@ -174,11 +186,11 @@ impl Apt<'_> {
 }
 
 /// Whether a package is a signed cloud kernel itself: meta packages have no number behind the prefix.
-fn is_kernel(name: &str) -> bool {
+fn is_kernel(name: &str, arch: Arch) -> bool {
     let versioned = name
         .strip_prefix("linux-image-")
         .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
-    versioned && (name.ends_with("-cloud-amd64"))
+    versioned && name.ends_with(&format!("-cloud-{}", arch.debian_name()))
 }
 
 /// The numbers in a package's name, to sort by.
@@ -194,11 +206,16 @@ mod tests {
 
     #[test]
     fn kernels_are_told_from_meta_packages() {
-        assert!(is_kernel("linux-image-6.1.0-56-cloud-amd64"));
-        assert!(!is_kernel("linux-image-cloud-amd64"));
-        assert!(!is_kernel("linux-image-6.1.0-56-cloud-amd64-dbg"));
-        assert!(!is_kernel("linux-image-6.1.0-56-amd64"));
-        assert!(!is_kernel("linux-image-6.1.0-56-cloud-amd64-unsigned"));
+        assert!(is_kernel("linux-image-6.1.0-56-cloud-amd64", Arch::X86_64));
+        assert!(is_kernel("linux-image-6.1.0-56-cloud-arm64", Arch::Aarch64));
+        assert!(!is_kernel("linux-image-6.1.0-56-cloud-amd64", Arch::Aarch64));
+        assert!(!is_kernel("linux-image-cloud-amd64", Arch::X86_64));
+        assert!(!is_kernel("linux-image-6.1.0-56-cloud-amd64-dbg", Arch::X86_64));
+        assert!(!is_kernel("linux-image-6.1.0-56-amd64", Arch::X86_64));
+        assert!(!is_kernel(
+            "linux-image-6.1.0-56-cloud-amd64-unsigned",
+            Arch::X86_64
+        ));
     }
 
     #[test]

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use firebrick_digest::Digest;
 use rustix::fs::{CWD, FlockOperation, RenameFlags};
 
-use super::{Kernel, KernelError, Manifest, Module};
+use super::{Kernel, KernelError, Manifest, Module, default_link};
+use crate::arch::Arch;
 
 const NEW_PREFIX: &str = ".new-";
 
@@ -73,9 +74,9 @@ impl Lock {
         Kernel::open(&target)
     }
 
-    /// Makes `release` the kernel that boots use.
-    pub(super) fn make_default(&self, release: &str) -> Result<(), KernelError> {
-        let link = self.kernels.join("default");
+    /// Makes `release` the kernel that boots of guests for `arch` use.
+    pub(super) fn make_default(&self, arch: Arch, release: &str) -> Result<(), KernelError> {
+        let link = self.kernels.join(default_link(arch));
         let scratch = self.scratch()?;
         let new = scratch.path().join("default");
         std::os::unix::fs::symlink(release, &new).map_err(KernelError::host("create", &new))?;

@@ -3,22 +3,25 @@
 //! A *kernel* is a folder `<state>/kernels/<release>/`:
 //!
 //! ```text
-//! vmlinux            the ELF kernel (or bzImage, where the ELF cannot be started directly)
+//! vmlinux            the ELF kernel (or bzImage, where the ELF cannot be started directly; or Image, for ARM)
 //! modules/NAME.ko    plain modules, only those a guest loads
 //! config             the kernel's configuration, where the package or the kernel has it
 //! kernel.json        what all this is: release, origin, digests, modules in load order
 //! ```
 //!
-//! `<state>/kernels/default` is a symbolic link to the one that boots use. [`setup`] fills such a folder beside its
+//! `<state>/kernels/default` is a symbolic link to the one that boots use, and `default-aarch64` (on another host
+//! `default-x86_64`) to the one for guests of another processor. [`setup`] fills such a folder beside its
 //! final place and exchanges the two, so that a kernel is there whole or not at all, and running VMs keep theirs.
 
 mod apt;
+pub mod arm_image;
 pub mod bzimage;
 mod config;
 pub mod deb;
 pub mod decompress;
 pub mod elf;
 mod install;
+mod kernel_file;
 pub mod modules;
 mod package;
 mod setup;
@@ -28,6 +31,8 @@ use std::path::{Path, PathBuf};
 
 use firebrick_digest::Digest;
 use serde::{Deserialize, Serialize};
+
+use crate::arch::Arch;
 
 pub use config::{Config, Lack};
 pub(crate) use install::replace_file;
@@ -44,6 +49,8 @@ pub enum Format {
     Elf,
     /// A `bzImage`, which decompresses itself.
     BzImage,
+    /// An ARM `Image`.
+    Image,
 }
 
 /// Where a kernel came from.
@@ -84,6 +91,9 @@ pub struct Manifest {
     pub version: u32,
     /// As `uname -r` says in the guest.
     pub release: String,
+    /// What it runs on. Kernels that an earlier firebrick set up do not tell: those are all for x86-64.
+    #[serde(default = "x86_64")]
+    pub arch: Arch,
     /// The kernel file's name within the folder.
     pub file: String,
     /// How it is started.
@@ -100,6 +110,18 @@ pub struct Manifest {
     pub missing: Vec<String>,
 }
 
+fn x86_64() -> Arch {
+    Arch::X86_64
+}
+
+/// The name of the link to the kernel for guests of this processor.
+fn default_link(arch: Arch) -> String {
+    match arch {
+        Arch::HOST => "default".to_owned(),
+        other => format!("default-{other}"),
+    }
+}
+
 /// A kernel that has been set up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kernel {
@@ -112,10 +134,12 @@ pub struct Kernel {
 #[non_exhaustive]
 pub enum KernelError {
     /// No kernel has been set up in this state folder.
-    #[error("no kernel has been set up in {}", dir.display())]
+    #[error("no kernel {}has been set up in {}", for_other(*arch), dir.display())]
     NotSetUp {
         /// The folder looked into.
         dir: PathBuf,
+        /// What it should run on.
+        arch: Arch,
     },
     /// A kernel's folder is not as `kernel.json` says.
     #[error("kernel folder {} is damaged: {reason}", dir.display())]
@@ -158,7 +182,7 @@ pub enum KernelError {
         source: bzimage::BzImageError,
     },
     /// A file that is no kernel.
-    #[error("{name} is neither an x86 bzImage nor an ELF kernel with a PVH entry")]
+    #[error("{name} is neither an x86 bzImage, nor an x86 ELF kernel with a PVH entry, nor an ARM Image")]
     Format {
         /// The file's name.
         name: String,
@@ -211,6 +235,13 @@ pub enum KernelError {
 
 pub use apt::AptSaid;
 
+fn for_other(arch: Arch) -> String {
+    match arch {
+        Arch::HOST => String::new(),
+        other => format!("for {other} "),
+    }
+}
+
 impl KernelError {
     /// Wraps an [`io::Error`] with what was tried on which path.
     pub(crate) fn host(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> KernelError {
@@ -232,7 +263,10 @@ impl Kernel {
         let json = match std::fs::read(dir.join("kernel.json")) {
             Ok(json) => json,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(KernelError::NotSetUp { dir: dir.to_owned() });
+                return Err(KernelError::NotSetUp {
+                    dir: dir.to_owned(),
+                    arch: Arch::HOST,
+                });
             }
             Err(error) => return Err(KernelError::host("read", &dir.join("kernel.json"))(error)),
         };
@@ -266,13 +300,22 @@ impl Kernel {
     /// # Errors
     /// As [`Kernel::open`].
     pub fn default_of(state: &Path) -> Result<Kernel, KernelError> {
+        Kernel::default_for(state, Arch::HOST)
+    }
+
+    /// The kernel that guests of processor `arch` use.
+    ///
+    /// # Errors
+    /// As [`Kernel::open`].
+    pub fn default_for(state: &Path, arch: Arch) -> Result<Kernel, KernelError> {
         let kernels = state.join("kernels");
-        match std::fs::read_link(kernels.join("default")) {
+        let link = kernels.join(default_link(arch));
+        match std::fs::read_link(&link) {
             Ok(target) => Kernel::open(&kernels.join(target)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Err(KernelError::NotSetUp { dir: kernels })
+                Err(KernelError::NotSetUp { dir: kernels, arch })
             }
-            Err(error) => Err(KernelError::host("read", &kernels.join("default"))(error)),
+            Err(error) => Err(KernelError::host("read", &link)(error)),
         }
     }
 

@@ -29,6 +29,8 @@ pub(super) struct Package {
     path: PathBuf,
     /// The bytes of `boot/vmlinuz-RELEASE`.
     pub(super) kernel: Vec<u8>,
+    /// The RELEASE of that name.
+    pub(super) release: String,
     /// The text of `boot/config-RELEASE`.
     pub(super) config: Option<String>,
     /// What each module says of itself.
@@ -51,6 +53,7 @@ impl Package {
         let mut package = Package {
             path: path.to_owned(),
             kernel: Vec::new(),
+            release: String::new(),
             config: None,
             modules: BTreeMap::new(),
             built_in: BTreeSet::new(),
@@ -98,10 +101,11 @@ impl Package {
                 }
             };
             let mut bytes = Vec::new();
-            if name.starts_with("boot/vmlinuz-") {
+            if let Some(release) = name.strip_prefix("boot/vmlinuz-") {
                 bounded(KERNEL_LIMIT_BYTES)?;
                 entry.read_to_end(&mut bytes).map_err(broken)?;
                 self.kernel = bytes;
+                release.clone_into(&mut self.release);
             } else if name.starts_with("boot/config-") || name.ends_with("/modules.builtin") {
                 bounded(TEXT_LIMIT_BYTES)?;
                 entry.read_to_end(&mut bytes).map_err(broken)?;

@@ -7,14 +7,13 @@ use std::path::{Path, PathBuf};
 use firebrick_digest::{Digest, Hasher};
 
 use super::apt::Fetched;
-use super::bzimage::BzImage;
-use super::elf::Elf;
 use super::install::{Lock, write_file, write_module};
+use super::kernel_file::KernelFile;
 use super::package::Package;
 use super::{
-    Config, Format, Kernel, KernelError, MANIFEST_VERSION, Manifest, Module, Origin, apt, is_plain_name,
-    modules,
+    Config, Kernel, KernelError, MANIFEST_VERSION, Manifest, Module, Origin, apt, is_plain_name, modules,
 };
+use crate::arch::Arch;
 
 /// No kernel file of the caller's is larger.
 const KERNEL_LIMIT_BYTES: u64 = 512 << 20;
@@ -26,6 +25,8 @@ pub enum Source {
     Apt {
         /// The beginning of the release (`6.1`); `None` takes the distribution's current one.
         version: Option<String>,
+        /// What it shall run on.
+        arch: Arch,
     },
     /// A kernel package in a file.
     Package(PathBuf),
@@ -101,7 +102,7 @@ pub fn setup(request: &SetupRequest, events: &dyn Fn(SetupEvent)) -> Result<Kern
     let downloads = lock.scratch()?;
     let ready = |kernel: Kernel| {
         let release = kernel.manifest().release.clone();
-        lock.make_default(&release)?;
+        lock.make_default(kernel.manifest().arch, &release)?;
         events(SetupEvent::Ready {
             release,
             dir: kernel.dir().to_owned(),
@@ -115,7 +116,7 @@ pub fn setup(request: &SetupRequest, events: &dyn Fn(SetupEvent)) -> Result<Kern
         ready(kernel)
     };
     let path = match &request.source {
-        Source::Apt { version } => {
+        Source::Apt { version, arch } => {
             let have = |digest: &str| {
                 let origin = Origin::Package {
                     file: String::new(),
@@ -131,6 +132,7 @@ pub fn setup(request: &SetupRequest, events: &dyn Fn(SetupEvent)) -> Result<Kern
             };
             match apt::fetch(
                 downloads.path(),
+                *arch,
                 version.as_deref(),
                 &have,
                 &on_update,
@@ -174,9 +176,9 @@ fn already_there(state: &Path, origin: &Origin) -> Option<Kernel> {
         (Origin::Package { digest: a, .. }, Origin::Package { digest: b, .. }) => a == b,
         _ => false,
     };
-    // `default` leads to one of the others; the real folder is wanted.
+    // `default` and its like lead to one of the others; the real folder is wanted.
     kernels
-        .filter(|kernel| kernel.dir().file_name() != Some("default".as_ref()))
+        .filter(|kernel| !kernel.dir().is_symlink())
         .find(|kernel| same(kernel) && kernel.verify().is_ok())
 }
 
@@ -206,7 +208,8 @@ fn install(
         .unwrap_or_default()
         .to_string_lossy()
         .into_owned();
-    let image = KernelFile::of(bytes, &name, &origin)?;
+    let packaged = package.as_ref().map(|package| package.release.as_str());
+    let image = KernelFile::of(bytes, &name, packaged, &origin)?;
     let release = image.release.clone();
     let size_bytes = u64::try_from(image.bytes.len()).expect("a length fits 64 bits");
     events(SetupEvent::Extracted {
@@ -235,6 +238,7 @@ fn install(
     let manifest = Manifest {
         version,
         release,
+        arch: image.arch,
         file,
         format,
         size_bytes,
@@ -280,64 +284,6 @@ fn choose_modules(
         written.push(write_module(dir, name, &package.module(name)?)?);
     }
     Ok((written, selection.missing))
-}
-
-/// A kernel file as it will be started.
-struct KernelFile {
-    release: String,
-    format: Format,
-    bytes: Vec<u8>,
-}
-
-impl KernelFile {
-    fn of(bytes: Vec<u8>, name: &str, origin: &Origin) -> Result<KernelFile, KernelError> {
-        let pvh = |bytes: &[u8]| Elf::parse(bytes).is_some_and(|elf| elf.has_pvh_entry());
-        let file = if BzImage::is(&bytes) {
-            let image = BzImage::parse(&bytes).map_err(|source| KernelError::BzImage {
-                name: name.to_owned(),
-                source,
-            })?;
-            if pvh(&image.vmlinux) {
-                KernelFile {
-                    release: image.release,
-                    format: Format::Elf,
-                    bytes: image.vmlinux,
-                }
-            } else {
-                KernelFile {
-                    release: image.release,
-                    format: Format::BzImage,
-                    bytes,
-                }
-            }
-        } else if pvh(&bytes) {
-            // An ELF kernel tells its release only in its banner, which is text like any other: not trusted as a name.
-            let (Origin::File { digest, .. } | Origin::Package { digest, .. }) = origin;
-            let short: String = digest.trim_start_matches("sha256:").chars().take(12).collect();
-            KernelFile {
-                release: format!("file-{short}"),
-                format: Format::Elf,
-                bytes,
-            }
-        } else {
-            return Err(KernelError::Format {
-                name: name.to_owned(),
-            });
-        };
-        if !is_plain_name(&file.release) || ["default"].contains(&&*file.release) {
-            return Err(KernelError::Format {
-                name: name.to_owned(),
-            });
-        }
-        Ok(file)
-    }
-
-    fn format_name(&self) -> &'static str {
-        match self.format {
-            Format::Elf => "vmlinux",
-            Format::BzImage => "bzImage",
-        }
-    }
 }
 
 fn read_kernel(path: &Path, size_bytes: u64) -> Result<Vec<u8>, KernelError> {

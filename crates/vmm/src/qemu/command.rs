@@ -1,12 +1,12 @@
 //! The command line, option by option. `docs/boot.md` has the measurements behind it.
 
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::Path;
 use std::process::Command;
 
 use serde_json::json;
 
-use super::Accelerator;
+use super::{Accelerator, Program};
+use crate::arch::Arch;
 use crate::machine::{Drive, LaunchError, MachineSpec, Network};
 
 /// Descriptors that QEMU inherits, and the guest's vsock.
@@ -29,7 +29,12 @@ pub(super) enum VsockDevice<'a> {
 ///
 /// `reboot=t` and `-no-reboot` make a guest's reboot the end of QEMU; `panic=-1` does the same for a panic. The kernel's
 /// self-tests of its ciphers take a fifth of an emulated boot.
-pub(super) fn kernel_command_line(accelerator: Accelerator, tsc_khz: Option<u64>) -> String {
+///
+/// ARM's `virt` machine has another serial port, and resets through its firmware interface (PSCI), which needs no word.
+pub(super) fn kernel_command_line(arch: Arch, accelerator: Accelerator, tsc_khz: Option<u64>) -> String {
+    if arch == Arch::Aarch64 {
+        return "console=ttyAMA0 quiet panic=-1 cryptomgr.notests".to_owned();
+    }
     let mut line = String::from("console=ttyS0 quiet panic=-1 reboot=t cryptomgr.notests");
     if let (Accelerator::Tcg, Some(khz)) = (accelerator, tsc_khz) {
         line.push_str(&format!(" tsc_early_khz={khz} tsc=reliable"));
@@ -38,19 +43,13 @@ pub(super) fn kernel_command_line(accelerator: Accelerator, tsc_khz: Option<u64>
 }
 
 pub(super) fn command(
-    program: &Path,
+    program: &Program,
     accelerator: Accelerator,
     tsc_khz: Option<u64>,
     spec: &MachineSpec,
     channels: &Channels<'_>,
 ) -> Result<Command, LaunchError> {
-    let mut command = Command::new(program);
-    // With the PIC or the PIT present, a tick can arrive before the kernel expects one, and it panics unseen.
-    command.args(["-M", "microvm,acpi=on,pic=off,pit=off"]);
-    match accelerator {
-        Accelerator::Kvm => command.args(["-accel", "kvm", "-cpu", "host"]),
-        Accelerator::Tcg => command.args(["-accel", "tcg", "-cpu", "max"]),
-    };
+    let mut command = machine(program, accelerator);
     command.args([
         "-smp",
         &spec.vcpus.max(1).to_string(),
@@ -71,7 +70,11 @@ pub(super) fn command(
     if let Some(initramfs) = channels.initramfs {
         command.args(["-initrd", &format!("/proc/self/fd/{}", initramfs.as_raw_fd())]);
     }
-    let line = [&*kernel_command_line(accelerator, tsc_khz), &spec.append].join(" ");
+    let line = [
+        &*kernel_command_line(program.arch(), accelerator, tsc_khz),
+        &spec.append,
+    ]
+    .join(" ");
     command.args(["-append", line.trim()]);
     channel_devices(&mut command, channels);
     command.args([
@@ -97,6 +100,26 @@ pub(super) fn command(
         ]);
     }
     Ok(command)
+}
+
+/// The machine and its processor.
+fn machine(program: &Program, accelerator: Accelerator) -> Command {
+    let mut command = Command::new(program.path());
+    command.args([
+        "-M",
+        match program.arch() {
+            // With the PIC or the PIT present, a tick can arrive before the kernel expects one, and it panics unseen.
+            Arch::X86_64 => "microvm,acpi=on,pic=off,pit=off",
+            Arch::Aarch64 => "virt,gic-version=max",
+        },
+    ]);
+    match (accelerator, program.arch()) {
+        (Accelerator::Kvm, _) => command.args(["-accel", "kvm", "-cpu", "host"]),
+        (Accelerator::Tcg, Arch::X86_64) => command.args(["-accel", "tcg", "-cpu", "max"]),
+        // Signed pointers as the processor would make them take half of an emulated boot.
+        (Accelerator::Tcg, Arch::Aarch64) => command.args(["-accel", "tcg", "-cpu", "max,pauth-impdef=on"]),
+    };
+    command
 }
 
 /// The console, the agent's virtio-serial port, and vsock where there is one.
@@ -161,6 +184,15 @@ mod tests {
     use super::*;
 
     fn line(accelerator: Accelerator, spec: &MachineSpec, guest_cid: Option<u32>) -> Vec<String> {
+        line_for(Arch::X86_64, accelerator, spec, guest_cid)
+    }
+
+    fn line_for(
+        arch: Arch,
+        accelerator: Accelerator,
+        spec: &MachineSpec,
+        guest_cid: Option<u32>,
+    ) -> Vec<String> {
         let (a, b) = super::super::pair().unwrap();
         let channels = Channels {
             agent: &a,
@@ -168,7 +200,11 @@ mod tests {
             initramfs: None,
             vsock: guest_cid.map(VsockDevice::Kernel),
         };
-        let command = command(Path::new("qemu"), accelerator, Some(2_400_000), spec, &channels).unwrap();
+        let program = Program {
+            path: "qemu".into(),
+            arch,
+        };
+        let command = command(&program, accelerator, Some(2_400_000), spec, &channels).unwrap();
         command
             .get_args()
             .map(|arg| arg.to_str().unwrap().to_owned())
@@ -184,6 +220,18 @@ mod tests {
                 .contains("tsc_early_khz=2400000 tsc=reliable")
         );
         assert!(!line(Accelerator::Kvm, &spec, None).join(" ").contains("tsc"));
+    }
+
+    #[test]
+    fn arm_has_its_own_machine_and_console() {
+        let line = line_for(Arch::Aarch64, Accelerator::Tcg, &MachineSpec::default(), None).join(" ");
+        for part in ["-M virt", "console=ttyAMA0", "virtio-serial-device"] {
+            assert!(line.contains(part), "{line}");
+        }
+        assert!(
+            !line.contains("microvm") && !line.contains("tsc") && !line.contains("reboot=t"),
+            "{line}"
+        );
     }
 
     #[test]

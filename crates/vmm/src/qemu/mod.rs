@@ -1,4 +1,4 @@
-//! QEMU's `microvm` machine, with KVM where that really runs a stock kernel, and software emulation (TCG) elsewhere.
+//! QEMU's `microvm` machine (`virt` for ARM), with KVM where that really runs a stock kernel, and software emulation (TCG) elsewhere.
 //!
 //! - A *program* ([`Program`]) is one QEMU found on the host.
 //! - The *facts* of a host ([`probe`]) are found out once and kept: whether KVM works, and the rate of the clock.
@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
+use crate::arch::Arch;
 use crate::machine::{Exit, LaunchError, Machine, MachineSpec, Port, Vmm, Vsock};
 use command::Channels;
 use console::Tail;
@@ -31,8 +32,13 @@ use process::Process;
 use vsock_device::VsockDevice;
 use wire::Wire;
 
-/// The program for this guest architecture, and how Debian installs it.
-const PROGRAM: (&str, &str) = ("qemu-system-x86_64", "sudo apt-get install qemu-system-x86");
+/// The program for guests of a processor, and how Debian installs it.
+fn program_for(arch: Arch) -> (&'static str, &'static str) {
+    match arch {
+        Arch::X86_64 => ("qemu-system-x86_64", "sudo apt-get install qemu-system-x86"),
+        Arch::Aarch64 => ("qemu-system-aarch64", "sudo apt-get install qemu-system-arm"),
+    }
+}
 
 /// Whether this host carries vsock to guests, and we may use it.
 pub fn has_vsock() -> bool {
@@ -43,6 +49,7 @@ pub fn has_vsock() -> bool {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Program {
     path: PathBuf,
+    arch: Arch,
 }
 
 /// What runs the guest's instructions.
@@ -55,12 +62,20 @@ pub enum Accelerator {
 }
 
 impl Program {
-    /// Finds QEMU in the folders of `search_path`, which is written as `PATH` is.
+    /// Finds the QEMU for guests of this host's processor in the folders of `search_path`, which is written as `PATH` is.
     ///
     /// # Errors
     /// [`LaunchError::NotInstalled`] names the command that installs it.
     pub fn find(search_path: &OsStr) -> Result<Program, LaunchError> {
-        let (program, install) = PROGRAM;
+        Program::find_for(Arch::HOST, search_path)
+    }
+
+    /// As [`Program::find`], for guests of processor `arch`.
+    ///
+    /// # Errors
+    /// As [`Program::find`].
+    pub fn find_for(arch: Arch, search_path: &OsStr) -> Result<Program, LaunchError> {
+        let (program, install) = program_for(arch);
         let folders = search_path
             .as_bytes()
             .split(|&byte| byte == b':')
@@ -69,7 +84,7 @@ impl Program {
         let executable =
             |path: &PathBuf| path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok();
         match candidates.into_iter().find(executable) {
-            Some(path) => Ok(Program { path }),
+            Some(path) => Ok(Program { path, arch }),
             None => Err(LaunchError::NotInstalled { program, install }),
         }
     }
@@ -77,6 +92,11 @@ impl Program {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The processor of its guests.
+    pub fn arch(&self) -> Arch {
+        self.arch
     }
 
     /// Its version, as it says it itself: `7.2.22`.
@@ -117,10 +137,11 @@ impl Qemu {
     }
 
     fn with_clock(program: Program, accelerator: Accelerator, known_khz: Option<u64>) -> Qemu {
-        #[cfg(target_arch = "x86_64")]
-        let tsc_khz = Some(known_khz.unwrap_or_else(tsc::measure_khz));
-        #[cfg(not(target_arch = "x86_64"))]
-        let tsc_khz = known_khz;
+        let tsc_khz = match program.arch {
+            #[cfg(target_arch = "x86_64")]
+            Arch::X86_64 => Some(known_khz.unwrap_or_else(tsc::measure_khz)),
+            _ => known_khz,
+        };
         Qemu {
             program,
             accelerator,
@@ -175,13 +196,7 @@ impl Qemu {
                 _ => None,
             },
         };
-        let command = command::command(
-            &self.program.path,
-            self.accelerator,
-            self.tsc_khz,
-            spec,
-            &channels,
-        )?;
+        let command = command::command(&self.program, self.accelerator, self.tsc_khz, spec, &channels)?;
         let kept = [agent_theirs, console_theirs]
             .into_iter()
             .chain(initramfs)

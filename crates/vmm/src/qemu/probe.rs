@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::{Accelerator, Program, Qemu};
+use crate::arch::Arch;
 use crate::kernel::{Kernel, KernelError};
 use crate::machine::{LaunchError, Machine as _, MachineSpec};
 
@@ -69,14 +70,14 @@ pub fn best(
 ) -> Result<(Qemu, Choice), LaunchError> {
     let key = key(program, kernel);
     let path = state.join("host.json");
-    let may_use = may_open_kvm();
+    let may_use = may_use_kvm(program.arch());
     let kept = read(&path).filter(|facts| facts.key == key && !again);
     let facts = match (kept, &may_use) {
         (Some(facts), _) => facts,
         (None, Ok(())) => {
             let facts = HostFacts {
                 kvm: probe(program, kernel)?,
-                tsc_khz: clock(),
+                tsc_khz: clock(program),
                 key,
             };
             keep(&path, &facts);
@@ -85,7 +86,7 @@ pub fn best(
         // Another user may be allowed what this one is not: nothing is kept.
         (None, Err(reason)) => HostFacts {
             kvm: Kvm::No(reason.clone()),
-            tsc_khz: clock(),
+            tsc_khz: clock(program),
             key,
         },
     };
@@ -109,7 +110,7 @@ pub fn best(
 /// # Errors
 /// [`LaunchError`] if QEMU cannot be started at all.
 pub fn probe(program: &Program, kernel: &Kernel) -> Result<Kvm, LaunchError> {
-    let with = |accelerator| Qemu::with_clock(program.clone(), accelerator, clock());
+    let with = |accelerator| Qemu::with_clock(program.clone(), accelerator, clock(program));
     let kvm = match comes_up(&with(Accelerator::Kvm), kernel)? {
         Ok(cpu_time) => cpu_time,
         Err(reason) => {
@@ -166,19 +167,27 @@ fn comes_up(qemu: &Qemu, kernel: &Kernel) -> Result<Result<Duration, String>, La
     }
 }
 
-/// Whether this user may open `/dev/kvm` for reading and writing.
-fn may_open_kvm() -> Result<(), String> {
+/// Whether this user may open `/dev/kvm` for reading and writing, and guests of this processor can run on it.
+fn may_use_kvm(arch: Arch) -> Result<(), String> {
+    if arch != Arch::HOST {
+        return Err(format!(
+            "the guest's processor is {arch}, this host's {}",
+            Arch::HOST
+        ));
+    }
     match std::fs::File::options().read(true).write(true).open("/dev/kvm") {
         Ok(_) => Ok(()),
         Err(error) => Err(format!("/dev/kvm: {error}")),
     }
 }
 
-fn clock() -> Option<u64> {
-    #[cfg(target_arch = "x86_64")]
-    return Some(super::tsc::measure_khz());
-    #[cfg(not(target_arch = "x86_64"))]
-    None
+/// The rate of this host's counter, for guests that have the same.
+fn clock(program: &Program) -> Option<u64> {
+    match program.arch() {
+        #[cfg(target_arch = "x86_64")]
+        Arch::X86_64 => Some(super::tsc::measure_khz()),
+        _ => None,
+    }
 }
 
 /// What the answer depends on.

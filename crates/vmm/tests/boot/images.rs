@@ -12,6 +12,7 @@ use firebrick_testkit::layers::Layer;
 use firebrick_testkit::layers::oci::{Blob, Compression, Options, write_layout_of_blobs};
 use firebrick_testkit::oracle;
 use firebrick_tree::{Timestamp, Tree};
+use firebrick_vmm::Arch;
 use serde_json::Value;
 
 /// An image that firebrick built; gone when this is dropped.
@@ -27,9 +28,14 @@ pub(crate) fn layer(text: &str) -> Vec<u8> {
 
 /// The guest binary of this workspace.
 pub(crate) fn guest() -> Vec<u8> {
+    guest_for(Arch::X86_64)
+}
+
+/// The same for another processor.
+pub(crate) fn guest_for(arch: Arch) -> Vec<u8> {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let path =
-        firebrick_embed::build_guest_for("x86_64-unknown-linux-gnu", target).expect("the guest builds");
+    let triple = format!("{arch}-unknown-linux-gnu");
+    let path = firebrick_embed::build_guest_for(&triple, target).expect("the guest builds");
     std::fs::read(path).expect("the guest was built")
 }
 
@@ -110,9 +116,18 @@ fn of_tars(tars: &[Vec<u8>], config: Value) -> Image {
 }
 
 fn of_reference(dir: tempfile::TempDir, reference: &Reference) -> Image {
-    let image = open(reference, &firebrick_source::Options::default()).expect("an image");
+    of_platform(dir, reference, Arch::X86_64)
+}
+
+/// The image that `reference` has for a processor.
+pub(crate) fn of_platform(dir: tempfile::TempDir, reference: &Reference, arch: Arch) -> Image {
+    let options = firebrick_source::Options {
+        platform: format!("linux/{}", arch.debian_name()).parse().ok(),
+        ..firebrick_source::Options::default()
+    };
+    let image = open(reference, &options).expect("an image");
     let path = dir.path().join("image.ext4");
-    let guest = guest();
+    let guest = guest_for(arch);
     let json = image_json(&image);
     let request = Request {
         image: &image,

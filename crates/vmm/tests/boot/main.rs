@@ -3,6 +3,7 @@
 //!
 //! Without the shared fixtures Alpine and busybox are left out, and say so; Debian's root comes from the package mirror.
 
+mod aarch64;
 mod answers;
 #[path = "../common/mod.rs"]
 #[expect(dead_code, reason = "another test program uses the rest")]

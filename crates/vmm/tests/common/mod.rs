@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use firebrick_vmm::Arch;
 use firebrick_vmm::kernel::{Kernel, SetupRequest, Source, setup};
 
 /// The state folder that all tests of this target folder share. Its kernel is fetched by the first that needs it.
@@ -30,7 +31,10 @@ pub fn kernel() -> Option<Kernel> {
     let fetch = || {
         let request = SetupRequest {
             state: state(),
-            source: Source::Apt { version: None },
+            source: Source::Apt {
+                version: None,
+                arch: Arch::HOST,
+            },
             force: false,
         };
         setup(&request, &|_| {}).unwrap_or_else(|error| panic!("{}", chain(&error)))
