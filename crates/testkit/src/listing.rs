@@ -72,6 +72,23 @@ pub struct Record {
     pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
+impl Record {
+    /// Checks that access, change and creation time, in this order, are the modification time.
+    ///
+    /// # Errors
+    /// With the path and its times, if one is not.
+    pub fn check_times(&self, path: &[u8], others: [Time; 3]) -> anyhow::Result<()> {
+        let [atime, ctime, crtime] = others;
+        anyhow::ensure!(
+            others == [self.mtime; 3],
+            "{} has other times than mtime={}: atime={atime} ctime={ctime} crtime={crtime}",
+            shorten(path),
+            self.mtime
+        );
+        Ok(())
+    }
+}
+
 /// A tree by absolute path; the root is `/`.
 pub type Listing = BTreeMap<Vec<u8>, Record>;
 

@@ -181,13 +181,14 @@ impl Image {
     /// The kernel's view, through a read-only loop mount; `None` where that cannot be had (see [`have_mount`]).
     ///
     /// # Errors
-    /// If the kernel refuses the image, or anything in it cannot be read.
+    /// If the kernel refuses the image, anything in it cannot be read, or a path has several times.
     pub fn mounted_listing(&self) -> anyhow::Result<Option<Listing>> {
         if !have_mount()? {
             return Ok(None);
         }
         let mounted = mount::Mount::new(&self.path, "ro")?;
         let listing = walk::walk(mounted.path())?;
+        walk::same_times(mounted.path(), &listing)?;
         mounted.unmount()?;
         Ok(Some(without_lost_and_found(listing)))
     }

@@ -7,13 +7,14 @@ use std::path::Path;
 use anyhow::Context as _;
 use firebrick_digest::Hasher;
 use firebrick_ext4::read::{FileType, Filesystem, Inode, InodeNumber};
+use firebrick_tree::Timestamp;
 
 use crate::listing::{Kind, Listing, Record, Time, without_lost_and_found};
 
 /// Walks the image at `path`, without its empty `/lost+found`.
 ///
 /// # Errors
-/// If the reader refuses the image or anything in it.
+/// If the reader refuses the image or anything in it, or a path has several times.
 pub fn listing(path: &Path) -> anyhow::Result<Listing> {
     let filesystem = Filesystem::open(File::open(path)?)?;
     let mut walk = filesystem.walk(filesystem.inode(InodeNumber::ROOT)?);
@@ -23,10 +24,11 @@ pub fn listing(path: &Path) -> anyhow::Result<Listing> {
     while let Some(visit) = walk.advance()? {
         let path = [b"/", visit.path].concat();
         let context = || format!("our own reader: {}", String::from_utf8_lossy(&path));
-        listing.insert(
-            path.clone(),
-            record(&filesystem, &visit.inode).with_context(context)?,
-        );
+        let record = record(&filesystem, &visit.inode).with_context(context)?;
+        let stat = visit.inode.stat();
+        let created = stat.created.with_context(context)?;
+        record.check_times(&path, [stat.atime, stat.ctime, created].map(time))?;
+        listing.insert(path.clone(), record);
         let first = first_of
             .entry(visit.inode.number())
             .or_insert_with(|| path.clone());
@@ -39,6 +41,13 @@ pub fn listing(path: &Path) -> anyhow::Result<Listing> {
         record.same_as.clone_from(&first_of[&numbers[path]]);
     }
     Ok(without_lost_and_found(listing))
+}
+
+fn time(time: Timestamp) -> Time {
+    Time {
+        secs: time.seconds,
+        nanos: time.nanoseconds,
+    }
 }
 
 fn record(filesystem: &Filesystem<File>, inode: &Inode) -> anyhow::Result<Record> {
@@ -74,10 +83,7 @@ fn record(filesystem: &Filesystem<File>, inode: &Inode) -> anyhow::Result<Record
         mode: stat.mode,
         uid: stat.uid,
         gid: stat.gid,
-        mtime: Time {
-            secs: stat.mtime.seconds,
-            nanos: stat.mtime.nanoseconds,
-        },
+        mtime: time(stat.mtime),
         nlink: stat.links.into(),
         same_as: Vec::new(),
         xattrs: xattrs

@@ -47,6 +47,32 @@ pub fn walk(root: &Path) -> anyhow::Result<Listing> {
     Ok(listing)
 }
 
+/// Checks that each path's access, change and creation time is its modification time, which is what an image of ours says
+/// (`docs/merge.md`, Metadata). The mount must be read-only, or walking it changes them.
+///
+/// # Errors
+/// The first path of which that is not true, with its times.
+pub fn same_times(root: &Path, listing: &Listing) -> anyhow::Result<()> {
+    for (path, record) in listing {
+        let host = on_host(root, path);
+        let metadata = std::fs::symlink_metadata(&host)?;
+        let btime = rustix::fs::statx(
+            rustix::fs::CWD,
+            &host,
+            rustix::fs::AtFlags::SYMLINK_NOFOLLOW,
+            rustix::fs::StatxFlags::BTIME,
+        )?
+        .stx_btime;
+        let times = [
+            (metadata.atime(), metadata.atime_nsec().try_into()?),
+            (metadata.ctime(), metadata.ctime_nsec().try_into()?),
+            (btime.tv_sec, btime.tv_nsec),
+        ];
+        record.check_times(path, times.map(|(secs, nanos)| Time { secs, nanos }))?;
+    }
+    Ok(())
+}
+
 fn on_host(root: &Path, path: &[u8]) -> PathBuf {
     root.join(OsStr::from_bytes(path.strip_prefix(b"/").unwrap_or(path)))
 }

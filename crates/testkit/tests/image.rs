@@ -327,8 +327,6 @@ fn each_judge_notices_each_change() {
         ("set_inode_field /f mode 0100600", &ALL),
         ("set_inode_field /f uid 7", &ALL),
         ("set_inode_field /f gid 7", &ALL),
-        ("set_inode_field /f mtime 20200101000000", &ALL),
-        ("set_inode_field /f mtime_extra 0x10", &ALL),
         ("set_inode_field /f size 5", &ALL),
         ("set_inode_field /f links_count 2", &NOT_VIEW),
         ("set_inode_field /l block[0] 0x41414141", &ALL),
@@ -354,6 +352,38 @@ fn each_judge_notices_each_change() {
     bytes[place] = b'C';
     std::fs::write(built.image.path(), &bytes).unwrap();
     assert_noticed("one byte", &built, &ALL);
+}
+
+/// An image of ours has one time for each path; whoever shows times notices another.
+#[test]
+fn each_judge_notices_another_time() {
+    let layers = layers(&["f 0644 /f mtime=1.5\nd 0755 /d mtime=4294967296"]);
+    let built = check(&layers, &Recipe::default()).unwrap();
+    let original = std::fs::read(built.image.path()).unwrap();
+    for field in ["atime", "ctime", "crtime", "mtime"] {
+        for (field, value) in [
+            (field.to_owned(), "20200101000000"),
+            (format!("{field}_extra"), "0x10"),
+        ] {
+            for path in ["/f", "/d"] {
+                let change = format!("set_inode_field {path} {field} {value}");
+                built.image.change(&change).unwrap();
+                let said = format!("{path} has other times");
+                let ours = own::listing(built.image.path()).unwrap_err();
+                assert!(ours.to_string().starts_with(&said), "{change}: {ours:#}");
+                match built.image.mounted_listing() {
+                    Ok(None) => {}
+                    Ok(Some(_)) => panic!("{change}: the walk of the mount does not notice"),
+                    Err(error) => assert!(error.to_string().starts_with(&said), "{change}: {error:#}"),
+                }
+                if field.starts_with("mtime") {
+                    let viewed = built.image.viewed_listing().unwrap();
+                    diff(&built.expected, &viewed, &Ignore::EXT4_VIEW).unwrap_err();
+                }
+                std::fs::write(built.image.path(), &original).unwrap();
+            }
+        }
+    }
 }
 
 fn assert_noticed(change: &str, built: &Built, noticed_by: &[&str]) {
