@@ -1,10 +1,11 @@
 //! PID 1 and agent inside the microVM: one small static program without libc.
 //!
-//! It runs in one of three *modes*:
+//! It runs in one of four *modes*:
 //!
 //! - *stage 1*, as `/init` of firebrick's initramfs: loads modules, mounts the image's root, switches to it ([`stage1`]);
 //! - *init*, as PID 1 of the image: mounts what Linux needs, names and connects the machine, serves the agent and ends
 //!   the machine in order ([`init`]);
+//! - *overlay-init*, as PID 1 for a moment: makes a read-only root writable and becomes the image's init ([`overlay`]);
 //! - *agent*, as an ordinary process under another init or on a developer's machine ([`agent`]).
 //!
 //! Everything is single-threaded. The agent is one loop around epoll; nothing in it waits for a client or a job.
@@ -26,6 +27,7 @@ pub mod image;
 pub mod init;
 pub mod kernel;
 pub mod options;
+pub mod overlay;
 pub mod stage1;
 pub mod users;
 
@@ -56,6 +58,10 @@ pub fn run(arguments: &[&CStr], environment: &[&CStr]) -> i32 {
         options::Mode::Stage1 => {
             ENDS_THE_MACHINE.store(true, Ordering::Relaxed);
             stage1::run(environment)
+        }
+        options::Mode::Overlay => {
+            ENDS_THE_MACHINE.store(true, Ordering::Relaxed);
+            overlay::run_before_init(arguments, environment)
         }
         options::Mode::Init => {
             ENDS_THE_MACHINE.store(true, Ordering::Relaxed);

@@ -5,17 +5,21 @@ use core::ffi::CStr;
 
 /// What `--help` prints.
 pub const USAGE: &str = "\
-usage: firebrick-guest --agent [--tcp ADDRESS:PORT] [--serial PATH] [--vsock-port N]
-       firebrick-guest --init | --stage1
+usage: firebrick-guest --agent [--everywhere] [--tcp ADDRESS:PORT] [--serial PATH] [--vsock-port N] [--user USER]
+       firebrick-guest --init | --stage1 | --overlay
 
-As PID 1 without arguments it is the init of the image, or of firebrick's initramfs.
+As PID 1 without arguments it is the init of the image, or of firebrick's initramfs; under the name overlay-init it
+lays the writable layer and becomes /sbin/init.
 
   --agent            serve the agent as an ordinary process; without a choice below, on vsock port 52
   --tcp ADDRESS:PORT on TCP; port 0 takes a free one and prints it
   --serial PATH      through the mux on this character device
   --vsock-port N     on this vsock port
+  --everywhere       on all that the machine has: vsock, virtio-serial, and firebrick.tcp= of the kernel command line
+  --user USER        become this user (name or number, maybe :GROUP) once it listens
   --init             be the init of the image
   --stage1           be the init of the initramfs
+  --overlay          lay the writable layer over a read-only root, then become /sbin/init
 ";
 
 /// What the program is to be.
@@ -29,6 +33,8 @@ pub enum Mode {
     Init,
     /// PID 1 of the initramfs.
     Stage1,
+    /// PID 1 of a read-only image, before its own init.
+    Overlay,
 }
 
 /// Where an agent listens.
@@ -40,6 +46,10 @@ pub struct AgentOptions {
     pub serial: Option<String>,
     /// A vsock port.
     pub vsock_port: Option<u32>,
+    /// On all that the machine has.
+    pub everywhere: bool,
+    /// Who to be once it listens.
+    pub user: Option<String>,
 }
 
 impl Mode {
@@ -49,6 +59,10 @@ impl Mode {
     /// What is wrong, in words.
     pub fn parse(arguments: &[&CStr]) -> Result<Mode, String> {
         let is_pid1 = rustix::process::getpid().is_init();
+        let name = arguments.first().map(|name| name.to_bytes()).unwrap_or_default();
+        if is_pid1 && name.rsplit(|byte| *byte == b'/').next() == Some(b"overlay-init") {
+            return Ok(Mode::Overlay);
+        }
         // The kernel hands unknown words of its command line to init as arguments: they are not ours.
         if is_pid1
             && !arguments
@@ -75,6 +89,9 @@ impl Mode {
                 "--agent" => mode = Some(Mode::Agent(AgentOptions::default())),
                 "--init" => mode = Some(Mode::Init),
                 "--stage1" => mode = Some(Mode::Stage1),
+                "--overlay" => mode = Some(Mode::Overlay),
+                "--everywhere" => agent.everywhere = true,
+                "--user" => agent.user = Some(value()?),
                 "--help" | "-h" => return Ok(Mode::Help),
                 "--tcp" => agent.tcp = Some(value()?),
                 "--serial" => agent.serial = Some(value()?),
@@ -88,8 +105,8 @@ impl Mode {
         match mode {
             Some(Mode::Agent(_)) => Ok(Mode::Agent(agent)),
             Some(mode) if agent == AgentOptions::default() => Ok(mode),
-            Some(_) => Err("--tcp, --serial and --vsock-port go with --agent".into()),
-            None => Err("one of --agent, --init and --stage1 is needed".into()),
+            Some(_) => Err("--everywhere, --tcp, --serial, --vsock-port and --user go with --agent".into()),
+            None => Err("one of --agent, --init, --stage1 and --overlay is needed".into()),
         }
     }
 }
@@ -105,9 +122,18 @@ mod tests {
             tcp: Some("127.0.0.1:0".into()),
             serial: None,
             vsock_port: Some(9),
+            ..AgentOptions::default()
         };
         assert_eq!(agent, Ok(Mode::Agent(expected)));
         assert_eq!(Mode::parse(&[c"g", c"--init"]), Ok(Mode::Init));
+        assert_eq!(Mode::parse(&[c"g", c"--overlay"]), Ok(Mode::Overlay));
+        let service = Mode::parse(&[c"g", c"--agent", c"--everywhere", c"--user", c"nex"]);
+        let expected = AgentOptions {
+            everywhere: true,
+            user: Some("nex".into()),
+            ..AgentOptions::default()
+        };
+        assert_eq!(service, Ok(Mode::Agent(expected)));
         for wrong in [
             &[c"g"][..],
             &[c"g", c"--agent", c"--tcp"],

@@ -14,22 +14,20 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::ffi::CStr;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_move, unmount};
 
 use crate::boot::Boot;
-use crate::cmdline::{Cmdline, parse_size};
+use crate::cmdline::Cmdline;
 use crate::errno::describe;
 use crate::init::modules;
-use crate::kernel::{self, Clock, StringList};
+use crate::kernel::{self, StringList};
+use crate::overlay::{self, Places, mount_point};
 use crate::{PROGRAM, file, init};
 
 /// The file that lists the modules to load, a path a line. Its presence also tells that this is the initramfs.
 pub const MODULE_LIST: &str = "/lib/firebrick/modules";
-
-/// How long the root device may take to appear, where `firebrick.rootwait=` says nothing.
-const ROOT_WAIT_S: u64 = 30;
 
 /// What is mounted already and moves along.
 const MOVED: [&str; 3] = ["/dev", "/proc", "/sys"];
@@ -44,7 +42,7 @@ pub fn run(environment: &[&CStr]) -> ! {
     let cmdline = Cmdline::of_this_machine();
     load_modules(&mut boot);
     boot.stamp("modules_loaded");
-    let prepared = mount_root(&cmdline).and_then(|()| make_writable(&cmdline));
+    let prepared = mount_root(&cmdline).and_then(|()| make_writable(&cmdline, &mut boot));
     let root = match prepared {
         Ok(root) => root,
         Err(problem) => crate::die(format_args!("{problem}")),
@@ -94,14 +92,12 @@ fn mount_root(cmdline: &Cmdline) -> Result<(), String> {
     } else {
         alloc::format!("/dev/{device}")
     };
-    let wait_s = cmdline
-        .value("firebrick.rootwait")
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(ROOT_WAIT_S);
-    if !wait_for(&device, wait_s) {
-        let disks = file::names("/sys/block").join(" ");
+    let wait_s = overlay::wait_s(cmdline);
+    if !overlay::wait_for(&device, wait_s) {
         return Err(alloc::format!(
-            "root={device} did not appear within {wait_s} s; block devices: {disks}"
+            "root={device} did not appear within {wait_s} s; block devices: {}; attach the image as a drive, or name another \
+             with root=",
+            overlay::disks()
         ));
     }
     let flags = if is_plain_writable(cmdline) {
@@ -116,22 +112,6 @@ fn mount_root(cmdline: &Cmdline) -> Result<(), String> {
         cmdline.value("rootflags").unwrap_or(""),
         flags,
     )
-}
-
-/// Waits for a device file; gives up after so many seconds.
-fn wait_for(device: &str, limit_s: u64) -> bool {
-    let deadline = Clock::Boottime
-        .now_ns()
-        .saturating_add(limit_s.saturating_mul(1_000_000_000));
-    let mut pause_ms = 1;
-    while !file::exists(device) {
-        if Clock::Boottime.now_ns() >= deadline {
-            return false;
-        }
-        kernel::sleep_ms(pause_ms);
-        pause_ms = 20.min(pause_ms + 1);
-    }
-    true
 }
 
 /// Mounts a device, trying the given types (parted by commas) or those that images have.
@@ -157,70 +137,22 @@ fn mount_device(
 }
 
 /// Lays a writable layer over `/root`, unless it is not wanted, and gives the folder of the new root.
-fn make_writable(cmdline: &Cmdline) -> Result<&'static str, String> {
+fn make_writable(cmdline: &Cmdline, boot: &mut Boot) -> Result<&'static str, String> {
     if cmdline.value("firebrick.overlay") == Some("off") {
         return Ok("/root");
     }
-    let said = |what: &str, error| alloc::format!("{what}: {}", describe(error));
-    match cmdline.value("overlay_root").unwrap_or("ram") {
-        "ram" => {
-            let mut options = String::from("mode=0755");
-            if let Some(text) = cmdline.value("overlay_size") {
-                let bytes = parse_size(text)
-                    .filter(|bytes| *bytes > 0)
-                    .ok_or_else(|| alloc::format!("overlay_size={text} is no size, such as 512M"))?;
-                options.push_str(&alloc::format!(",size={bytes}"));
-            }
-            file::make_dirs("/overlay", 0o755).map_err(|error| said("cannot make /overlay", error))?;
-            let options =
-                CString::new(options).map_err(|_| String::from("overlay_size= holds a zero byte"))?;
-            mount(
-                c"tmpfs",
-                "/overlay",
-                c"tmpfs",
-                MountFlags::NOATIME,
-                options.as_c_str(),
-            )
-            .map_err(|error| said("cannot mount a tmpfs for the overlay", error))?;
-        }
-        device => {
-            let device = device.strip_prefix("/dev/").unwrap_or(device);
-            let device = alloc::format!("/dev/{device}");
-            if !wait_for(&device, ROOT_WAIT_S) {
-                return Err(alloc::format!(
-                    "overlay_root={device} did not appear within {ROOT_WAIT_S} s"
-                ));
-            }
-            mount_device(&device, "/overlay", Some("ext4"), "", MountFlags::NOATIME)?;
-        }
-    }
-    for folder in ["/overlay/root", "/overlay/work", "/new"] {
-        file::make_dirs(folder, 0o755).map_err(|error| said(folder, error))?;
-    }
-    mount(
-        c"overlay",
-        "/new",
-        c"overlay",
-        MountFlags::NOATIME,
-        c"lowerdir=/root,upperdir=/overlay/root,workdir=/overlay/work",
-    )
-    .map_err(|error| said("cannot mount the overlay", error))?;
+    let places = Places {
+        lower: "/root",
+        layer: "/overlay",
+        merged: "/new",
+    };
+    overlay::lay(cmdline, &places, boot)?;
     for (from, to) in [("/root", "/new/rom"), ("/overlay", "/new/overlay")] {
-        mount_point(to).map_err(|error| said(to, error))?;
-        mount_move(from, to).map_err(|error| said(to, error))?;
+        let said = |error| alloc::format!("{to}: {}", describe(error));
+        mount_point(to).map_err(said)?;
+        mount_move(from, to).map_err(said)?;
     }
     Ok("/new")
-}
-
-/// Makes a folder to mount on. What an image has there instead, a file or a link (which would lead through this root, not
-/// the image's), is replaced: the writable layer hides it, and the image keeps it.
-fn mount_point(path: &str) -> Result<(), Errno> {
-    match rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(found) if FileType::from_raw_mode(found.st_mode) == FileType::Directory => return Ok(()),
-        Ok(_) => rustix::fs::unlink(path)?,
-        Err(_) => {}
-    }
-    file::make_dirs(path, 0o755)
 }
 
 /// Makes `root` the root, and frees what the initramfs held.
@@ -282,14 +214,7 @@ fn empty_folder(folder: &rustix::fd::OwnedFd, device: u64) {
 fn start_init(cmdline: &Cmdline, mut boot: Boot) -> ! {
     let chosen = cmdline.value("init");
     let path = chosen.unwrap_or(PROGRAM);
-    let mut env: Vec<CString> = [
-        "HOME=/",
-        "TERM=linux",
-        "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-    ]
-    .into_iter()
-    .filter_map(|variable| CString::new(variable).ok())
-    .collect();
+    let mut env = overlay::plain_environment();
     if chosen.is_none_or(|chosen| chosen == PROGRAM) {
         env.extend(boot.to_environment());
     }
@@ -300,7 +225,7 @@ fn start_init(cmdline: &Cmdline, mut boot: Boot) -> ! {
             &StringList::new(env),
         );
         if chosen.is_some() {
-            crate::die(format_args!("cannot run init={path}: {}", describe(error)));
+            crate::die(format_args!("init=: {}", overlay::cannot_run(path, error)));
         }
         if error != Errno::NOENT
             || rustix::fs::accessat(CWD, path, rustix::fs::Access::EXISTS, AtFlags::empty()).is_ok()

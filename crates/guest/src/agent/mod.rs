@@ -27,6 +27,7 @@ use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 
 use crate::boot::Boot;
+use crate::cmdline::Cmdline;
 use crate::image::Image;
 use crate::kernel::{self, Clock};
 use crate::options::AgentOptions;
@@ -268,6 +269,17 @@ pub fn run_as_process(options: &AgentOptions) -> i32 {
     }
 }
 
+/// Becomes the user that `spec` names. The ways in are open by then: the virtio-serial port is root's.
+fn become_user(spec: &str) -> Result<(), String> {
+    let user = crate::users::resolve(
+        spec,
+        &crate::file::text("/etc/passwd"),
+        &crate::file::text("/etc/group"),
+    )?;
+    kernel::become_user(user.uid, user.gid, &user.groups)
+        .map_err(|error| alloc::format!("cannot become user {spec}: {}", errno::describe(error)))
+}
+
 fn listen_as_process(options: &AgentOptions, image: Image, boot: Boot) -> Result<Agent, String> {
     let said = |what: &str, error| alloc::format!("{what}: {}", errno::describe(error));
     let mut agent = Agent::new(false, image, boot).map_err(|error| said("cannot start", error))?;
@@ -279,10 +291,21 @@ fn listen_as_process(options: &AgentOptions, image: Image, boot: Boot) -> Result
         agent.open_serial(path).map_err(|error| said(path, error))?;
         say(format_args!("listening on {path}"));
     }
-    let by_default = (options.tcp.is_none() && options.serial.is_none()).then_some(AGENT_PORT);
+    if options.everywhere {
+        let ways = crate::init::listen(&mut agent, &Cmdline::of_this_machine());
+        if ways == 0 && options.tcp.is_none() && options.serial.is_none() && options.vsock_port.is_none() {
+            // Whoever supervises us tries again: a device may come late.
+            return Err("nowhere to listen".into());
+        }
+    }
+    let chosen = options.everywhere || options.tcp.is_some() || options.serial.is_some();
+    let by_default = (!chosen).then_some(AGENT_PORT);
     if let Some(port) = options.vsock_port.or(by_default) {
         agent.listen_vsock(port).map_err(|error| said("vsock", error))?;
         say(format_args!("listening on vsock port {port}"));
+    }
+    if let Some(user) = &options.user {
+        become_user(user)?;
     }
     Ok(agent)
 }

@@ -35,6 +35,7 @@ pub fn run_after(mut boot: Boot) -> ! {
     boot.stamp("pid1_start");
     let had_console = open_standard_descriptors();
     kernel::close_on_exec_from(3);
+    crate::overlay::lay_in_place(&mut boot);
     mounts::mount_all(&mut boot);
     if !had_console {
         use_console();
@@ -70,8 +71,8 @@ pub fn run_after(mut boot: Boot) -> ! {
     shutdown::shut_down(exit, grace_ms)
 }
 
-/// Opens every way in that the machine has.
-fn listen(agent: &mut Agent, cmdline: &Cmdline) {
+/// Opens every way in that the machine has, and counts them.
+pub(crate) fn listen(agent: &mut Agent, cmdline: &Cmdline) -> usize {
     let mut ways = 0;
     if kernel_has_vsock() {
         match agent.listen_vsock(AGENT_PORT) {
@@ -102,6 +103,7 @@ fn listen(agent: &mut Agent, cmdline: &Cmdline) {
             "the agent cannot be reached: no vsock, no virtio-serial port {port:?}, no firebrick.tcp= on the kernel command line"
         ));
     }
+    ways
 }
 
 /// Whether vsock is built in or loaded. Asking for a socket without it would have the kernel start the image's `modprobe`

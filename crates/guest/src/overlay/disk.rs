@@ -1,0 +1,185 @@
+//! The layer on a disk: one that holds an ext4 is used as it is, one that is empty is formatted, and nothing else is touched.
+//!
+//! *Empty* is what a new disk is: zeros where any file system, partition table, volume or swap space leaves its mark, which is
+//! the first MiB and the last 64 KiB.
+
+use alloc::string::String;
+use alloc::vec;
+
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{FileType, Mode, OFlags, SeekFrom};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, mount};
+
+use super::mkfs::{self, Disk, Identity};
+use crate::boot::Boot;
+use crate::errno::describe;
+use crate::kernel::Clock;
+
+const HEAD_BYTES: u64 = 1 << 20;
+const TAIL_BYTES: u64 = 64 << 10;
+
+/// What a disk holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Content {
+    /// Nothing, or a format of ours that was cut off.
+    Nothing,
+    /// An ext4, or one of its forebears.
+    Ext,
+    /// Something else.
+    Foreign,
+}
+
+/// A block device.
+struct Device(OwnedFd);
+
+impl Device {
+    fn open(path: &str) -> Result<Device, Errno> {
+        // EXCL: not while it is mounted.
+        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::EXCL | OFlags::NONBLOCK;
+        let file = rustix::fs::open(path, flags, Mode::empty())?;
+        let kind = FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode);
+        match kind {
+            FileType::BlockDevice => Ok(Device(file)),
+            _ => Err(Errno::NOTBLK),
+        }
+    }
+
+    fn len(&self) -> Result<u64, Errno> {
+        rustix::fs::seek(&self.0, SeekFrom::End(0))
+    }
+
+    fn content(&self, bytes: u64) -> Result<Content, Errno> {
+        let mut head = vec![0; usize::try_from(HEAD_BYTES.min(bytes)).unwrap_or(0)];
+        read_at(self.0.as_fd(), 0, &mut head)?;
+        if head.starts_with(mkfs::MARK) {
+            return Ok(Content::Nothing);
+        }
+        if head.get(1024 + 0x38..1024 + 0x3a) == Some(&[0x53, 0xef]) {
+            return Ok(Content::Ext);
+        }
+        let mut tail = vec![0; usize::try_from(TAIL_BYTES.min(bytes)).unwrap_or(0)];
+        read_at(self.0.as_fd(), bytes.saturating_sub(TAIL_BYTES), &mut tail)?;
+        let empty = head.iter().chain(&tail).all(|byte| *byte == 0);
+        Ok(if empty { Content::Nothing } else { Content::Foreign })
+    }
+}
+
+fn read_at(file: rustix::fd::BorrowedFd<'_>, mut offset: u64, buffer: &mut [u8]) -> Result<(), Errno> {
+    let mut rest = buffer;
+    while !rest.is_empty() {
+        match rustix::io::pread(file, &mut *rest, offset) {
+            Ok(0) => return Err(Errno::IO),
+            Ok(count) => {
+                offset = offset.saturating_add(count as u64);
+                rest = &mut rest[count..];
+            }
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+impl Disk for Device {
+    fn write_at(&mut self, mut offset: u64, bytes: &[u8]) -> Result<(), Errno> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            match rustix::io::pwrite(&self.0, rest, offset) {
+                Ok(count) => {
+                    offset = offset.saturating_add(count as u64);
+                    rest = rest.get(count..).unwrap_or_default();
+                }
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), Errno> {
+        rustix::fs::fsync(&self.0)
+    }
+}
+
+/// Mounts the disk that `overlay_root=` names, formatting it if it is empty, to `size` bytes at most.
+pub(super) fn mount_disk(
+    named: &str,
+    target: &str,
+    size: Option<u64>,
+    wait_s: u64,
+    boot: &mut Boot,
+) -> Result<(), String> {
+    let path = alloc::format!("/dev/{}", named.strip_prefix("/dev/").unwrap_or(named));
+    if !super::wait_for(&path, wait_s) {
+        return Err(alloc::format!(
+            "overlay_root={named}: {path} did not appear within {wait_s} s; block devices: {}; attach the disk, or leave \
+             overlay_root= out for a layer in memory",
+            super::disks()
+        ));
+    }
+    let said =
+        |what: &str, error| alloc::format!("overlay_root={named}: cannot {what} {path}: {}", describe(error));
+    {
+        let mut device = Device::open(&path).map_err(|error| match error {
+            Errno::NOTBLK => alloc::format!("overlay_root={named}: {path} is no disk"),
+            Errno::ROFS | Errno::ACCESS => {
+                alloc::format!("overlay_root={named}: {path} is read-only: attach it writable")
+            }
+            error => said("open", error),
+        })?;
+        let bytes = device.len().map_err(|error| said("read", error))?;
+        match device.content(bytes).map_err(|error| said("read", error))? {
+            Content::Ext => warn_of_size(named, bytes, size, boot),
+            Content::Nothing => {
+                let bytes = size.map_or(bytes, |size| size.min(bytes));
+                if !mkfs::fits(bytes) {
+                    return Err(alloc::format!(
+                        "overlay_root={named}: {bytes} bytes are too few for a filesystem"
+                    ));
+                }
+                mkfs::format(&mut device, bytes, &identity()).map_err(|error| said("format", error))?;
+                boot.stamp("overlay_formatted");
+            }
+            Content::Foreign => {
+                return Err(alloc::format!(
+                    "overlay_root={named}: {path} holds something that is no ext4, and only an empty disk is formatted; if \
+                     it is not needed, empty it first: its first MiB and last 64 KiB must be zeros"
+                ));
+            }
+        }
+    }
+    mount(path.as_str(), target, c"ext4", MountFlags::NOATIME, c"").map_err(|error| said("mount", error))
+}
+
+/// The size of what others made is theirs.
+fn warn_of_size(named: &str, bytes: u64, size: Option<u64>, boot: &mut Boot) {
+    if let Some(size) = size
+        && bytes > size
+    {
+        boot.warn(format_args!(
+            "overlay_size= does not cap overlay_root={named}, which was formatted before"
+        ));
+    }
+}
+
+fn identity() -> Identity {
+    let mut random = [0u8; 32];
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let read = rustix::fs::open("/dev/urandom", flags, Mode::empty())
+        .and_then(|source| rustix::io::read(&source, &mut random[..]));
+    if read.is_err() {
+        random[..8].copy_from_slice(&Clock::Boottime.now_ns().to_le_bytes());
+    }
+    let mut identity = Identity {
+        uuid: [0; 16],
+        hash_seed: [0; 16],
+        time: u32::try_from(Clock::Realtime.now_ns() / 1_000_000_000).unwrap_or(0),
+    };
+    identity.uuid.copy_from_slice(&random[..16]);
+    identity.hash_seed.copy_from_slice(&random[16..]);
+    // The version and variant bits of a random UUID.
+    identity.uuid[6] = identity.uuid[6] & 0x0f | 0x40;
+    identity.uuid[8] = identity.uuid[8] & 0x3f | 0x80;
+    identity
+}
