@@ -44,7 +44,7 @@ const FOLDERS: [&str; 4] = [
 
 /// Loads what `modules-load.d` names, if the image has modules for this kernel.
 pub(super) fn load_configured(boot: &mut Boot) {
-    let wanted = wanted(|path| file::names(path), |path| file::text(path));
+    let wanted = wanted(file::names, file::text);
     if wanted.is_empty() {
         return;
     }

@@ -89,8 +89,8 @@ impl Layout {
             inodes_per_group,
             table_blocks: inodes_per_group / 16,
             journal_blocks: match blocks {
-                ..MIN_BLOCKS_WITH_JOURNAL => 0,
-                ..131_072 => 1024,
+                0..MIN_BLOCKS_WITH_JOURNAL => 0,
+                MIN_BLOCKS_WITH_JOURNAL..131_072 => 1024,
                 _ => 4096,
             },
         };

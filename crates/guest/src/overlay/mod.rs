@@ -135,9 +135,14 @@ pub(crate) fn wait_for(device: &str, limit_s: u64) -> bool {
     true
 }
 
-/// The disks that there are, for messages.
+/// The disks that there are, for messages. `/sys` need not be mounted yet.
 pub(crate) fn disks() -> String {
-    file::names("/sys/block").join(" ")
+    let text = file::text("/proc/partitions");
+    let names = text
+        .lines()
+        .skip(2)
+        .filter_map(|line| line.split_whitespace().nth(3));
+    names.collect::<alloc::vec::Vec<_>>().join(" ")
 }
 
 /// Makes a folder to mount on. What an image has there instead, a file or a link (which would lead through this root, not

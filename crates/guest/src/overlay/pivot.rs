@@ -26,7 +26,7 @@ const SCRATCH: [&str; 5] = ["/run", "/tmp", "/mnt", "/var", "/opt"];
 /// Whether the root is an overlay already: stage 1, or somebody else's, has laid it.
 fn is_laid() -> bool {
     const OVERLAYFS_MAGIC: i64 = 0x794c_7630;
-    rustix::fs::statfs("/").is_ok_and(|found| found.f_type as i64 == OVERLAYFS_MAGIC)
+    rustix::fs::statfs("/").is_ok_and(|found| found.f_type == OVERLAYFS_MAGIC)
 }
 
 fn is_read_only() -> bool {
