@@ -3,9 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
-
-/// What the guest has been ported to. It has no C library, so one name of each is enough.
-const TARGETS: [&str; 2] = ["x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"];
+use firebrick_embed::{TARGETS, can_build_for};
 
 /// Builds the guest for `target` as firebrick's own build does, and puts it into `file`.
 ///
@@ -17,10 +15,8 @@ pub(crate) fn run(root: &Path, target: &str, file: &Path) -> Result<()> {
         "there is no guest for {target}, only for {}",
         TARGETS.join(", ")
     );
-    let sysroot = String::from_utf8(super::output(root, "rustc", &["--print", "sysroot"])?)?;
-    let library = Path::new(sysroot.trim()).join("lib/rustlib").join(target);
     ensure!(
-        library.is_dir(),
+        can_build_for(target),
         "this Rust cannot build for {target}; add that: rustup target add {target}"
     );
     let target_dir = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), Into::into);

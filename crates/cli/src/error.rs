@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use anstyle::{AnsiColor, Style};
 use firebrick_build::BuildError;
 use firebrick_source::{Platform, Reference};
+use firebrick_vmm::Arch;
 use firebrick_vmm::client::CallError;
 
+use crate::elf::machine_name;
 use crate::language::Language;
 use crate::text::{bytes, bytes_of};
 
@@ -71,6 +73,26 @@ pub(crate) enum CliError {
     /// What a program writes is kept in the VM's memory.
     #[error("the program shall be able to write {}, but it is kept in memory, of which the VM has {}", bytes(*asked), bytes(*memory))]
     Overlay { asked: u64, memory: u64 },
+    /// The machine could not start a single program of the image.
+    #[error("the image {image:?} is for {}, but the VM's processor is {arch}: it cannot start {program}", machine_name(*machine))]
+    OtherProcessor {
+        image: PathBuf,
+        program: String,
+        machine: u16,
+        arch: Arch,
+    },
+    /// firebrick was built without the guest for that processor.
+    #[error("this firebrick carries no guest for {arch}")]
+    NoGuestFor { arch: Arch },
+    /// Node.js would start, and fail in odd ways.
+    #[error(
+        "the image {image:?} has Node.js {node}, which needs Linux 5.10 or later, and the kernel is {kernel}"
+    )]
+    NodeNeedsKernel {
+        image: PathBuf,
+        node: String,
+        kernel: String,
+    },
     /// Nothing is given to run, and the image names nothing.
     #[error("the image {image:?} has neither ENTRYPOINT nor CMD")]
     NothingToRun { image: PathBuf },

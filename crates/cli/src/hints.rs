@@ -12,6 +12,7 @@ use firebrick_ext4::PlanError;
 use firebrick_ext4::read::ReadError;
 use firebrick_layer::ScanError;
 use firebrick_source::{Platform, SourceError};
+use firebrick_vmm::Arch;
 use firebrick_vmm::client::CallError;
 use firebrick_vmm::kernel::KernelError;
 use firebrick_vmm::{BootError, LaunchError, RunError};
@@ -148,6 +149,11 @@ fn of_cli(error: &CliError) -> Vec<String> {
             let mib = asked.div_ceil(1 << 20).saturating_mul(2);
             vec![format!("give the VM more memory, --mem {mib}, or a smaller --overlay-size")]
         }
+        CliError::OtherProcessor { machine, arch, .. } => of_other_processor(*machine, *arch),
+        CliError::NoGuestFor { arch } => vec![format!(
+            "build firebrick with a Rust that can build for it: rustup target add {arch}-unknown-linux-gnu"
+        )],
+        CliError::NodeNeedsKernel { .. } => vec!["get a newer kernel: firebrick setup --kernel-version 6.1".to_owned()],
         CliError::NothingToRun { image } => vec![format!(
             "say what to run: firebrick run -i {} -- COMMAND",
             image.display()
@@ -181,6 +187,27 @@ fn of_refusal(image: &str, error: &CallError) -> Vec<String> {
     } else {
         format!("see what the image has and would run: firebrick rootfs inspect {image}")
     }]
+}
+
+/// Another processor can be had in software, or another image.
+fn of_other_processor(machine: u16, arch: Arch) -> Vec<String> {
+    let rebuild = format!(
+        "make an image for this processor: firebrick rootfs from-docker --platform linux/{} …",
+        arch.debian_name()
+    );
+    match Arch::ALL.into_iter().find(|other| other.elf_machine() == machine) {
+        Some(Arch::HOST) => {
+            vec!["leave --platform out: the image is for this host's own processor".to_owned()]
+        }
+        Some(other) => vec![
+            format!(
+                "run it in software, which is slow: firebrick setup --platform linux/{0}, then this command with --platform linux/{0}",
+                other.debian_name()
+            ),
+            rebuild,
+        ],
+        None => vec![rebuild],
+    }
 }
 
 /// Guests can be made for the processors that firebrick knows.
@@ -306,6 +333,12 @@ fn of_boot(error: &BootError) -> Option<String> {
 
 fn of_kernel(error: &KernelError) -> Option<String> {
     let hint = match error {
+        KernelError::NotSetUp { arch, .. } if *arch != Arch::HOST => {
+            return Some(format!(
+                "get one: firebrick setup --platform linux/{}",
+                arch.debian_name()
+            ));
+        }
         KernelError::NotSetUp { .. } => "get one: firebrick setup",
         KernelError::Damaged { .. } => "get it again: firebrick setup --force",
         KernelError::Package { .. } | KernelError::PackageStream { .. } | KernelError::NoKernel { .. } => {

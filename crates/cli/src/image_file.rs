@@ -59,10 +59,21 @@ impl ImageFile {
     /// What firebrick wrote into the image about running it; `None` where it wrote nothing.
     pub(crate) fn image_json(&self) -> anyhow::Result<Option<serde_json::Value>> {
         let path = format!("/{}", firebrick_customise::IMAGE_JSON_PATH);
+        let Some(bytes) = self.start_of(OsStr::new(&path), IMAGE_JSON_MAX)? else {
+            return Ok(None);
+        };
+        serde_json::from_slice(&bytes)
+            .map(Some)
+            .with_context(|| format!("{path} in {:?} is not JSON", self.path))
+    }
+
+    /// The first bytes of a file, at most `len_max`, symlinks followed; `None` where there is no regular file.
+    pub(crate) fn start_of(&self, path: &OsStr, len_max: u64) -> anyhow::Result<Option<Vec<u8>>> {
+        let looking = || format!("cannot look up {path:?} in {:?}", self.path);
         let inode = match self.filesystem.lookup(path.as_bytes(), LastSymlink::Follow) {
             Ok(inode) => inode,
             Err(ReadError::NotFound { .. } | ReadError::NotDirectory { .. }) => return Ok(None),
-            Err(error) => return Err(error).with_context(|| format!("cannot look up {path}")),
+            Err(error) => return Err(error).with_context(looking),
         };
         if inode.stat().file_type != FileType::Regular {
             return Ok(None);
@@ -71,11 +82,9 @@ impl ImageFile {
         self.filesystem
             .open_file(&inode)
             .map_err(std::io::Error::from)
-            .and_then(|file| file.take(IMAGE_JSON_MAX).read_to_end(&mut bytes))
-            .with_context(|| format!("cannot read {path} in {:?}", self.path))?;
-        serde_json::from_slice(&bytes)
-            .map(Some)
-            .with_context(|| format!("{path} in {:?} is not JSON", self.path))
+            .and_then(|file| file.take(len_max).read_to_end(&mut bytes))
+            .with_context(|| format!("cannot read {path:?} in {:?}", self.path))?;
+        Ok(Some(bytes))
     }
 
     /// Whether firebrick's guest is in the image.

@@ -6,7 +6,9 @@
 
 mod args;
 mod commands;
+mod elf;
 mod error;
+mod fit;
 mod guest;
 mod hints;
 mod home;

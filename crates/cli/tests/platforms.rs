@@ -1,5 +1,7 @@
-//! Images for other processors: which guest they get, and what is said where there is none for them.
+//! Images for other processors: which guest they get, what is said where there is none for them, and where they do not boot.
 
+#[path = "support/layout.rs"]
+mod layout;
 mod support;
 
 use std::fs;
@@ -116,7 +118,7 @@ fn file_of(image: &Path, path: &[u8]) -> Option<Vec<u8>> {
 }
 
 #[test]
-fn an_image_for_another_processor_gets_the_guest_for_it() {
+fn an_image_for_another_processor_gets_the_guest_that_is_given() {
     let (architecture, _, machine) = other();
     let home = with_platforms(&[("linux", "amd64"), ("linux", "arm64")]);
     let guest = other_guest();
@@ -143,17 +145,123 @@ fn an_image_for_another_processor_gets_the_guest_for_it() {
     );
 }
 
+/// Whether this firebrick could be built with the guest for the other processor.
+fn carries_other_guest() -> bool {
+    let (_, processor, _) = other();
+    firebrick_embed::can_build_for(&format!("{processor}-unknown-linux-gnu"))
+}
+
 #[test]
-fn without_a_guest_the_hint_tells_how_to_make_one_or_do_without() {
-    let (architecture, processor, _) = other();
-    let home = with_platforms(&[("linux", architecture), ("linux", "s390x"), ("windows", "amd64")]);
+fn firebrick_carries_the_guest_for_the_other_processor() {
+    let (architecture, processor, machine) = other();
+    let home = with_platforms(&[("linux", architecture)]);
     let text = home.transcript(&from_docker(&["--platform", &format!("linux/{architecture}")]));
-    let command = format!(
-        "cargo xtask guest --target {processor}-unknown-linux-gnu --output firebrick-guest-{processor}"
-    );
-    for part in [&*command, "--agent none", "exit code 1\n"] {
-        assert!(text.contains(part), "no {part:?} in\n{text}");
+    if !carries_other_guest() {
+        let command = format!(
+            "cargo xtask guest --target {processor}-unknown-linux-gnu --output firebrick-guest-{processor}"
+        );
+        for part in [&*command, "--agent none", "exit code 1\n"] {
+            assert!(text.contains(part), "no {part:?} in\n{text}");
+        }
+        return;
     }
+    assert!(text.ends_with("exit code 0\n"), "{text}");
+    let inside = file_of(&image_of(&home), GUEST).expect("a guest");
+    assert_eq!(u16::from_le_bytes([inside[18], inside[19]]), machine);
+    assert!(inside == other_guest(), "it is not the guest of this workspace");
+}
+
+#[test]
+fn images_for_another_processor_are_refused_before_anything_boots() {
+    let (architecture, processor, _) = other();
+    let home = with_platforms(&[("linux", architecture)]);
+    fs::write(home.path().join("guest"), other_guest()).expect("a file");
+    let platform = format!("linux/{architecture}");
+    let build = from_docker(&["--platform", &platform, "--agent", "guest"]);
+    home.firebrick(&build).assert().success();
+    let own = std::env::consts::ARCH;
+    for (args, code) in [
+        (&["run", "-i", "app", "--", "true"][..], 125),
+        (&["boot", "app"], 1),
+    ] {
+        // There is neither a kernel nor a search for QEMU: the image alone tells.
+        let text = home.transcript(args);
+        for part in [
+            &*format!("is for {processor}, but the VM's processor is {own}: it cannot start /sbin/init"),
+            &format!(
+                "hint: run it in software, which is slow: firebrick setup --platform linux/{architecture}"
+            ),
+            &format!("exit code {code}\n"),
+        ] {
+            assert!(text.contains(part), "no {part:?} in\n{text}");
+        }
+    }
+    // With the machine that it is for, the next thing that is missing is its kernel.
+    let text = home.transcript(&["boot", "app", "--platform", &platform]);
+    assert!(
+        text.contains(&format!("no kernel for {processor} has been set up")),
+        "{text}"
+    );
+    assert!(
+        text.contains(&format!("firebrick setup --platform {platform}")),
+        "{text}"
+    );
+    let text = home.transcript(&["boot", "app", "--platform", "linux/riscv64"]);
+    assert!(text.ends_with("exit code 2\n"), "{text}");
+}
+
+/// A kernel as `setup` keeps it, of no use but to be asked for its release.
+fn old_kernel(home: &Home, release: &str) {
+    let kernels = home.path().join("fb/kernels");
+    let folder = kernels.join(release);
+    fs::create_dir_all(&folder).expect("a folder");
+    fs::write(folder.join("vmlinux"), "x").expect("a file");
+    let manifest = json!({
+        "version": 1, "release": release, "file": "vmlinux", "format": "elf", "size_bytes": 1,
+        "digest": Digest::of(b"x").to_string(), "modules": [], "missing": [],
+        "origin": {"kind": "file", "path": "/x", "digest": "sha256:0"},
+    });
+    fs::write(folder.join("kernel.json"), manifest.to_string()).expect("a file");
+    let _ = fs::remove_file(kernels.join("default"));
+    std::os::unix::fs::symlink(release, kernels.join("default")).expect("a link");
+}
+
+#[test]
+fn nodejs_on_an_old_kernel_is_refused_with_the_reason() {
+    let node = |layer: &str, env: Value| {
+        let home = layout::home_with(&[layer], json!({"Env": env}));
+        home.firebrick(&from_docker(&[])).assert().success();
+        home
+    };
+    let program = "d 0755 /usr/bin\nf 0755 /usr/bin/node \"x\"";
+    let by_env = node(program, json!(["NODE_VERSION=20.11.1"]));
+    let list =
+        format!("{program}\nd 0755 /lib/apk/db\nf 0644 /lib/apk/db/installed \"P:nodejs\\nV:18.20.1-r0\\n\"");
+    let by_list = node(&list, json!([]));
+    for (home, version) in [(&by_env, "20.11.1"), (&by_list, "18.20.1-r0")] {
+        old_kernel(home, "5.4.0-9-cloud");
+        let text = home.transcript(&["run", "-i", "app", "--", "node"]);
+        let words = format!(
+            "has Node.js {version}, which needs Linux 5.10 or later, and the kernel is 5.4.0-9-cloud"
+        );
+        assert!(text.contains(&words), "{text}");
+        assert!(text.contains("firebrick setup --kernel-version 6.1"), "{text}");
+        assert!(text.ends_with("exit code 125\n"), "{text}");
+    }
+    // A newer kernel, and an older Node.js, are taken: what fails then is the kernel that is none.
+    old_kernel(&by_env, "5.10.0-1");
+    let text = by_env.transcript(&["boot", "app"]);
+    assert!(!text.contains("Node.js"), "{text}");
+    let old = node(program, json!(["NODE_VERSION=16.20.0"]));
+    old_kernel(&old, "5.4.0-9-cloud");
+    let text = old.transcript(&["boot", "app"]);
+    assert!(!text.contains("Node.js"), "{text}");
+}
+
+#[test]
+fn without_a_guest_the_hint_tells_how_to_do_without() {
+    let (architecture, _, _) = other();
+    let home = with_platforms(&[("linux", architecture), ("linux", "s390x"), ("windows", "amd64")]);
     let text = home.transcript(&from_docker(&["--platform", "linux/s390x"]));
     assert!(!text.contains("xtask") && text.contains("hint: "), "{text}");
     assert!(text.contains("--agent none"), "{text}");

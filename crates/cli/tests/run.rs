@@ -12,6 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use firebrick_testkit::fixtures::{BUSYBOX, fixture};
 use firebrick_testkit::oracle;
 use folder::names_in;
 use rustix::process::{Pid, Signal, kill_process};
@@ -504,4 +505,37 @@ fn boot_says_that_its_console_has_no_login() {
     kill_process(Pid::from_child(&console.child), Signal::TERM).expect("it is there");
     console.child.wait().expect("it ends");
     run.check_nothing_is_left();
+}
+
+#[test]
+fn an_arm_image_runs_where_it_is_asked_for() {
+    let Some(layout) = fixture(BUSYBOX[2]) else { return };
+    if !firebrick_embed::can_build_for("aarch64-unknown-linux-gnu") {
+        eprintln!(
+            "skipped: this Rust cannot build the guest for ARM (rustup target add aarch64-unknown-linux-gnu)"
+        );
+        return;
+    }
+    if !oracle::have("qemu-system-aarch64").expect("qemu-system-aarch64 (Debian package qemu-system-arm)") {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let image = folder.path().join("arm.ext4");
+    let succeed = |mut command: Command| {
+        let output = command.output().expect("the binary starts");
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{stderr}");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let arm = ["--platform", "linux/arm64"];
+    let reference = format!("oci:{}", layout.display());
+    let mut make = firebrick(&["rootfs", "from-docker", "-q", "-n", "arm", "-i", &reference]);
+    make.args(arm).arg("-o").arg(&image);
+    succeed(make);
+    let mut setup = firebrick(&["setup", "-q"]);
+    setup.args(arm);
+    succeed(setup);
+    let mut run = firebrick(&["run", "--boot-timeout", "180", "-i"]);
+    run.arg(&image).args(arm).args(["--", "uname", "-m"]);
+    assert_eq!(succeed(run), "aarch64\n");
 }

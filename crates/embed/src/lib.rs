@@ -105,6 +105,46 @@ pub fn build_guest(out_dir: impl AsRef<Path>) -> PathBuf {
     }
 }
 
+/// Builds the guest for another processor than the one being built for, in a build script; `None` where this Rust has no
+/// core library for it.
+///
+/// # Panics
+/// As [`build_guest`].
+pub fn build_other_guest(out_dir: impl AsRef<Path>) -> Option<PathBuf> {
+    let target = env::var("TARGET").expect("cargo sets TARGET for build scripts");
+    let other = TARGETS
+        .into_iter()
+        .find(|other| architecture(other) != architecture(&target))?;
+    if !can_build_for(other) {
+        return None;
+    }
+    match build_guest_for(other, out_dir.as_ref()) {
+        Ok(path) => Some(path),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// What the guest has been ported to. It has no C library, so one name of each is enough.
+pub const TARGETS: [&str; 2] = ["x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"];
+
+/// Whether this Rust has a core library for `target`.
+pub fn can_build_for(target: &str) -> bool {
+    let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let output = Command::new(rustc).args(["--print", "sysroot"]).output();
+    output.is_ok_and(|output| {
+        let sysroot = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        Path::new(&sysroot)
+            .join("lib/rustlib")
+            .join(target)
+            .join("lib")
+            .is_dir()
+    })
+}
+
+fn architecture(target: &str) -> &str {
+    target.split('-').next().unwrap_or(target)
+}
+
 /// The workspace that the running crate belongs to, or else the one that this crate was built from: a target folder outlives
 /// a checkout that moves, and serves several.
 fn workspace() -> PathBuf {

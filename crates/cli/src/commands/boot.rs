@@ -76,14 +76,14 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<ExitCode> {
     }
     let interrupts = Interrupts::catch().context("cannot listen for signals")?;
     let home = Home::of_process()?;
-    let image = ImageFile::open(&home, &args.image)?.path;
-    let host = Host::ready(&home, talk)?;
+    let image = ImageFile::open(&home, &args.image)?;
+    let host = Host::ready(&home, talk, &image, args.init.as_deref(), args.machine.arch())?;
     let spec = BootSpec {
         init: args.init.clone(),
         vsock_socket: args.vsock.clone(),
         all_modules: true, // a person at a console may want more than an agent needs
         append: args.append.clone(),
-        ..args.machine.spec(image, &host)?
+        ..args.machine.spec(image.path, &host)?
     };
     let machine = host
         .qemu

@@ -30,6 +30,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "VERSION")]
     kernel_version: Option<String>,
 
+    /// Take the kernel for another processor: linux/arm64
+    #[arg(long, value_name = "OS/ARCH", value_parser = host::parse_arch, conflicts_with_all = ["kernel", "deb"])]
+    platform: Option<Arch>,
+
     /// Do it again even if the very same kernel is there
     #[arg(long)]
     force: bool,
@@ -65,7 +69,7 @@ impl Args {
             (None, Some(path)) => Source::Package(path.clone()),
             (None, None) => Source::Apt {
                 version: self.kernel_version.clone(),
-                arch: Arch::HOST,
+                arch: self.arch(),
             },
         }
     }
@@ -78,6 +82,10 @@ impl Args {
             true => format!("compare {what} with that, and take it into {folder} only if it is another"),
             false => format!("take {what} into {folder}"),
         }
+    }
+
+    fn arch(&self) -> Arch {
+        self.platform.unwrap_or(Arch::HOST)
     }
 
     fn describe(&self) -> String {
@@ -120,7 +128,7 @@ fn note(steps: &Steps, talk: &Talk, event: SetupEvent) {
 }
 
 fn check_host(home: &Home, kernel: &Kernel, steps: &Steps) -> anyhow::Result<()> {
-    let program = host::find_qemu()?;
+    let program = host::find_qemu(kernel.manifest().arch)?;
     let version = program.version()?;
     steps.note(&format!("QEMU {version} ({})", program.path().display()));
     let (_, choice) = probe::best(&program, kernel, home.data(), true)?;
@@ -129,7 +137,8 @@ fn check_host(home: &Home, kernel: &Kernel, steps: &Steps) -> anyhow::Result<()>
 }
 
 fn dry_run(args: &Args, home: &Home) -> anyhow::Result<()> {
-    let kernel = Kernel::default_of(home.data()).and_then(|kernel| kernel.verify().map(|()| kernel));
+    let kernel =
+        Kernel::default_for(home.data(), args.arch()).and_then(|kernel| kernel.verify().map(|()| kernel));
     let (state, is_there) = match &kernel {
         Ok(kernel) => (format!("{} is set up", kernel.manifest().release), true),
         Err(KernelError::NotSetUp { .. }) => ("none is set up".to_owned(), false),
@@ -140,7 +149,7 @@ fn dry_run(args: &Args, home: &Home) -> anyhow::Result<()> {
         format!("kernel:   {state}"),
         format!("would do: {}", args.work(is_there, &folder)),
     ];
-    match host::find_qemu() {
+    match host::find_qemu(args.arch()) {
         Ok(program) => lines.push(format!(
             "QEMU:     {} ({})",
             program.version()?,
@@ -169,6 +178,7 @@ mod tests {
                 kernel: Some(PathBuf::from("bzImage")),
                 deb: None,
                 kernel_version: None,
+                platform: None,
                 force,
                 dry_run: true,
             };

@@ -354,6 +354,25 @@ impl Kernel {
             .map(|text| Config::parse(&text))
     }
 
+    /// The first two numbers of its release: `(6, 1)`. A kernel file that was taken as it is tells them in its banner.
+    pub fn version(&self) -> Option<(u32, u32)> {
+        version_of(&self.manifest.release).or_else(|| {
+            let bytes = std::fs::read(self.path()).ok()?;
+            let at = bytes
+                .windows(14)
+                .enumerate()
+                .filter(|(_, window)| window == b"Linux version ")
+                .map(|(at, _)| at);
+            // The format string of the same text has no number.
+            at.filter_map(|at| {
+                let rest = bytes.get(at..)?.strip_prefix(b"Linux version ")?;
+                let text = std::str::from_utf8(rest.get(..16)?).ok()?;
+                version_of(text)
+            })
+            .next()
+        })
+    }
+
     /// Checks every file's digest.
     ///
     /// # Errors
@@ -378,6 +397,12 @@ impl Kernel {
         let modules = modules.map(|module| (self.module_path(module), module.size_bytes, &*module.digest));
         std::iter::once((self.path(), self.manifest.size_bytes, &*self.manifest.digest)).chain(modules)
     }
+}
+
+/// `(6, 1)` of `6.1.0-56-cloud-amd64`.
+fn version_of(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
 /// Whether a text may be the name of a folder or file of ours: it comes out of a package.

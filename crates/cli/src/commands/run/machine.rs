@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use firebrick_vmm::{BootSpec, Network};
+use firebrick_vmm::{Arch, BootSpec, Network};
 
 use crate::error::CliError;
 use crate::host::{self, Host};
-use crate::{guest, text};
+use crate::text;
 
 /// The VM itself.
 #[derive(Debug, clap::Args)]
@@ -29,9 +29,20 @@ pub(crate) struct MachineArgs {
     /// The guest also reaches this host's own services, those on loopback too, at 10.0.2.2.
     #[arg(long)]
     net: bool,
+
+    /// A machine with another processor, in software: linux/arm64
+    ///
+    /// Its kernel comes from firebrick setup --platform linux/arm64.
+    #[arg(long, value_name = "OS/ARCH", value_parser = host::parse_arch)]
+    platform: Option<Arch>,
 }
 
 impl MachineArgs {
+    /// The machine's processor.
+    pub(crate) fn arch(&self) -> Arch {
+        self.platform.unwrap_or(Arch::HOST)
+    }
+
     /// The machine for an image on this host, whatever runs in it.
     ///
     /// # Errors
@@ -54,7 +65,7 @@ impl MachineArgs {
             vcpus: self.vcpus,
             overlay_mib: mib(overlay),
             network: if self.net { Network::User } else { Network::None },
-            ..BootSpec::new(image, &host.kernel, guest::BYTES)
+            ..BootSpec::new(image, &host.kernel, host.guest)
         })
     }
 }

@@ -46,9 +46,9 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<ExitCode> {
     if job == Job::Default {
         must_name_a_program(&opened)?;
     }
-    let image = opened.path;
     let env = args.environment()?.into_iter().collect();
-    let host = Host::ready(&home, talk)?;
+    let host = Host::ready(&home, talk, &opened, None, args.machine.arch())?;
+    let image = opened.path;
     let spec = RunSpec {
         boot: BootSpec {
             answer_limit: args.boot_timeout(),

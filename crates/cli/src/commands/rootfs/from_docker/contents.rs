@@ -8,6 +8,7 @@ use firebrick_customise::{
 };
 use firebrick_source::{OciImage, Platform};
 use firebrick_tree::{Kind, LayerPath, Timestamp, Tree};
+use firebrick_vmm::Arch;
 
 use super::args::{Agent, InitChoice};
 use super::{Args, agent};
@@ -80,7 +81,7 @@ fn created(epoch: Option<&str>, image: Option<&str>) -> anyhow::Result<Timestamp
     })
 }
 
-/// The guest: the one asked for, or our own if it runs on the image's processor.
+/// The guest: the one asked for, or of our own the one that runs on the image's processor.
 fn guest(args: &Args, image: &OciImage) -> anyhow::Result<Option<Vec<u8>>> {
     match &args.agent {
         Some(Agent::None) if args.init == InitChoice::Firebrick => {
@@ -90,24 +91,17 @@ fn guest(args: &Args, image: &OciImage) -> anyhow::Result<Option<Vec<u8>>> {
         Some(Agent::File(path)) => return agent::read(path, &image.platform).map(Some),
         None => {}
     }
-    let host = Platform::host();
-    match image.platform.os == host.os && same_processor(&image.platform, &host) {
-        true => Ok(Some(crate::guest::BYTES.to_vec())),
-        false => Err(CliError::OtherPlatform {
+    let own = Arch::parse(&image.platform.architecture)
+        .filter(|_| image.platform.os == "linux")
+        .and_then(crate::guest::for_arch);
+    match own {
+        Some(guest) => Ok(Some(guest.to_vec())),
+        None => Err(CliError::OtherPlatform {
             image: Box::new(image.platform.clone()),
-            guest: Box::new(host),
+            guest: Box::new(Platform::host()),
         }
         .into()),
     }
-}
-
-fn same_processor(image: &Platform, host: &Platform) -> bool {
-    let normal = |platform: &Platform| match platform.architecture.as_str() {
-        "x86_64" => "amd64".to_owned(),
-        "aarch64" => "arm64".to_owned(),
-        other => other.to_owned(),
-    };
-    normal(image) == normal(host)
 }
 
 /// What the guest must know of the OCI config.
