@@ -508,6 +508,7 @@ fn boot_says_that_its_console_has_no_login() {
 }
 
 #[test]
+#[expect(clippy::print_stderr, reason = "a test that was left out should be seen")]
 fn an_arm_image_runs_where_it_is_asked_for() {
     let Some(layout) = fixture(BUSYBOX[2]) else { return };
     if !firebrick_embed::can_build_for("aarch64-unknown-linux-gnu") {

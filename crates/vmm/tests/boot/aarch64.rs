@@ -38,10 +38,16 @@ fn kernel() -> Option<Kernel> {
 }
 
 #[test]
+#[expect(clippy::print_stderr, reason = "a test that was left out should be seen")]
 fn an_arm_image_boots_answers_and_powers_off() {
-    let (Some(kernel), Some(layout)) = (kernel(), fixture(BUSYBOX[2])) else {
+    let Some(layout) = fixture(BUSYBOX[2]) else { return };
+    if !firebrick_embed::can_build_for("aarch64-unknown-linux-gnu") {
+        eprintln!(
+            "skipped: this Rust cannot build the guest for ARM (rustup target add aarch64-unknown-linux-gnu)"
+        );
         return;
-    };
+    }
+    let Some(kernel) = kernel() else { return };
     assert_eq!(kernel.manifest().format, Format::Image);
     assert_eq!(kernel.manifest().arch, Arch::Aarch64);
     let reference = Reference::OciLayout {
