@@ -52,7 +52,7 @@ pub(crate) enum CliError {
         source: Box<BuildError>,
     },
     /// Two flags that ask for opposites.
-    #[error("--init firebrick makes the guest PID 1, but --agent none leaves it out")]
+    #[error("this --init has the guest started, but --agent none leaves it out")]
     InitWithoutGuest,
     /// A folder where a file was to be.
     #[error("cannot write the image to {path:?}: {}", if *exists { "that is a folder" } else { "a path that ends in a slash is a folder" })]

@@ -5,8 +5,11 @@
 //! ```text
 //! /usr/lib/firebrick/firebrick-guest   0755  the guest: PID 1 and agent
 //! /etc/firebrick/image.json            0644  what the OCI config says about running it
+//! /etc/firebrick/cmdline               0644  words for the guest, as on a kernel command line; only if there are any
 //! /proc /sys /dev /run /tmp                  mount points, only those that the image lacks
-//! /sbin/init -> …/firebrick-guest            only if asked, or if the image has no init of its own
+//! /sbin/overlay-init -> …/firebrick-guest    makes a read-only root writable, then becomes /sbin/init
+//! /sbin/init -> …/firebrick-guest            only if asked, or if the image has no init that can supervise a service
+//! a unit, a service script or an inittab     under the image's own init
 //! ```
 //!
 //! The layer is *planned* against the merged tree of the layers below ([`Lower`]): a directory that exists is
@@ -22,14 +25,16 @@ mod init;
 mod lower;
 mod mount_points;
 mod plan;
+mod service;
 mod tar;
 mod time;
 
 pub use config::{ImageJson, OddConfig, RunConfig};
-pub use init::{ImageInit, Init, UnknownInit};
+pub use init::{Chosen, ImageInit, Init, UnknownInit};
 pub use lower::{Lower, LowerKind};
 pub use mount_points::{OddMountPoint, odd_mount_points};
-pub use plan::{CustomiseError, Entry, EntryKind, Request, plan};
+pub use plan::{CustomiseError, Entry, EntryKind, Profile, Request, plan};
+pub use service::{AgentUser, Service, UnknownUser};
 pub use tar::to_tar;
 pub use time::parse_rfc3339;
 
@@ -37,3 +42,5 @@ pub use time::parse_rfc3339;
 pub const GUEST_PATH: &str = "usr/lib/firebrick/firebrick-guest";
 /// Where the guest finds what the OCI config says.
 pub const IMAGE_JSON_PATH: &str = "etc/firebrick/image.json";
+/// Where the guest finds words that are not on the kernel command line.
+pub const WORDS_PATH: &str = "etc/firebrick/cmdline";

@@ -3,6 +3,9 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
+/// Words that an image keeps for the guest, as if they stood before the kernel's.
+const IMAGE_WORDS: &str = "/etc/firebrick/cmdline";
+
 /// A parsed command line.
 #[derive(Debug, Default, Clone)]
 pub struct Cmdline {
@@ -37,9 +40,12 @@ impl Cmdline {
         Cmdline { words }
     }
 
-    /// This machine's. Needs `/proc`.
+    /// This machine's: the words that the image keeps, then those of the kernel, which count more. Needs `/proc`.
     pub fn of_this_machine() -> Cmdline {
-        Cmdline::parse(&crate::file::text("/proc/cmdline"))
+        let mut cmdline = Cmdline::parse(&crate::file::text(IMAGE_WORDS));
+        let kernels = Cmdline::parse(&crate::file::text("/proc/cmdline"));
+        cmdline.words.extend(kernels.words);
+        cmdline
     }
 
     /// The value of `name=value`; the last one counts.

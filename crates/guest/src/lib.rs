@@ -55,6 +55,7 @@ pub fn run(arguments: &[&CStr], environment: &[&CStr]) -> i32 {
             0
         }
         options::Mode::Agent(options) => agent::run_as_process(&options),
+        options::Mode::SetUp => init::set_up_for_another_init(),
         options::Mode::Stage1 => {
             ENDS_THE_MACHINE.store(true, Ordering::Relaxed);
             stage1::run(environment)

@@ -6,7 +6,7 @@ use core::ffi::CStr;
 /// What `--help` prints.
 pub const USAGE: &str = "\
 usage: firebrick-guest --agent [--everywhere] [--tcp ADDRESS:PORT] [--serial PATH] [--vsock-port N] [--user USER]
-       firebrick-guest --init | --stage1 | --overlay
+       firebrick-guest --init | --stage1 | --overlay | --set-up
 
 As PID 1 without arguments it is the init of the image, or of firebrick's initramfs; under the name overlay-init it
 lays the writable layer and becomes /sbin/init.
@@ -19,6 +19,7 @@ lays the writable layer and becomes /sbin/init.
   --user USER        become this user (name or number, maybe :GROUP) once it listens
   --init             be the init of the image
   --stage1           be the init of the initramfs
+  --set-up           mount, name and connect the machine as --init would, and end; for another init to call first
   --overlay          lay the writable layer over a read-only root, then become /sbin/init
 ";
 
@@ -33,6 +34,8 @@ pub enum Mode {
     Init,
     /// PID 1 of the initramfs.
     Stage1,
+    /// What PID 1 does first, for another PID 1.
+    SetUp,
     /// PID 1 of a read-only image, before its own init.
     Overlay,
 }
@@ -89,6 +92,7 @@ impl Mode {
                 "--agent" => mode = Some(Mode::Agent(AgentOptions::default())),
                 "--init" => mode = Some(Mode::Init),
                 "--stage1" => mode = Some(Mode::Stage1),
+                "--set-up" => mode = Some(Mode::SetUp),
                 "--overlay" => mode = Some(Mode::Overlay),
                 "--everywhere" => agent.everywhere = true,
                 "--user" => agent.user = Some(value()?),
@@ -106,7 +110,7 @@ impl Mode {
             Some(Mode::Agent(_)) => Ok(Mode::Agent(agent)),
             Some(mode) if agent == AgentOptions::default() => Ok(mode),
             Some(_) => Err("--everywhere, --tcp, --serial, --vsock-port and --user go with --agent".into()),
-            None => Err("one of --agent, --init, --stage1 and --overlay is needed".into()),
+            None => Err("one of --agent, --init, --stage1, --overlay and --set-up is needed".into()),
         }
     }
 }

@@ -51,7 +51,8 @@ pub fn run(environment: &[&CStr]) -> ! {
     if let Err(problem) = switch_to(root) {
         crate::die(format_args!("{problem}"));
     }
-    start_init(&cmdline, boot)
+    // The image may say which init it was made for.
+    start_init(&Cmdline::of_this_machine(), boot)
 }
 
 fn mount_early(boot: &mut Boot) {

@@ -124,7 +124,7 @@ impl Agent {
         Ok(())
     }
 
-    fn argv_of(
+    pub(super) fn argv_of(
         &self,
         cmd: Option<String>,
         argv: Option<Vec<String>>,
@@ -185,7 +185,7 @@ impl Agent {
     }
 
     /// Decides everything about a program before the fork.
-    fn command(&self, argv: Vec<String>, options: &JobOptions) -> Result<Command, RpcError> {
+    pub(super) fn command(&self, argv: Vec<String>, options: &JobOptions) -> Result<Command, RpcError> {
         let user = self.user(options)?;
         let env = self.environment(&user, &options.env)?;
         let path = env.get("PATH").map_or(DEFAULT_PATH, String::as_str);

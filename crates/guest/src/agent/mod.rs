@@ -9,6 +9,7 @@
 //! is cut; standard input beyond `job::STDIN_HIGH_BYTES` stays with the client.
 
 mod conn;
+mod entrypoint;
 mod job;
 mod listen;
 mod methods;
@@ -52,6 +53,8 @@ pub enum Ending {
     Asked(Shutdown),
     /// A signal of this number asked for it.
     Signal(i32),
+    /// The image's own program has ended.
+    Entrypoint,
 }
 
 /// The agent's whole state.
@@ -71,6 +74,8 @@ pub struct Agent {
     is_init: bool,
     /// A child that must have ended before a job may start.
     wait_for: Option<i32>,
+    /// The process of the image's own program, while it runs.
+    entrypoint: Option<i32>,
     /// Why and until when at the latest we go on serving.
     ending: Option<(Ending, u64)>,
 }
@@ -98,6 +103,7 @@ impl Agent {
             has_answered: false,
             is_init,
             wait_for: None,
+            entrypoint: None,
             ending: None,
         })
     }
@@ -217,6 +223,7 @@ impl Agent {
 
     /// Passes a signal that was meant for the machine's programs on to the jobs.
     fn forward_signal(&mut self, number: i32) {
+        self.signal_entrypoint(number);
         let Some(signal) = Signal::new(number) else { return };
         for job in self.jobs.values() {
             job.signal(signal);
@@ -237,6 +244,7 @@ impl Agent {
                 Ok(Some((pid, status))) => {
                     let pid = pid.as_raw_nonzero().get();
                     self.wait_for.take_if(|child| *child == pid);
+                    self.note_entrypoint_end(pid, status);
                     self.child_ended(pid, status);
                 }
                 Ok(None) | Err(Errno::CHILD) => return,

@@ -152,7 +152,10 @@ fn empty_input() -> Result<OwnedFd, Errno> {
 }
 
 /// The child's part. It returns only when it has failed.
-fn become_program(command: &Command, [stdin, stdout, stderr]: [BorrowedFd<'_>; 3]) -> StartFailure {
+pub(super) fn become_program(
+    command: &Command,
+    [stdin, stdout, stderr]: [BorrowedFd<'_>; 3],
+) -> StartFailure {
     let step = |step| move |errno| StartFailure { step, errno };
     let prepare = || {
         kernel::default_signal_actions();

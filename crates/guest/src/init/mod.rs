@@ -3,6 +3,7 @@
 //! Nothing here stops the start: what goes wrong is printed, kept for `status`, and gone past, because a guest that answers can be
 //! asked what it lacks.
 
+mod cgroups;
 mod machine;
 pub mod modules;
 pub mod mounts;
@@ -42,10 +43,7 @@ pub fn run_after(mut boot: Boot) -> ! {
     }
     boot.stamp("mounts_done");
     let cmdline = Cmdline::of_this_machine();
-    machine::set_up(&cmdline, &mut boot);
-    modules::load_configured(&mut boot);
-    network::set_up(&cmdline, &mut boot);
-    boot.stamp("network_up");
+    name_and_connect(&cmdline, &mut boot);
     let (image, problem) = Image::load();
     if let Some(problem) = problem {
         boot.warn(format_args!("{problem}"));
@@ -55,20 +53,65 @@ pub fn run_after(mut boot: Boot) -> ! {
         Err(error) => crate::die(format_args!("cannot start the agent: {}", describe(error))),
     };
     // From here on the agent hears of children that end.
-    let mounting = mounts::mount_control_groups(agent.boot());
+    let mounting = cgroups::mount_in_child(&cmdline, agent.boot());
     agent.wait_before_jobs(mounting);
     listen(&mut agent, &cmdline);
     agent.boot().stamp("agent_listening");
     machine::seed_entropy(agent.boot());
+    run_entrypoint(&mut agent, &cmdline);
     let ending = agent.serve();
+    let grace_ms = match &ending {
+        Ending::Asked(shutdown) => shutdown.grace_ms,
+        _ => None,
+    };
+    agent.stop_entrypoint(grace_ms.unwrap_or(ENTRYPOINT_GRACE_MS));
     drop(agent);
     let configured = Exit::from_command_line(&cmdline);
     let (exit, grace_ms) = match ending {
         Ending::Asked(shutdown) => (shutdown.mode.map_or(configured, Exit::from), shutdown.grace_ms),
         Ending::Signal(2) => (Exit::Reboot, None), // Ctrl-Alt-Del
-        Ending::Signal(_) => (configured, None),
+        Ending::Signal(_) | Ending::Entrypoint => (configured, None),
     };
     shutdown::shut_down(exit, grace_ms)
+}
+
+/// How long the image's program may take to end, where nobody says: as long as containers have.
+const ENTRYPOINT_GRACE_MS: u64 = 10_000;
+
+/// Name, clock, modules, network.
+fn name_and_connect(cmdline: &Cmdline, boot: &mut Boot) {
+    machine::set_up(cmdline, boot);
+    modules::load_configured(boot);
+    network::set_up(cmdline, boot);
+    boot.stamp("network_up");
+}
+
+/// Does what PID 1 does before it serves, for an init that knows none of it; gives the exit code.
+pub fn set_up_for_another_init() -> i32 {
+    let mut boot = Boot::default();
+    open_standard_descriptors();
+    mounts::mount_all(&mut boot);
+    let cmdline = Cmdline::of_this_machine();
+    name_and_connect(&cmdline, &mut boot);
+    cgroups::mount(&cmdline, &mut boot);
+    machine::seed_entropy(&mut boot);
+    0
+}
+
+/// Starts the image's own program if the command line asks for it.
+fn run_entrypoint(agent: &mut Agent, cmdline: &Cmdline) {
+    match cmdline.value("firebrick.run") {
+        None | Some("agent") => {}
+        Some("entrypoint") => {
+            if let Err(problem) = agent.start_entrypoint() {
+                crate::die(format_args!("firebrick.run=entrypoint: {problem}"));
+            }
+            agent.boot().stamp("entrypoint_started");
+        }
+        Some(other) => agent.boot().warn(format_args!(
+            "firebrick.run={other} is neither agent nor entrypoint"
+        )),
+    }
 }
 
 /// Opens every way in that the machine has, and counts them.

@@ -6,19 +6,19 @@ use rustix::mount::{MountFlags, mount};
 
 use crate::boot::Boot;
 use crate::errno::describe;
-use crate::{file, kernel};
+use crate::file;
 
 /// A file system that every Linux root needs.
-struct KernelMount {
-    target: &'static str,
-    kind: &'static core::ffi::CStr,
-    flags: MountFlags,
-    options: &'static core::ffi::CStr,
+pub(super) struct KernelMount {
+    pub(super) target: &'static str,
+    pub(super) kind: &'static core::ffi::CStr,
+    pub(super) flags: MountFlags,
+    pub(super) options: &'static core::ffi::CStr,
     /// Programs run without it; a kernel may lack it.
-    optional: bool,
+    pub(super) optional: bool,
 }
 
-const STRICT: MountFlags = MountFlags::NOSUID
+pub(super) const STRICT: MountFlags = MountFlags::NOSUID
     .union(MountFlags::NODEV)
     .union(MountFlags::NOEXEC);
 const NO_DEVICES: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV);
@@ -82,15 +82,6 @@ const MOUNTS: [KernelMount; 8] = [
     },
 ];
 
-/// With several processors the kernel makes whoever mounts this wait for all of them, for some 10 ms.
-const CONTROL_GROUPS: KernelMount = KernelMount {
-    target: "/sys/fs/cgroup",
-    kind: c"cgroup2",
-    flags: STRICT,
-    options: c"nsdelegate,memory_recursiveprot",
-    optional: true,
-};
-
 /// Names in `/dev` that programs expect and devtmpfs does not make.
 const LINKS: [(&str, &str); 4] = [
     ("/proc/self/fd", "/dev/fd"),
@@ -109,23 +100,8 @@ pub fn mount_all(boot: &mut Boot) {
     }
 }
 
-/// Mounts the control groups in a child, whose process id is given: programs need them, but the agent does not.
-pub fn mount_control_groups(boot: &mut Boot) -> Option<i32> {
-    match kernel::fork() {
-        Ok(Some(child)) => Some(child.as_raw_nonzero().get()),
-        Ok(None) => {
-            CONTROL_GROUPS.mount(boot);
-            kernel::exit(0)
-        }
-        Err(_) => {
-            CONTROL_GROUPS.mount(boot);
-            None
-        }
-    }
-}
-
 impl KernelMount {
-    fn mount(&self, boot: &mut Boot) {
+    pub(super) fn mount(&self, boot: &mut Boot) {
         let target = self.target;
         if is_mount_point(target) {
             return;

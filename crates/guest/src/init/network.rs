@@ -93,6 +93,7 @@ pub(super) fn set_up(cmdline: &Cmdline, boot: &mut Boot) {
     if let Err(error) = bring_up(&socket, "lo") {
         boot.warn(format_args!("cannot bring up lo: {}", describe(error)));
     }
+    kernels_name_servers();
     let Some(text) = cmdline.value("ip") else { return };
     match IpConfig::parse(text) {
         Ok(Some(config)) => {
@@ -175,8 +176,24 @@ fn socket_address(address: Ipv4Addr) -> [u8; 16] {
     bytes
 }
 
+/// Where a kernel that configures the network itself tells its name servers.
+const PNP: &str = "/proc/net/pnp";
+
+/// Lets programs find the name servers of a kernel that configured the network itself, if the image says nothing.
+fn kernels_name_servers() {
+    const PATH: &str = "/etc/resolv.conf";
+    let kernel_knows = file::text(PNP)
+        .lines()
+        .any(|line| line.starts_with("nameserver "));
+    let image_says = !file::text(PATH).trim().is_empty();
+    if kernel_knows && !image_says && rustix::fs::readlink(PATH, Vec::new()).is_err() {
+        let _ = rustix::fs::unlink(PATH);
+        let _ = rustix::fs::symlink(PNP, PATH);
+    }
+}
+
 /// Writes `/etc/resolv.conf` where the image leaves it to the runtime: it is missing or empty, or a symlink to a file
-/// in `/run` that nobody makes here. A symlink to `/proc/net/pnp` is the kernel's affair.
+/// in `/run` that nobody makes here, or to `/proc/net/pnp` in a kernel that has none.
 fn name_servers(servers: &[Ipv4Addr]) -> Result<(), String> {
     const PATH: &str = "/etc/resolv.conf";
     if servers.is_empty() || !file::text(PATH).trim().is_empty() {
@@ -185,14 +202,19 @@ fn name_servers(servers: &[Ipv4Addr]) -> Result<(), String> {
     if let Ok(target) = rustix::fs::readlink(PATH, Vec::new()) {
         let target = target.to_string_lossy();
         let absolute = target.strip_prefix("..").unwrap_or(&target);
-        if !absolute.starts_with("/run/") || absolute.contains("/../") {
+        if absolute == PNP {
+            // The kernel would tell there what it was given, had it not been built without that: a file takes its place.
+            rustix::fs::unlink(PATH)
+                .map_err(|error| alloc::format!("cannot replace {PATH}: {}", describe(error)))?;
+        } else if !absolute.starts_with("/run/") || absolute.contains("/../") {
             return Err(alloc::format!(
                 "{PATH} points at {target}, which gives no name servers"
             ));
+        } else {
+            let folder = absolute.rsplit_once('/').map_or("/run", |(folder, _)| folder);
+            file::make_dirs(folder, 0o755)
+                .map_err(|error| alloc::format!("cannot make {folder}: {}", describe(error)))?;
         }
-        let folder = absolute.rsplit_once('/').map_or("/run", |(folder, _)| folder);
-        file::make_dirs(folder, 0o755)
-            .map_err(|error| alloc::format!("cannot make {folder}: {}", describe(error)))?;
     }
     let lines: Vec<String> = servers
         .iter()

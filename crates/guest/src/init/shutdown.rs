@@ -7,6 +7,7 @@ use rustix::process::{WaitOptions, wait};
 use rustix::system::{RebootCommand, reboot};
 
 use crate::cmdline::Cmdline;
+use crate::errno::describe;
 use crate::kernel::{self, Clock};
 use crate::say;
 
@@ -60,18 +61,33 @@ pub(super) fn shut_down(exit: Exit, grace_ms: Option<u64>) -> ! {
         all_ended(1000);
     }
     rustix::fs::sync();
-    for (_, target, _) in super::mounts::mounted()
+    leave_file_systems();
+    end_machine(exit)
+}
+
+/// Unmounts the disks, newest first. What is in use, as the root and what lies below it are, becomes read-only, so that nothing
+/// is half-written: the root first, since an overlay holds its disk.
+fn leave_file_systems() {
+    let mounted = super::mounts::mounted();
+    let disks = mounted
         .iter()
         .rev()
-        .filter(|(device, ..)| device.starts_with("/dev/"))
-    {
-        if unmount(target.as_str(), UnmountFlags::empty()).is_err() {
-            // In use, as the root is: at least nothing is half-written.
-            let _ = mount_remount(target.as_str(), MountFlags::RDONLY, c"");
+        .filter(|(device, ..)| device.starts_with("/dev/"));
+    let used: alloc::vec::Vec<_> = disks
+        .filter(|(_, target, _)| unmount(target.as_str(), UnmountFlags::empty()).is_err())
+        .collect();
+    let read_only = |target: &str| {
+        if let Err(error) = mount_remount(target, MountFlags::RDONLY, c"") {
+            say(format_args!(
+                "cannot make {target} read-only: {}",
+                describe(error)
+            ));
         }
+    };
+    read_only("/");
+    for (_, target, _) in used {
+        read_only(target);
     }
-    let _ = mount_remount("/", MountFlags::RDONLY, c"");
-    end_machine(exit)
 }
 
 /// Waits until this process has no children, and so the machine no processes, for at most so long.

@@ -9,7 +9,7 @@
 //! group n   (copies of both, in groups 1, 3^n, 5^n, 7^n) │ 2 bitmaps │ inode table │ free
 //! ```
 //!
-//! A format that is cut off must not look like somebody's data: [`MARK`] stands at the disk's start meanwhile.
+//! A format that is cut off must not look like somebody's data: `MARK` stands at the disk's start meanwhile.
 //! Layout: <https://docs.kernel.org/filesystems/ext4/>
 
 use alloc::vec;

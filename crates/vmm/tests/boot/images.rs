@@ -132,11 +132,7 @@ pub(crate) fn of_platform(dir: tempfile::TempDir, reference: &Reference, arch: A
     let request = Request {
         image: &image,
         customise: Some(Box::new(|tree: &Tree| {
-            let request = firebrick_customise::Request {
-                guest: Some(&guest),
-                image_json: &json,
-                init: Init::Auto,
-            };
+            let request = firebrick_customise::Request::new(Some(&guest), &json, Init::Auto);
             Ok(to_tar(&plan(&request, tree)?, 0))
         })),
         output: path.clone(),

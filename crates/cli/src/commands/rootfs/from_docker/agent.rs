@@ -13,20 +13,22 @@ use crate::text;
 const LEN_MAX: u64 = 64 << 20;
 
 /// Reads it, and makes sure that it is a static ELF program for the image's processor.
-pub(super) fn read(path: &Path, platform: &Platform) -> anyhow::Result<Vec<u8>> {
-    let reading = || format!("cannot read the agent {path:?}");
+///
+/// `what` is what it is called where it cannot be used.
+pub(super) fn read(what: &str, path: &Path, platform: &Platform) -> anyhow::Result<Vec<u8>> {
+    let reading = || format!("cannot read the {what} {path:?}");
     let file = File::open(path).with_context(reading)?;
     let metadata = file.metadata().with_context(reading)?;
-    ensure!(metadata.is_file(), "the agent {path:?} is not a regular file");
+    ensure!(metadata.is_file(), "the {what} {path:?} is not a regular file");
     ensure!(
         metadata.len() <= LEN_MAX,
-        "the agent {path:?} has {}, at most {} are possible",
+        "the {what} {path:?} has {}, at most {} are possible",
         text::bytes(metadata.len()),
         text::bytes(LEN_MAX)
     );
     let mut bytes = Vec::new();
     file.take(LEN_MAX).read_to_end(&mut bytes).with_context(reading)?;
-    check(&bytes, platform).with_context(|| format!("the agent {path:?} cannot run in every image"))?;
+    check(&bytes, platform).with_context(|| format!("the {what} {path:?} cannot run in every image"))?;
     Ok(bytes)
 }
 
@@ -91,6 +93,6 @@ mod tests {
             let error = check(bytes, platform).unwrap_err().to_string();
             assert!(error.contains(why), "{error}");
         }
-        assert!(read(Path::new("/dev/zero"), &host).is_err());
+        assert!(read("agent", Path::new("/dev/zero"), &host).is_err());
     }
 }

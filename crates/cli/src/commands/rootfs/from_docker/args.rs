@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
-use firebrick_customise::Init;
+use firebrick_customise::{AgentUser, Init, Profile, Service};
 use firebrick_ext4 as ext4;
 use firebrick_source::Reference;
 
@@ -38,9 +38,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PATH", value_parser = OsStringValueParser::new().map(Agent::of))]
     pub(crate) agent: Option<Agent>,
 
-    /// Who is /sbin/init in the image
-    #[arg(long, value_enum, default_value_t = InitChoice::Auto)]
-    pub(crate) init: InitChoice,
+    #[command(flatten)]
+    pub(crate) init: InitArgs,
 
     #[command(flatten)]
     pub(crate) filesystem: Filesystem,
@@ -50,6 +49,60 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     pub(crate) limits: Limits,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Init")]
+pub(crate) struct InitArgs {
+    /// Who is /sbin/init in the image, and starts the agent
+    ///
+    /// What is named here is also what `firebrick run` and `boot` start; with "auto" they start the guest, which is faster.
+    #[arg(long = "init", value_enum, value_name = "INIT", default_value_t = InitChoice::Auto)]
+    pub(crate) choice: InitChoice,
+
+    /// How much systemd is to boot
+    #[arg(long, value_enum, value_name = "TARGET", default_value_t = InitTarget::Image)]
+    pub(crate) init_target: InitTarget,
+
+    /// The user that the agent becomes under systemd, OpenRC or busybox [default: root]
+    ///
+    /// A name or number of the image, with :GROUP behind it if need be. Such an agent starts programs as itself only.
+    #[arg(long, value_name = "USER")]
+    pub(crate) agent_user: Option<AgentUser>,
+
+    /// What the image is for: "containerd" wants a runc in it, and boots little else than the agent
+    #[arg(long, value_enum, value_name = "PROFILE")]
+    pub(crate) profile: Option<ProfileChoice>,
+
+    /// A static runc to put at /usr/local/bin/runc
+    #[arg(long, value_name = "FILE")]
+    pub(crate) runc: Option<PathBuf>,
+
+    /// Words for the guest that the image keeps, such as firebrick.cgroup=v1:cpu,memory,pids
+    ///
+    /// They count as if they stood before the words of the kernel's command line.
+    #[arg(long, value_name = "WORDS", default_value = "", hide_default_value = true, value_parser = parse_words)]
+    pub(crate) guest_options: Words,
+}
+
+impl InitArgs {
+    pub(crate) fn service(&self) -> Service {
+        Service {
+            user: self.agent_user.clone(),
+            minimal: self.init_target == InitTarget::Minimal,
+        }
+    }
+}
+
+/// Words that can stand on a kernel command line.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Words(pub(crate) Vec<String>);
+
+fn parse_words(text: &str) -> Result<Words, String> {
+    match text.chars().find(|c| c.is_control() || *c == '"') {
+        Some(c) => Err(format!("{c:?} cannot stand on a kernel command line")),
+        None => Ok(Words(text.split_whitespace().map(str::to_owned).collect())),
+    }
 }
 
 /// Whose guest goes into the image.
@@ -159,12 +212,40 @@ pub(crate) enum Format {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum InitChoice {
-    /// The image's own init, or the guest if it has none
+    /// The image's systemd or OpenRC; the guest if it has neither
     Auto,
     /// The guest
     Firebrick,
-    /// What the image has, even if that is nothing
+    /// systemd, with the agent as a unit
+    Systemd,
+    /// The init that starts OpenRC in the image, with the agent as a supervised service
+    Openrc,
+    /// busybox init, with an inittab of ours
+    Busybox,
+    /// What the image has, even if that is nothing; nobody starts the agent
     None,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum InitTarget {
+    /// What the image boots to, and the agent with it
+    Image,
+    /// The agent, and what it cannot do without
+    Minimal,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProfileChoice {
+    /// Containers inside the VM
+    Containerd,
+}
+
+impl From<ProfileChoice> for Profile {
+    fn from(choice: ProfileChoice) -> Profile {
+        match choice {
+            ProfileChoice::Containerd => Profile::Containerd,
+        }
+    }
 }
 
 impl From<InitChoice> for Init {
@@ -172,6 +253,9 @@ impl From<InitChoice> for Init {
         match choice {
             InitChoice::Auto => Init::Auto,
             InitChoice::Firebrick => Init::Firebrick,
+            InitChoice::Systemd => Init::Systemd,
+            InitChoice::Openrc => Init::OpenRc,
+            InitChoice::Busybox => Init::Busybox,
             InitChoice::None => Init::None,
         }
     }

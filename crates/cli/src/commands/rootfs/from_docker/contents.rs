@@ -4,7 +4,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context as _;
 use firebrick_customise::{
-    ImageJson, Init, LowerKind, RunConfig, odd_mount_points, parse_rfc3339, plan, to_tar,
+    ImageInit, ImageJson, Init, LowerKind, Profile, RunConfig, Service, odd_mount_points, parse_rfc3339,
+    plan, to_tar,
 };
 use firebrick_source::{OciImage, Platform};
 use firebrick_tree::{Kind, LayerPath, Timestamp, Tree};
@@ -14,11 +15,18 @@ use super::args::{Agent, InitChoice};
 use super::{Args, agent};
 use crate::error::CliError;
 
+const BUSYBOX: &str = "the image's /sbin/init is busybox without OpenRC, which would start no agent: the guest takes its place; \
+                       --init busybox keeps it";
+
 /// The firebrick layer before it is known what lies below.
 pub(super) struct Contents {
     guest: Option<Vec<u8>>,
     image_json: ImageJson,
     init: Init,
+    service: Service,
+    words: Vec<String>,
+    profile: Option<Profile>,
+    runc: Option<Vec<u8>>,
     /// What is odd about the image, though it can be built: of its config first, then of its tree.
     odd: Mutex<Vec<String>>,
     /// Time of everything that no layer describes.
@@ -34,7 +42,16 @@ impl Contents {
             guest: guest(args, image)?,
             image_json,
             odd: Mutex::new(odd.iter().map(ToString::to_string).collect()),
-            init: args.init.into(),
+            init: args.init.choice.into(),
+            service: args.init.service(),
+            words: args.init.guest_options.0.clone(),
+            profile: args.init.profile.map(Into::into),
+            runc: args
+                .init
+                .runc
+                .as_deref()
+                .map(|path| agent::read("runc", path, &image.platform))
+                .transpose()?,
             created: created(epoch.as_deref(), image.config.created.as_deref())?,
         })
     }
@@ -50,10 +67,17 @@ impl Contents {
             guest: self.guest.as_deref(),
             image_json: &self.image_json,
             init: self.init,
+            service: self.service.clone(),
+            words: self.words.clone(),
+            profile: self.profile,
+            runc: self.runc.as_deref(),
         };
         let lower = |path: &[u8]| kind_of(tree, path);
         let odd = odd_mount_points(&lower);
         self.odd().extend(odd.iter().map(ToString::to_string));
+        if self.init == Init::Auto && ImageInit::detect(&lower) == ImageInit::Busybox {
+            self.odd().push(BUSYBOX.to_owned());
+        }
         Ok(to_tar(&plan(&request, &lower)?, self.created.seconds))
     }
 }
@@ -84,11 +108,11 @@ fn created(epoch: Option<&str>, image: Option<&str>) -> anyhow::Result<Timestamp
 /// The guest: the one asked for, or of our own the one that runs on the image's processor.
 fn guest(args: &Args, image: &OciImage) -> anyhow::Result<Option<Vec<u8>>> {
     match &args.agent {
-        Some(Agent::None) if args.init == InitChoice::Firebrick => {
+        Some(Agent::None) if !matches!(args.init.choice, InitChoice::Auto | InitChoice::None) => {
             return Err(CliError::InitWithoutGuest.into());
         }
         Some(Agent::None) => return Ok(None),
-        Some(Agent::File(path)) => return agent::read(path, &image.platform).map(Some),
+        Some(Agent::File(path)) => return agent::read("agent", path, &image.platform).map(Some),
         None => {}
     }
     let own = Arch::parse(&image.platform.architecture)
