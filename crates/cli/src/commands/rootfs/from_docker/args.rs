@@ -61,7 +61,7 @@ pub(crate) struct InitArgs {
     pub(crate) choice: InitChoice,
 
     /// How much systemd is to boot
-    #[arg(long, value_enum, value_name = "TARGET", default_value_t = InitTarget::Image)]
+    #[arg(long, value_enum, value_name = "TARGET", default_value_t = InitTarget::Image, hide_short_help = true)]
     pub(crate) init_target: InitTarget,
 
     /// The user that the agent becomes under systemd, OpenRC or busybox [default: root]
@@ -75,13 +75,13 @@ pub(crate) struct InitArgs {
     pub(crate) profile: Option<ProfileChoice>,
 
     /// A static runc to put at /usr/local/bin/runc
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
     pub(crate) runc: Option<PathBuf>,
 
     /// Words for the guest that the image keeps, such as firebrick.cgroup=v1:cpu,memory,pids
     ///
     /// They count as if they stood before the words of the kernel's command line.
-    #[arg(long, value_name = "WORDS", default_value = "", hide_default_value = true, value_parser = parse_words)]
+    #[arg(long, value_name = "WORDS", default_value = "", hide_default_value = true, hide_short_help = true, value_parser = parse_words)]
     pub(crate) guest_options: Words,
 }
 
@@ -163,15 +163,15 @@ pub(crate) struct Filesystem {
 #[command(next_help_heading = "Limits on the layers together")]
 pub(crate) struct Limits {
     /// Most entries, hidden ones and implied directories included
-    #[arg(long, value_name = "N", default_value_t = firebrick_layer::Limits::default().entries)]
+    #[arg(long, value_name = "N", default_value_t = firebrick_layer::Limits::default().entries, hide_short_help = true)]
     max_entries: u64,
 
     /// Most bytes after decompression, in MiB or with a unit
-    #[arg(long, value_name = "SIZE", default_value = "256G", value_parser = text::parse_size)]
+    #[arg(long, value_name = "SIZE", default_value = "256G", value_parser = text::parse_size, hide_short_help = true)]
     max_size: u64,
 
     /// Most bytes that one compressed byte may become
-    #[arg(long, value_name = "N", default_value_t = firebrick_layer::Limits::default().ratio)]
+    #[arg(long, value_name = "N", default_value_t = firebrick_layer::Limits::default().ratio, hide_short_help = true)]
     max_ratio: u64,
 }
 
