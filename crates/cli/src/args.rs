@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{boot, cache, completions, man, rootfs, run, setup};
+use crate::commands::{boot, cache, completions, doctor, man, rootfs, run, setup};
 
 const AFTER_LONG_HELP: &str = "\
 Exit codes:
@@ -47,6 +47,7 @@ pub(crate) enum Command {
     Run(run::Args),
     Boot(boot::Args),
     Setup(setup::Args),
+    Doctor(doctor::Args),
     /// Show or shrink the cache of downloaded layers
     #[command(subcommand)]
     Cache(cache::Command),

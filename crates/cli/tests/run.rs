@@ -35,7 +35,7 @@ fn set_up() {
         fs::create_dir_all(state()).expect("a folder");
         let lock = fs::File::create(state().join("lock")).expect("a file");
         lock.lock().expect("a lock");
-        if state().join("kernels").is_dir() {
+        if state().join("kernels/default").exists() {
             return;
         }
         let setup = firebrick(&["setup"]).output().expect("the binary starts");

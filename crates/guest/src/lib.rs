@@ -30,6 +30,7 @@ pub mod options;
 pub mod overlay;
 pub mod stage1;
 pub mod users;
+pub mod version;
 
 use core::ffi::CStr;
 use core::fmt;

@@ -27,5 +27,8 @@ pub const AGENT_PORT: u32 = 52;
 /// The name of the virtio-serial port that carries the [`mux`], as `/sys/class/virtio-ports/*/name` shows it.
 pub const SERIAL_PORT_NAME: &str = "firebrick.0";
 
+/// What stands in the guest's file before its version, which a line's end follows.
+pub const GUEST_VERSION_MARK: &str = "firebrick-guest version ";
+
 /// The version of the agent's methods, counted up with each addition; `status` tells it.
 pub const PROTOCOL_VERSION: u32 = 1;

@@ -61,7 +61,12 @@ fn the_kernel_is_elf_and_its_modules_are_in_order() {
             );
         }
     }
-    assert_eq!(kernel.config().expect("the package has one").lacks(), []);
+    for (filesystem, systemd) in [("ext4", true), ("squashfs", false)] {
+        let lacks = kernel
+            .lacks(filesystem, systemd)
+            .expect("the package has a configuration");
+        assert_eq!(lacks, [], "{filesystem}");
+    }
 }
 
 #[test]

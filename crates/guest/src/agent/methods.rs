@@ -272,7 +272,7 @@ impl Agent {
         // The connection that asks is taken out of `conns` while it is answered.
         let connections = self.conns.len().saturating_add(1);
         Status {
-            version: env!("CARGO_PKG_VERSION").into(),
+            version: crate::version::version().into(),
             protocol: PROTOCOL_VERSION,
             pid1: self.is_init,
             boottime_us: Clock::Boottime.now_ns() / 1000,

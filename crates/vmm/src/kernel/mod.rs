@@ -23,6 +23,7 @@ pub mod elf;
 mod install;
 mod kernel_file;
 pub mod modules;
+mod needs;
 mod package;
 mod setup;
 
@@ -34,8 +35,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::arch::Arch;
 
-pub use config::{Config, Lack};
+pub use config::Config;
 pub(crate) use install::replace_file;
+pub use needs::{Lack, Loss};
 pub use setup::{SetupEvent, SetupRequest, Source, setup};
 
 /// The layout version of `kernel.json`; another one is set up anew.

@@ -1,0 +1,212 @@
+//! One host a finding, made of files in a folder, and one that has everything.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use super::*;
+use crate::doctor::Severity;
+
+/// A host that has everything; `HostView::kvm` proves no more than that a file opens, so that finding stays a warning.
+fn good(folder: &Path) -> HostView {
+    let file = |name: &str, text: &str| {
+        let path = folder.join(name);
+        fs::write(&path, text).expect("a file");
+        path
+    };
+    let program = |name: &str, says: &str| {
+        let path = file(name, &format!("#!/bin/sh\necho '{says}'\n"));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("a mode");
+    };
+    program(
+        &format!("qemu-system-{}", Arch::HOST),
+        "QEMU emulator version 7.2.22 (Debian)",
+    );
+    program("firecracker", "Firecracker v1.15.1");
+    program("newuidmap", "");
+    HostView {
+        kvm: file("kvm", ""),
+        vsock: file("vsock", ""),
+        subuid: file("subuid", "root:1:65536\nme:100000:65536\n"),
+        subgid: file("subgid", "me:100000:65536\n"),
+        meminfo: file("meminfo", "MemTotal: 9000000 kB\nMemAvailable:    4000000 kB\n"),
+        search_path: folder.into(),
+        state: folder.join("state"),
+        user: "me".to_owned(),
+        is_root: false,
+        arch: Arch::HOST,
+    }
+}
+
+fn finding(view: &HostView, id: &str) -> Finding {
+    let all = view.findings(None);
+    all.into_iter()
+        .find(|finding| finding.id == id)
+        .expect("the id is known")
+}
+
+/// What `change` makes of a good host must show in this finding, with this in its text and in its fix.
+#[track_caller]
+fn shows(id: &str, severity: Severity, found: &str, fix: &str, change: impl FnOnce(&mut HostView, &Path)) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut view = good(folder.path());
+    change(&mut view, folder.path());
+    let finding = finding(&view, id);
+    assert_eq!(finding.severity, severity, "{finding:?}");
+    assert!(finding.found.contains(found), "{finding:?}");
+    assert!(
+        finding.fix.as_deref().unwrap_or_default().contains(fix),
+        "{finding:?}"
+    );
+}
+
+#[test]
+fn a_host_that_has_everything_is_well() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let view = good(folder.path());
+    for finding in view.findings(None) {
+        let expected = match finding.id {
+            "host.kvm" => Severity::Warning, // no kernel to try it with
+            "host.disk" => finding.severity, // the real one
+            _ => Severity::Ok,
+        };
+        assert_eq!(finding.severity, expected, "{finding:?}");
+    }
+    assert!(finding(&view, "host.qemu").found.contains("7.2.22"));
+    assert!(finding(&view, "host.firecracker").found.contains("v1.15.1"));
+}
+
+#[test]
+fn programs_that_are_missing_or_broken_are_told() {
+    let qemu = format!("qemu-system-{}", Arch::HOST);
+    shows(
+        "host.qemu",
+        Severity::Problem,
+        "no qemu-system",
+        "apt-get install qemu-system-",
+        |_, folder| {
+            fs::remove_file(folder.join(&qemu)).expect("it is there");
+        },
+    );
+    shows(
+        "host.qemu",
+        Severity::Problem,
+        "does not start",
+        "--reinstall",
+        |_, folder| {
+            fs::write(folder.join(&qemu), "#!/bin/sh\nexit 1\n").expect("a file");
+        },
+    );
+    shows(
+        "host.qemu",
+        Severity::Problem,
+        "aarch64",
+        "qemu-system-arm",
+        |view, _| {
+            view.arch = Arch::Aarch64;
+        },
+    );
+    let setup = "firebrick setup --firecracker-version";
+    shows(
+        "host.firecracker",
+        Severity::Warning,
+        "not installed",
+        setup,
+        |_, folder| {
+            fs::remove_file(folder.join("firecracker")).expect("it is there");
+        },
+    );
+    shows(
+        "host.firecracker",
+        Severity::Warning,
+        "does not tell",
+        setup,
+        |_, folder| {
+            fs::write(folder.join("firecracker"), "#!/bin/sh\nexit 1\n").expect("a file");
+        },
+    );
+    shows(
+        "host.uidmap",
+        Severity::Warning,
+        "not installed",
+        "uidmap",
+        |_, folder| {
+            fs::remove_file(folder.join("newuidmap")).expect("it is there");
+        },
+    );
+}
+
+#[test]
+fn devices_that_are_missing_or_closed_are_told() {
+    shows(
+        "host.kvm",
+        Severity::Warning,
+        "there is no",
+        "modprobe kvm_intel",
+        |view, _| {
+            view.kvm = "/nowhere/kvm".into();
+        },
+    );
+    // A folder opens for nobody, whoever runs the tests.
+    shows(
+        "host.kvm",
+        Severity::Warning,
+        "cannot be opened",
+        "usermod -aG kvm me",
+        |view, folder| {
+            view.kvm = folder.to_owned();
+        },
+    );
+    shows(
+        "host.vsock",
+        Severity::Warning,
+        "there is no",
+        "modprobe vhost_vsock",
+        |view, _| {
+            view.vsock = "/nowhere/vsock".into();
+        },
+    );
+    shows(
+        "host.vsock",
+        Severity::Warning,
+        "cannot be opened",
+        "u:me:rw",
+        |view, folder| {
+            view.vsock = folder.to_owned();
+        },
+    );
+}
+
+#[test]
+fn room_that_is_short_is_told() {
+    shows(
+        "host.memory",
+        Severity::Warning,
+        "only 97.7 MiB",
+        "--mem 256",
+        |view, _| {
+            fs::write(&view.meminfo, "MemAvailable: 100000 kB\n").expect("a file");
+        },
+    );
+    let folder = tempfile::tempdir().expect("a folder");
+    let view = good(folder.path());
+    for (free, severity) in [
+        (100 << 20, Severity::Problem),
+        (1 << 30, Severity::Warning),
+        (9 << 30, Severity::Ok),
+    ] {
+        let finding = view.disk_of(free);
+        assert_eq!(finding.severity, severity);
+        assert_eq!(finding.fix.is_some(), severity != Severity::Ok);
+    }
+}
+
+#[test]
+fn ids_that_are_missing_are_told_but_not_to_root() {
+    let fix = "--add-subgids 100000-165535 me";
+    shows("host.subids", Severity::Warning, "subgid", fix, |view, _| {
+        fs::write(&view.subgid, "other:1:65536\nme:1:10\n").expect("a file");
+    });
+    shows("host.subids", Severity::Ok, "root", "", |view, _| {
+        view.is_root = true;
+        fs::remove_file(&view.subuid).expect("it is there");
+    });
+}
