@@ -99,11 +99,22 @@ pub(crate) enum CliError {
     /// The guest would not run it.
     #[error("cannot run the job in {image:?}")]
     Refused { image: PathBuf, source: CallError },
+    /// QEMU has no jailer.
+    #[error("only Firecracker can be locked up with --jailer")]
+    JailedQemu,
+    /// Firecracker emulates nothing.
+    #[error("Firecracker runs machines of this host's processor only, not {arch}")]
+    FirecrackerArch { arch: firebrick_vmm::Arch },
+    /// There is Firecracker alone, and no KVM for it.
+    #[error(
+        "no VMM can run here: Firecracker needs KVM ({reason}), and QEMU, which does without, is not installed"
+    )]
+    NoVmm { reason: String },
     /// The guest said so on its console.
     #[error("the VM did not end in order: {words}")]
     BadEnd { words: String },
-    /// QEMU itself failed.
-    #[error("the VM did not end in order: QEMU ended with {how}{}{complaints}", if complaints.is_empty() { "" } else { ": " })]
+    /// The VMM itself failed.
+    #[error("the VM did not end in order: the VMM ended with {how}{}{complaints}", if complaints.is_empty() { "" } else { ": " })]
     VmmEnded { how: String, complaints: String },
     /// What was to be printed cannot be.
     #[error("cannot write to stdout")]

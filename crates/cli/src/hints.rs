@@ -1,5 +1,6 @@
 //! What a person can do about a failure: the libraries' errors carry facts, the advice is here.
 
+mod firecracker;
 mod layer;
 mod source;
 
@@ -14,6 +15,7 @@ use firebrick_layer::ScanError;
 use firebrick_source::{Platform, SourceError};
 use firebrick_vmm::Arch;
 use firebrick_vmm::client::CallError;
+use firebrick_vmm::firecracker::ApiError;
 use firebrick_vmm::kernel::KernelError;
 use firebrick_vmm::{BootError, LaunchError, RunError};
 
@@ -74,6 +76,9 @@ fn of_one(error: &(dyn Error + 'static)) -> Vec<String> {
     }
     if let Some(error) = error.downcast_ref::<LaunchError>() {
         return of_launch(error).into_iter().collect();
+    }
+    if let Some(error) = error.downcast_ref::<ApiError>() {
+        return firecracker::of_api(error).into_iter().collect();
     }
     if let Some(error) = error.downcast_ref::<KernelError>() {
         return of_kernel(error).into_iter().collect();
@@ -164,7 +169,10 @@ fn of_cli(error: &CliError) -> Vec<String> {
              firebrick boot IMAGE"
                 .to_owned(),
         ],
-        CliError::VmmEnded { .. } => vec!["see whether QEMU runs here at all: firebrick setup".to_owned()],
+        CliError::VmmEnded { .. } => vec!["see whether VMs run here at all: firebrick setup".to_owned()],
+        CliError::JailedQemu => vec!["leave one of the two flags out: --vmm qemu or --jailer".to_owned()],
+        CliError::FirecrackerArch { .. } => vec!["QEMU emulates it: --vmm qemu".to_owned()],
+        CliError::NoVmm { .. } => vec![format!("install QEMU: {}", firebrick_vmm::qemu::INSTALL)],
         CliError::Stdout { .. } => {
             vec!["where stdout leads cannot take it; see what is full: df -h".to_owned()]
         }
@@ -314,6 +322,8 @@ fn of_launch(error: &LaunchError) -> Option<String> {
             what: "the path of a drive",
             ..
         } => Some("give it a name that is text: ln -s PATH image.ext4, and use ./image.ext4".to_owned()),
+        LaunchError::Unsupported { what, .. } => firecracker::of_unsupported(what),
+        LaunchError::Ended { said, .. } => Some(firecracker::of_end(said)),
         _ => None,
     }
 }

@@ -66,6 +66,11 @@ impl Home {
         &self.data
     }
 
+    /// What belongs to VMs and pools that run: sockets, logs. Nothing in it need outlive them.
+    pub(crate) fn run(&self) -> PathBuf {
+        self.data.join("run")
+    }
+
     /// Downloaded layers, by digest.
     pub(crate) fn cache(&self) -> &Path {
         &self.cache

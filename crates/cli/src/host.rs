@@ -1,9 +1,12 @@
-//! What boots on this host: the kernel that was set up, QEMU, and the best accelerator.
+//! What boots on this host: the kernel that was set up, and a VMM: Firecracker, or QEMU with the best accelerator.
 
-use firebrick_vmm::Arch;
+use std::ffi::OsString;
+
+use firebrick_vmm::firecracker::{self, Firecracker, Jail};
 use firebrick_vmm::kernel::Kernel;
-use firebrick_vmm::qemu::probe::{self, Choice};
-use firebrick_vmm::qemu::{Accelerator, Program, Qemu};
+use firebrick_vmm::qemu::probe::{self, Choice, Kvm};
+use firebrick_vmm::qemu::{Accelerator, Program};
+use firebrick_vmm::{Arch, Vmm};
 
 use crate::error::CliError;
 use crate::home::Home;
@@ -11,44 +14,147 @@ use crate::image_file::ImageFile;
 use crate::talk::Talk;
 use crate::{fit, guest};
 
+/// Which VMM runs the VM, and how.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Machine")]
+pub(crate) struct VmmArgs {
+    /// What runs the VM; auto is Firecracker where it is installed and KVM works, otherwise QEMU
+    #[arg(long, value_name = "VMM", value_enum, default_value_t)]
+    pub(crate) vmm: VmmName,
+
+    /// Lock Firecracker up with its jailer, as this user (needs root)
+    #[arg(long, value_name = "UID[:GID]", value_parser = parse_user)]
+    pub(crate) jailer: Option<(u32, u32)>,
+}
+
+/// A name for `--vmm`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum VmmName {
+    /// The best that there is here
+    #[default]
+    Auto,
+    /// Firecracker
+    Firecracker,
+    /// QEMU
+    Qemu,
+}
+
+fn parse_user(text: &str) -> Result<(u32, u32), String> {
+    let (uid, gid) = text.split_once(':').unwrap_or((text, text));
+    let number = |text: &str| text.parse().map_err(|_| format!("{text:?} is no number"));
+    Ok((number(uid)?, number(gid)?))
+}
+
 /// Everything that a boot needs from this host.
 #[derive(Debug)]
 pub(crate) struct Host {
     pub(crate) kernel: Kernel,
-    pub(crate) qemu: Qemu,
+    pub(crate) vmm: Box<dyn Vmm>,
     /// The guest for that kernel's processor.
     pub(crate) guest: &'static [u8],
 }
 
+/// What VM is wanted, as far as it decides on the VMM.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) arch: Arch,
+    pub(crate) vmm: &'a VmmArgs,
+    /// Not every VMM has one.
+    pub(crate) network: bool,
+}
+
 impl Host {
-    /// Looks for the kernel and QEMU, asks once whether KVM is any good, and refuses an image that cannot run in a machine
+    /// Looks for the kernel and the VMM, asks once whether KVM is any good, and refuses an image that cannot run in a machine
     /// of this processor with this kernel.
     pub(crate) fn ready(
         home: &Home,
         talk: &Talk,
         image: &ImageFile,
         init: Option<&str>,
-        arch: Arch,
+        wanted: &Wanted<'_>,
     ) -> anyhow::Result<Host> {
+        let arch = wanted.arch;
         fit::processor(image, init, arch)?;
         let kernel = Kernel::default_for(home.data(), arch)?;
         fit::kernel(image, &kernel)?;
-        let program = find_qemu(arch)?;
-        let (qemu, choice) = probe::best(&program, &kernel, home.data(), false)?;
-        talk.detail(&format!(
-            "kernel {}, {}",
-            kernel.manifest().release,
-            accelerator(&choice)
-        ));
+        let (vmm, name) = choose(home, &kernel, wanted)?;
+        talk.detail(&format!("kernel {}, {name}", kernel.manifest().release));
         let guest = guest::for_arch(arch).ok_or(CliError::NoGuestFor { arch })?;
-        Ok(Host { kernel, qemu, guest })
+        Ok(Host { kernel, vmm, guest })
     }
+}
+
+/// A VMM, and what it is called.
+type Named = (Box<dyn Vmm>, String);
+
+fn choose(home: &Home, kernel: &Kernel, wanted: &Wanted<'_>) -> anyhow::Result<Named> {
+    let args = wanted.vmm;
+    let only_qemu = wanted.network || wanted.arch != Arch::HOST;
+    match (args.vmm, args.jailer) {
+        (VmmName::Qemu, Some(_)) => Err(CliError::JailedQemu.into()),
+        (VmmName::Qemu, None) => qemu(home, kernel, wanted.arch),
+        (VmmName::Firecracker, _) | (VmmName::Auto, Some(_)) if wanted.arch != Arch::HOST => {
+            Err(CliError::FirecrackerArch { arch: wanted.arch }.into())
+        }
+        (VmmName::Firecracker, _) | (VmmName::Auto, Some(_)) => Ok(named(firecracker(home, args)?)),
+        (VmmName::Auto, None) if only_qemu => qemu(home, kernel, wanted.arch),
+        (VmmName::Auto, None) => best(home, kernel, args),
+    }
+}
+
+/// Firecracker where KVM works, otherwise QEMU.
+fn best(home: &Home, kernel: &Kernel, args: &VmmArgs) -> anyhow::Result<Named> {
+    let Ok(firecracker) = firecracker(home, args) else {
+        return qemu(home, kernel, Arch::HOST);
+    };
+    let kvm = match find_qemu(Arch::HOST) {
+        Ok(program) => {
+            let (qemu, choice) = probe::best(&program, kernel, home.data(), false)?;
+            if choice.accelerator != Accelerator::Kvm {
+                return Ok((Box::new(qemu), qemu_with(&choice)));
+            }
+            Kvm::Works
+        }
+        Err(_) => probe::firecracker(&firecracker, kernel)?,
+    };
+    match kvm {
+        Kvm::Works => Ok(named(firecracker)),
+        Kvm::No(reason) => Err(CliError::NoVmm { reason }.into()),
+    }
+}
+
+fn qemu(home: &Home, kernel: &Kernel, arch: Arch) -> anyhow::Result<Named> {
+    let (qemu, choice) = probe::best(&find_qemu(arch)?, kernel, home.data(), false)?;
+    Ok((Box::new(qemu), qemu_with(&choice)))
+}
+
+fn named(firecracker: Firecracker) -> Named {
+    (Box::new(firecracker), "Firecracker".to_owned())
+}
+
+fn qemu_with(choice: &Choice) -> String {
+    format!("QEMU with {}", accelerator(choice))
+}
+
+/// Firecracker, where PATH leads to it.
+fn firecracker(home: &Home, args: &VmmArgs) -> anyhow::Result<Firecracker> {
+    let search_path = search_path();
+    let program = firecracker::Program::find(&search_path)?;
+    let vmm = Firecracker::new(program, home.run());
+    let Some((uid, gid)) = args.jailer else {
+        return Ok(vmm);
+    };
+    let base = home.data().join("jail");
+    Ok(vmm.with_jail(Jail::find(&search_path, uid, gid, base)?))
+}
+
+fn search_path() -> OsString {
+    std::env::var_os("PATH").unwrap_or_default()
 }
 
 /// QEMU for guests of this processor, where PATH leads to it.
 pub(crate) fn find_qemu(arch: Arch) -> anyhow::Result<Program> {
-    let search_path = std::env::var_os("PATH").unwrap_or_default();
-    Ok(Program::find_for(arch, &search_path)?)
+    Ok(Program::find_for(arch, &search_path())?)
 }
 
 /// A platform whose machines can be had: `linux/arm64`.

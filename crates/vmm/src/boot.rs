@@ -112,7 +112,7 @@ pub fn boot(
     spec: &BootSpec<'_>,
     interrupts: Option<&Interrupts>,
 ) -> Result<Booted, BootError> {
-    let machine_spec = spec.machine()?;
+    let machine_spec = spec.machine(&vmm.facts())?;
     let started = Instant::now();
     let machine = vmm.launch(&machine_spec).map_err(BootError::Launch)?;
     let deadline = started + spec.answer_limit;

@@ -76,8 +76,8 @@ pub(crate) fn of(console: &[u8], complaints: &str) -> String {
     match (console.is_empty(), complaints.is_empty()) {
         (true, true) => "its console is empty".to_owned(),
         (false, true) => format!("its console:{console}"),
-        (true, false) => format!("its console is empty; QEMU says:{complaints}"),
-        (false, false) => format!("its console:{console}\nQEMU says:{complaints}"),
+        (true, false) => format!("its console is empty; the VMM says:{complaints}"),
+        (false, false) => format!("its console:{console}\nthe VMM says:{complaints}"),
     }
 }
 
@@ -92,7 +92,7 @@ mod tests {
         assert_eq!(of(b"", ""), "its console is empty");
         assert_eq!(
             of(b"\n", "qemu: no"),
-            "its console is empty; QEMU says:\n  qemu: no"
+            "its console is empty; the VMM says:\n  qemu: no"
         );
         let many: String = (0..50).map(|n| format!("line {n}\n")).collect();
         let text = of(many.as_bytes(), "");

@@ -5,8 +5,13 @@
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use firebrick_protocol::agent::ShutdownMode;
+
+use crate::firecracker::ApiError;
 
 /// A port that something in the guest listens on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,7 +53,8 @@ pub enum Vsock {
     /// Not at all: the guest's kernel may not speak it.
     #[default]
     None,
-    /// Through `/dev/vhost-vsock`, where this host has it and we may use it; otherwise not at all.
+    /// Through what the VMM has of its own: Firecracker's device; with QEMU `/dev/vhost-vsock`, where this host has it and we
+    /// may use it, otherwise nothing.
     Host,
     /// Through a Unix socket of this name that speaks Firecracker's protocol: `CONNECT <port>\n` is answered with
     /// `OK <number>\n`, or with the connection's end.
@@ -85,17 +91,55 @@ pub struct Exit {
     pub signal: Option<i32>,
 }
 
+/// What differs between VMMs for the guest, so that its initramfs and command line can be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VmmFacts {
+    /// How a guest ends its machine.
+    pub exit: ShutdownMode,
+    /// The kernel modules for the devices that each of its machines has, without those of disks.
+    pub modules: &'static [&'static str],
+    /// The vsock that its machines have unless they are given a socket of another name.
+    pub vsock: Vsock,
+    /// Whether the agent is reached by vsock alone.
+    pub needs_vsock: bool,
+    /// Whether its machines can be snapshotted and restored.
+    pub snapshots: bool,
+}
+
+/// The state of a paused machine on disk, from which others are restored.
+///
+/// A restored machine has the drives of the first one under their old paths. Its guest has the clock and the random numbers of
+/// the moment when it was paused until somebody sets them right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The state of the devices.
+    pub state: PathBuf,
+    /// The guest's memory. Restored machines map it, so it must stay as long as one of them runs.
+    pub memory: PathBuf,
+    /// The drives.
+    pub drives: Vec<Drive>,
+}
+
 /// Launches machines.
-pub trait Vmm {
+pub trait Vmm: Send + Sync + fmt::Debug {
     /// Starts a machine. It runs when this returns, but its guest may need a while to listen.
     ///
     /// # Errors
     /// [`LaunchError`] if it cannot be started as specified.
     fn launch(&self, spec: &MachineSpec) -> Result<Box<dyn Machine>, LaunchError>;
+
+    /// Starts a machine that goes on where the snapshot was made.
+    ///
+    /// # Errors
+    /// [`LaunchError::Unsupported`] unless [`VmmFacts::snapshots`]; otherwise as [`Vmm::launch`].
+    fn restore(&self, snapshot: &Snapshot) -> Result<Box<dyn Machine>, LaunchError>;
+
+    /// What a guest must be made for.
+    fn facts(&self) -> VmmFacts;
 }
 
 /// A running microVM. Dropping it ends the process and waits until it is gone.
-pub trait Machine: Send + Sync {
+pub trait Machine: Send + Sync + fmt::Debug {
     /// Connects to `port` in the guest, waiting up to `limit` until it listens there.
     ///
     /// # Errors
@@ -107,6 +151,36 @@ pub trait Machine: Send + Sync {
     /// # Errors
     /// What the host said.
     fn wait(&self, limit: Duration) -> io::Result<Option<Exit>>;
+
+    /// A listener that the guest reaches by dialling `port` of the host (CID 2). It is gone with the machine.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::Unsupported`] where no Unix socket carries the vsock.
+    fn listen(&self, port: Port) -> io::Result<UnixListener>;
+
+    /// Presses Ctrl-Alt-Del, which a guest takes as the wish that it end, if its kernel has a driver for the keyboard.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    fn press_ctrl_alt_del(&self) -> Result<(), ControlError>;
+
+    /// Stops the guest's processors.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    fn pause(&self) -> Result<(), ControlError>;
+
+    /// Lets them go on.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    fn resume(&self) -> Result<(), ControlError>;
+
+    /// Writes the state of a paused machine into `folder`, in files named `state` and `memory`. The machine stays paused.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    fn snapshot(&self, folder: &Path) -> Result<Snapshot, ControlError>;
 
     /// Ends the machine at once, as pulling the plug would, and waits until its process is gone.
     fn kill(&self);
@@ -132,7 +206,7 @@ pub trait Machine: Send + Sync {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LaunchError {
-    /// There is no QEMU, or no vsock device.
+    /// There is no such VMM, or no vsock device.
     #[error("{program} is not installed")]
     NotInstalled {
         /// The program.
@@ -164,6 +238,19 @@ pub enum LaunchError {
         /// Why.
         source: io::Error,
     },
+    /// The VMM ended before it had started the guest.
+    #[error("{} ended before the guest started{}{said}", program.display(), if said.is_empty() { "" } else { ": " })]
+    Ended {
+        /// The program.
+        program: PathBuf,
+        /// How.
+        exit: Exit,
+        /// What it said last.
+        said: String,
+    },
+    /// Firecracker does not do as it is told.
+    #[error("cannot set the machine up")]
+    Api(#[source] ApiError),
     /// The host lacks something else.
     #[error("cannot {action}")]
     Host {
@@ -172,4 +259,52 @@ pub enum LaunchError {
         /// Why it failed.
         source: io::Error,
     },
+}
+
+/// Why a running machine does not do what is asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ControlError {
+    /// This VMM cannot do it.
+    #[error("{what} is not supported: {reason}")]
+    Unsupported {
+        /// What.
+        what: &'static str,
+        /// Why not.
+        reason: String,
+    },
+    /// Firecracker does not do as it is told.
+    #[error("the machine does not obey")]
+    Api(#[source] ApiError),
+    /// The host does not let us.
+    #[error("cannot {action}")]
+    Host {
+        /// What was tried.
+        action: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+impl ControlError {
+    /// What QEMU's machines answer to what they cannot do.
+    pub(crate) fn of_qemu(what: &'static str) -> ControlError {
+        ControlError::Unsupported {
+            what,
+            reason: "QEMU is not driven that far".to_owned(),
+        }
+    }
+}
+
+/// Why a machine cannot be dialled: it is gone.
+pub(crate) fn ended() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, "the machine has ended")
+}
+
+/// Why a machine cannot be dialled: its time is up.
+pub(crate) fn not_listening(port: Port) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::TimedOut,
+        format!("nothing in the guest listens on port {port}"),
+    )
 }

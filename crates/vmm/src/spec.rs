@@ -3,16 +3,20 @@
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use firebrick_protocol::agent::ShutdownMode;
+
 use crate::boot::BootError;
+use crate::initramfs;
 use crate::kernel::Kernel;
-use crate::machine::{Drive, MachineSpec, Network, Vsock};
-use crate::{initramfs, qemu};
+use crate::machine::{Drive, MachineSpec, Network, VmmFacts, Vsock};
 
 /// What to boot.
 #[derive(Clone, Debug)]
 pub struct BootSpec<'a> {
     /// The root filesystem's image. It is never written.
     pub image: PathBuf,
+    /// More disks, from `/dev/vdb` on.
+    pub drives: Vec<Drive>,
     /// The image's filesystem as the kernel calls it: `ext4`, `squashfs`, `erofs`.
     pub filesystem: String,
     /// The kernel.
@@ -46,6 +50,7 @@ impl<'a> BootSpec<'a> {
     pub fn new(image: impl Into<PathBuf>, kernel: &'a Kernel, guest: &'a [u8]) -> BootSpec<'a> {
         BootSpec {
             image: image.into(),
+            drives: Vec::new(),
             filesystem: "ext4".to_owned(),
             kernel,
             guest,
@@ -63,17 +68,21 @@ impl<'a> BootSpec<'a> {
     }
 
     /// The guest's part of the kernel command line; `docs/boot.md` lists the words.
-    fn command_line(&self, epoch_seconds: u64) -> String {
+    fn command_line(&self, epoch_seconds: Option<u64>, exit: ShutdownMode) -> String {
+        let exit = match exit {
+            ShutdownMode::Poweroff => "poweroff",
+            ShutdownMode::Reboot => "reboot",
+        };
         let mut words = vec![
             "root=/dev/vda".to_owned(),
             format!("rootfstype={}", self.filesystem),
             "ro".to_owned(),
             "overlay_root=ram".to_owned(),
             format!("overlay_size={}M", self.overlay_mib),
-            "firebrick.exit=poweroff".to_owned(),
-            format!("firebrick.epoch={epoch_seconds}"),
-            format!("firebrick.hostname={}", self.hostname),
+            format!("firebrick.exit={exit}"),
         ];
+        words.extend(epoch_seconds.map(|seconds| format!("firebrick.epoch={seconds}")));
+        words.push(format!("firebrick.hostname={}", self.hostname));
         if self.network == Network::User {
             words.push(format!(
                 "ip=10.0.2.15::10.0.2.2:255.255.255.0:{}:eth0:off:10.0.2.3",
@@ -87,25 +96,35 @@ impl<'a> BootSpec<'a> {
     }
 
     /// The kernel modules that this guest needs, without what they depend on.
-    fn modules(&self, vsock: bool) -> Vec<&str> {
-        let mut modules = vec![
-            "virtio_mmio",
-            "virtio_blk",
-            "virtio_console",
-            "virtio_rng",
-            "overlay",
-        ];
+    fn modules(&self, vsock: bool, facts: &VmmFacts) -> Vec<&str> {
+        let mut modules = facts.modules.to_vec();
+        modules.extend(["virtio_blk", "overlay"]);
         modules.extend(self.filesystem.split(','));
         modules.extend((self.network == Network::User).then_some("virtio_net"));
         modules.extend(vsock.then_some("vmw_vsock_virtio_transport"));
         modules
     }
 
-    /// What the VMM is told: the whole machine, its kernel command line with the time of now.
+    /// What a VMM of these `facts` is told: the whole machine, its kernel command line with the time of now.
     ///
     /// # Errors
     /// [`BootError::CommandLine`] if a text cannot stand there, [`BootError::Initramfs`] if a module cannot be read.
-    pub fn machine(&self) -> Result<MachineSpec, BootError> {
+    pub fn machine(&self, facts: &VmmFacts) -> Result<MachineSpec, BootError> {
+        let since_1970 = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        self.machine_at(facts, Some(since_1970.as_secs()))
+    }
+
+    /// The same for a machine that starts at another time, with the clock that its host gives it.
+    ///
+    /// # Errors
+    /// As [`BootSpec::machine`].
+    pub fn machine_for_later(&self, facts: &VmmFacts) -> Result<MachineSpec, BootError> {
+        self.machine_at(facts, None)
+    }
+
+    fn machine_at(&self, facts: &VmmFacts, epoch: Option<u64>) -> Result<MachineSpec, BootError> {
         let words = [
             ("the host name", Some(&self.hostname)),
             ("the filesystem", Some(&self.filesystem)),
@@ -119,29 +138,26 @@ impl<'a> BootSpec<'a> {
                 });
             }
         }
-        let epoch = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_secs();
         let vsock = match &self.vsock_socket {
             Some(socket) => Vsock::Socket(socket.clone()),
-            None if self.kernel.has_vsock() && qemu::has_vsock() => Vsock::Host,
+            None if facts.needs_vsock || self.kernel.has_vsock() => facts.vsock.clone(),
             None => Vsock::None,
         };
         // A kernel without modules may have it built in, or lack it; it does not tell.
         let vsock_module = vsock != Vsock::None && self.kernel.has_vsock();
         let initramfs = match self.all_modules {
             true => initramfs::assemble(self.kernel, self.guest),
-            false => initramfs::assemble_with(self.kernel, self.guest, &self.modules(vsock_module)),
+            false => initramfs::assemble_with(self.kernel, self.guest, &self.modules(vsock_module, facts)),
+        };
+        let image = Drive {
+            path: self.image.clone(),
+            read_only: true,
         };
         Ok(MachineSpec {
             kernel: self.kernel.path(),
             initramfs: Some(initramfs.map_err(BootError::Initramfs)?),
-            append: self.command_line(epoch),
-            drives: vec![Drive {
-                path: self.image.clone(),
-                read_only: true,
-            }],
+            append: self.command_line(epoch, facts.exit),
+            drives: [image].into_iter().chain(self.drives.iter().cloned()).collect(),
             memory_mib: self.memory_mib,
             vcpus: self.vcpus,
             network: self.network,

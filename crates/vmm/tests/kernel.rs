@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use firebrick_vmm::kernel::bzimage::BzImage;
 use firebrick_vmm::kernel::{Format, Kernel, KernelError, SetupEvent, SetupRequest, Source, modules, setup};
-use firebrick_vmm::{Arch, BootSpec, Network, initramfs};
+use firebrick_vmm::{Arch, BootSpec, Drive, Network, Vsock, firecracker, initramfs, qemu};
 
 fn request(state: &Path, source: Source) -> SetupRequest {
     SetupRequest {
@@ -358,7 +358,7 @@ fn the_machine_follows_from_what_is_to_be_booted() {
     let kernel = setup(&request(state.path(), Source::File(file)), &|_| {}).unwrap();
     let mut spec = BootSpec::new("/x/image", &kernel, b"guest");
     let words = |spec: &BootSpec<'_>| {
-        let append = spec.machine().unwrap().append;
+        let append = spec.machine(&qemu::facts()).unwrap().append;
         append.split(' ').map(str::to_owned).collect::<Vec<String>>()
     };
     let plain = words(&spec);
@@ -391,13 +391,30 @@ fn the_machine_follows_from_what_is_to_be_booted() {
         words(&spec)[7..],
         ["firebrick.hostname=brick", ip, "init=/bin/sh", "a=1", "b"]
     );
-    let machine = spec.machine().unwrap();
+    let machine = spec.machine(&qemu::facts()).unwrap();
     assert_eq!((machine.memory_mib, machine.network), (700, Network::User));
     assert_eq!(machine.drives.len(), 1);
     assert!(machine.drives[0].read_only);
 
+    // Firecracker has no power-off, and a way to the agent that is its own.
+    let data = Drive {
+        path: "/x/data".into(),
+        read_only: false,
+    };
+    spec.drives = vec![data.clone()];
+    let machine = spec.machine_for_later(&firecracker::facts()).unwrap();
+    assert!(
+        machine
+            .append
+            .contains(" firebrick.exit=reboot firebrick.hostname="),
+        "{}",
+        machine.append
+    );
+    assert_eq!(machine.vsock, Vsock::Host);
+    assert_eq!(machine.drives[1], data);
+
     spec.init = Some("/bin/two words".to_owned());
-    let error = spec.machine().unwrap_err().to_string();
+    let error = spec.machine(&qemu::facts()).unwrap_err().to_string();
     assert_eq!(
         error,
         "the path of init \"/bin/two words\" cannot stand on a kernel command line"

@@ -9,12 +9,11 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use firebrick_vmm::interrupts::Interrupts;
-use firebrick_vmm::{BootSpec, Exit, Machine, Vmm as _};
+use firebrick_vmm::{BootSpec, Exit, Machine};
 
 use crate::commands::run::MachineArgs;
 use crate::error::CliError;
 use crate::home::Home;
-use crate::host::Host;
 use crate::image_file::ImageFile;
 use crate::interrupt;
 use crate::talk::Talk;
@@ -77,7 +76,7 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<ExitCode> {
     let interrupts = Interrupts::catch().context("cannot listen for signals")?;
     let home = Home::of_process()?;
     let image = ImageFile::open(&home, &args.image)?;
-    let host = Host::ready(&home, talk, &image, args.init.as_deref(), args.machine.arch())?;
+    let host = args.machine.host(&home, talk, &image, args.init.as_deref())?;
     let spec = BootSpec {
         init: args.init.clone(),
         vsock_socket: args.vsock.clone(),
@@ -86,8 +85,8 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<ExitCode> {
         ..args.machine.spec(image.path, &host)?
     };
     let machine = host
-        .qemu
-        .launch(&spec.machine()?)
+        .vmm
+        .launch(&spec.machine(&host.vmm.facts())?)
         .context("cannot launch the machine")?;
     talk.say("Ctrl-C ends the VM");
     if args.init.is_none() {
@@ -225,11 +224,11 @@ mod tests {
         );
         assert_eq!(
             ended(Some(1), None, "").unwrap(),
-            "the VM did not end in order: QEMU ended with exit code 1: no kernel"
+            "the VM did not end in order: the VMM ended with exit code 1: no kernel"
         );
         assert_eq!(
             ended(None, Some(9), "").unwrap(),
-            "the VM did not end in order: QEMU ended with signal 9: no kernel"
+            "the VM did not end in order: the VMM ended with signal 9: no kernel"
         );
     }
 }

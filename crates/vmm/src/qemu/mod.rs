@@ -5,9 +5,7 @@
 //! - [`Qemu`] is the two together and launches machines.
 
 mod command;
-mod console;
 pub mod probe;
-mod process;
 #[cfg(target_arch = "x86_64")]
 mod tsc;
 mod vsock;
@@ -17,28 +15,35 @@ mod wire;
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use firebrick_protocol::agent::ShutdownMode;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use crate::arch::Arch;
-use crate::machine::{Exit, LaunchError, Machine, MachineSpec, Port, Vmm, Vsock};
+use crate::console::{Console, Tail};
+use crate::machine::{
+    ControlError, Exit, LaunchError, Machine, MachineSpec, Port, Snapshot, Vmm, VmmFacts, Vsock,
+};
+use crate::process::Process;
+use crate::program;
 use command::Channels;
-use console::Tail;
-use process::Process;
 use vsock_device::VsockDevice;
 use wire::Wire;
 
 /// The program for guests of a processor, and how Debian installs it.
 fn program_for(arch: Arch) -> (&'static str, &'static str) {
     match arch {
-        Arch::X86_64 => ("qemu-system-x86_64", "sudo apt-get install qemu-system-x86"),
+        Arch::X86_64 => ("qemu-system-x86_64", INSTALL),
         Arch::Aarch64 => ("qemu-system-aarch64", "sudo apt-get install qemu-system-arm"),
     }
 }
+
+/// The command that installs the one for this host's processor.
+pub const INSTALL: &str = "sudo apt-get install qemu-system-x86";
 
 /// Whether this host carries vsock to guests, and we may use it.
 pub fn has_vsock() -> bool {
@@ -76,14 +81,7 @@ impl Program {
     /// As [`Program::find`].
     pub fn find_for(arch: Arch, search_path: &OsStr) -> Result<Program, LaunchError> {
         let (program, install) = program_for(arch);
-        let folders = search_path
-            .as_bytes()
-            .split(|&byte| byte == b':')
-            .filter(|folder| !folder.is_empty());
-        let candidates = folders.map(|folder| Path::new(OsStr::from_bytes(folder)).join(program));
-        let executable =
-            |path: &PathBuf| path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok();
-        match candidates.into_iter().find(executable) {
+        match program::find(search_path, program) {
             Some(path) => Ok(Program { path, arch }),
             None => Err(LaunchError::NotInstalled { program, install }),
         }
@@ -202,15 +200,14 @@ impl Qemu {
             .chain(initramfs)
             .chain(device_control)
             .collect();
-        let (process, stderr) = Process::start(command, kept).map_err(|source| LaunchError::Start {
+        let (process, stderr) = Process::start(command, kept, None).map_err(|source| LaunchError::Start {
             program: self.program.path.clone(),
             source,
         })?;
         let typed = console.try_clone().map_err(host("copy a descriptor"))?;
         Ok(QemuMachine {
             process,
-            console: Tail::of(console, "console").map_err(host("start a thread"))?,
-            typed,
+            console: Console::of(console, typed).map_err(host("start a thread"))?,
             complaints: Tail::of(stderr, "complaints").map_err(host("start a thread"))?,
             wire: Wire::start(agent).map_err(host("start a thread"))?,
             carrier,
@@ -222,19 +219,28 @@ impl Vmm for Qemu {
     fn launch(&self, spec: &MachineSpec) -> Result<Box<dyn Machine>, LaunchError> {
         Ok(Box::new(self.start(spec)?))
     }
+
+    fn restore(&self, _snapshot: &Snapshot) -> Result<Box<dyn Machine>, LaunchError> {
+        Err(LaunchError::Unsupported {
+            what: "a snapshot",
+            reason: "QEMU is not driven that far".to_owned(),
+        })
+    }
+
+    fn facts(&self) -> VmmFacts {
+        facts()
+    }
 }
 
-/// Why a machine cannot be dialled: it is gone.
-fn ended() -> io::Error {
-    io::Error::new(io::ErrorKind::ConnectionAborted, "the machine has ended")
-}
-
-/// Why a machine cannot be dialled: its time is up.
-fn not_listening(port: Port) -> io::Error {
-    io::Error::new(
-        io::ErrorKind::TimedOut,
-        format!("nothing in the guest listens on port {port}"),
-    )
+/// What QEMU's guests are made for on this host.
+pub fn facts() -> VmmFacts {
+    VmmFacts {
+        exit: ShutdownMode::Poweroff,
+        modules: &["virtio_mmio", "virtio_console", "virtio_rng"],
+        vsock: if has_vsock() { Vsock::Host } else { Vsock::None },
+        needs_vsock: false,
+        snapshots: false,
+    }
 }
 
 fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
@@ -259,8 +265,7 @@ fn unnamed_file(bytes: &[u8]) -> io::Result<OwnedFd> {
 #[derive(Debug)]
 struct QemuMachine {
     process: Process,
-    console: Tail,
-    typed: OwnedFd,
+    console: Console,
     complaints: Tail,
     wire: Wire,
     carrier: Carrier,
@@ -275,23 +280,6 @@ enum Carrier {
     Vsock(u32),
     /// A vsock device in a process of its own, behind a Unix socket.
     Device(VsockDevice),
-}
-
-impl QemuMachine {
-    /// The processor time that the process has used; `None` once it is gone.
-    fn cpu_time(&self) -> Option<Duration> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id())).ok()?;
-        // The command's name, in parentheses, may hold anything. `utime` and `stime` are fields 14 and 15, of `proc(5)`.
-        let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
-        let ticks = fields
-            .next()?
-            .parse::<u64>()
-            .ok()?
-            .checked_add(fields.next()?.parse().ok()?)?;
-        Some(Duration::from_millis(
-            ticks.checked_mul(1000)? / rustix::param::clock_ticks_per_second(),
-        ))
-    }
 }
 
 impl Machine for QemuMachine {
@@ -314,12 +302,38 @@ impl Machine for QemuMachine {
         Ok(self.process.wait(limit))
     }
 
+    fn listen(&self, port: Port) -> io::Result<UnixListener> {
+        match &self.carrier {
+            Carrier::Device(device) => device.listen(port),
+            Carrier::Wire | Carrier::Vsock(_) => {
+                let text = "without a vsock socket the guest cannot dial the host";
+                Err(io::Error::new(io::ErrorKind::Unsupported, text))
+            }
+        }
+    }
+
+    fn press_ctrl_alt_del(&self) -> Result<(), ControlError> {
+        Err(ControlError::of_qemu("a keyboard"))
+    }
+
+    fn pause(&self) -> Result<(), ControlError> {
+        Err(ControlError::of_qemu("a pause"))
+    }
+
+    fn resume(&self) -> Result<(), ControlError> {
+        Err(ControlError::of_qemu("a pause"))
+    }
+
+    fn snapshot(&self, _folder: &Path) -> Result<Snapshot, ControlError> {
+        Err(ControlError::of_qemu("a snapshot"))
+    }
+
     fn kill(&self) {
         self.process.kill();
     }
 
     fn console(&self) -> Vec<u8> {
-        self.console.bytes()
+        self.console.printed().bytes()
     }
 
     fn complaints(&self) -> String {
@@ -331,35 +345,6 @@ impl Machine for QemuMachine {
     }
 
     fn attach_console(&self) -> io::Result<OwnedFd> {
-        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
-        let mut typed = std::fs::File::from(self.typed.try_clone()?);
-        let mut from_user = ours.try_clone()?;
-        self.console.copy_to(ours)?;
-        // `copy_to` makes the stream non-blocking, on all its descriptors.
-        std::thread::Builder::new().name("typing".into()).spawn(move || {
-            let mut buffer = [0; 256];
-            while let Some(count) = read_when_ready(&mut from_user, &mut buffer) {
-                if io::Write::write_all(&mut typed, &buffer[..count]).is_err() {
-                    break;
-                }
-            }
-        })?;
-        Ok(theirs.into())
-    }
-}
-
-/// Waits for bytes; `None` at the end.
-fn read_when_ready(stream: &mut std::os::unix::net::UnixStream, buffer: &mut [u8]) -> Option<usize> {
-    use rustix::event::{PollFd, PollFlags, poll};
-    loop {
-        match io::Read::read(stream, buffer) {
-            Ok(0) => return None,
-            Ok(count) => return Some(count),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let _ = poll(&mut [PollFd::new(stream, PollFlags::IN)], None);
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return None,
-        }
+        self.console.attach()
     }
 }

@@ -14,8 +14,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{Accelerator, Program, Qemu};
 use crate::arch::Arch;
+use crate::firecracker::Firecracker;
 use crate::kernel::{Kernel, KernelError};
-use crate::machine::{LaunchError, Machine as _, MachineSpec};
+use crate::machine::{LaunchError, MachineSpec, Vmm};
+use crate::process::cpu_time;
 
 /// How long a kernel may take to come up, on a busy host.
 pub const LIMIT: Duration = Duration::from_secs(20);
@@ -105,6 +107,20 @@ pub fn best(
     ))
 }
 
+/// Whether Firecracker brings `kernel` up here, for hosts that have no QEMU to compare with.
+///
+/// # Errors
+/// [`LaunchError`] if it cannot be started at all; a KVM that it may not open is none.
+pub fn firecracker(vmm: &Firecracker, kernel: &Kernel) -> Result<Kvm, LaunchError> {
+    if let Err(reason) = may_use_kvm(Arch::HOST) {
+        return Ok(Kvm::No(reason));
+    }
+    Ok(match comes_up(vmm, kernel)? {
+        Ok(_) => Kvm::Works,
+        Err(reason) => Kvm::No(format!("a stock kernel does not come up on /dev/kvm: {reason}")),
+    })
+}
+
 /// Starts `kernel` with and without KVM and compares.
 ///
 /// # Errors
@@ -135,7 +151,7 @@ fn judge(kvm: Duration, emulation: Duration) -> Kvm {
 }
 
 /// Starts `kernel` alone; the processor time it took to come up, or why it did not.
-fn comes_up(qemu: &Qemu, kernel: &Kernel) -> Result<Result<Duration, String>, LaunchError> {
+fn comes_up(vmm: &dyn Vmm, kernel: &Kernel) -> Result<Result<Duration, String>, LaunchError> {
     let spec = MachineSpec {
         kernel: kernel.path(),
         append: "root=/dev/none".to_owned(),
@@ -143,13 +159,13 @@ fn comes_up(qemu: &Qemu, kernel: &Kernel) -> Result<Result<Duration, String>, La
         vcpus: 1,
         ..MachineSpec::default()
     };
-    let machine = qemu.start(&spec)?;
+    let machine = vmm.launch(&spec)?;
     let deadline = Instant::now() + LIMIT;
     loop {
         let ended = machine
             .wait(Duration::from_millis(10))
             .is_ok_and(|exit| exit.is_some());
-        let cpu_time = machine.cpu_time();
+        let cpu_time = cpu_time(machine.process_id());
         let console = machine.console();
         if console.windows(CAME_UP.len()).any(|window| window == CAME_UP) {
             // Where the process is gone already, so is its account: then it was quick.
@@ -158,7 +174,7 @@ fn comes_up(qemu: &Qemu, kernel: &Kernel) -> Result<Result<Duration, String>, La
         if ended {
             let said = machine.complaints();
             let said = said.lines().next().unwrap_or("no reason given").trim();
-            return Ok(Err(format!("QEMU ended: {said}")));
+            return Ok(Err(format!("the VMM ended: {said}")));
         }
         if cpu_time.is_some_and(|time| time > CPU_LIMIT) || Instant::now() >= deadline {
             let used = cpu_time.unwrap_or_default().as_secs_f32();

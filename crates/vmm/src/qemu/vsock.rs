@@ -8,8 +8,7 @@ use rustix::io::Errno;
 use rustix::net::addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-use super::{ended, not_listening};
-use crate::machine::Port;
+use crate::machine::{Port, ended, not_listening};
 
 const DEVICE: &str = "/dev/vhost-vsock";
 /// How long to wait before a port that does not answer is tried again.

@@ -15,8 +15,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
 
-use super::{ended, not_listening};
-use crate::machine::Port;
+use crate::machine::{Port, ended, not_listening};
 
 /// How often the HELLO is repeated while the guest has not answered it.
 const HELLO_INTERVAL: Duration = Duration::from_secs(1);

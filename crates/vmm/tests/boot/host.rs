@@ -8,7 +8,7 @@ use firebrick_protocol::agent::{Exec, ExecResult, JobOptions};
 use firebrick_vmm::client::{Client, Command, Ended, StreamIo};
 use firebrick_vmm::kernel::Kernel;
 use firebrick_vmm::qemu::{Program, Qemu, probe};
-use firebrick_vmm::{BootSpec, Booted, Job, RunOutcome, RunSpec, Streams, boot, run};
+use firebrick_vmm::{BootSpec, Booted, Job, RunOutcome, RunSpec, Streams, Vmm, boot, run};
 
 use crate::common;
 use crate::images::{self, Image};
@@ -20,6 +20,8 @@ pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
 pub(crate) struct Host {
     pub(crate) qemu: Qemu,
+    /// What [`Host::run`] uses.
+    pub(crate) vmm: Box<dyn Vmm>,
     pub(crate) kernel: Kernel,
     pub(crate) guest: Vec<u8>,
 }
@@ -31,6 +33,7 @@ pub(crate) fn host() -> Option<Host> {
     let program = Program::find(&path).expect("QEMU (Debian package qemu-system-x86)");
     let (qemu, _) = probe::best(&program, &kernel, &common::state(), false).expect("QEMU starts");
     Some(Host {
+        vmm: Box::new(qemu.clone()),
         qemu,
         kernel,
         guest: images::guest(),
@@ -74,7 +77,7 @@ impl Host {
             interrupts: None,
         };
         let outcome =
-            run(&self.qemu, &spec, streams).unwrap_or_else(|error| panic!("{}", common::chain(&error)));
+            run(&*self.vmm, &spec, streams).unwrap_or_else(|error| panic!("{}", common::chain(&error)));
         Ran {
             outcome,
             stdout,

@@ -9,6 +9,7 @@ mod answers;
 #[expect(dead_code, reason = "another test program uses the rest")]
 mod common;
 mod figures;
+mod firecracker;
 mod host;
 mod hygiene;
 mod images;

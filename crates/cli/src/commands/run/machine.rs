@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use firebrick_vmm::{Arch, BootSpec, Network};
 
 use crate::error::CliError;
-use crate::host::{self, Host};
+use crate::home::Home;
+use crate::host::{self, Host, VmmArgs, Wanted};
+use crate::image_file::ImageFile;
+use crate::talk::Talk;
 use crate::text;
 
 /// The VM itself.
@@ -35,12 +38,26 @@ pub(crate) struct MachineArgs {
     /// Its kernel comes from firebrick setup --platform linux/arm64.
     #[arg(long, value_name = "OS/ARCH", value_parser = host::parse_arch)]
     platform: Option<Arch>,
+
+    #[command(flatten)]
+    vmm: VmmArgs,
 }
 
 impl MachineArgs {
-    /// The machine's processor.
-    pub(crate) fn arch(&self) -> Arch {
-        self.platform.unwrap_or(Arch::HOST)
+    /// What boots the image on this host, with this program as PID 1 if it is not the guest.
+    pub(crate) fn host(
+        &self,
+        home: &Home,
+        talk: &Talk,
+        image: &ImageFile,
+        init: Option<&str>,
+    ) -> anyhow::Result<Host> {
+        let wanted = Wanted {
+            arch: self.platform.unwrap_or(Arch::HOST),
+            vmm: &self.vmm,
+            network: self.net,
+        };
+        Host::ready(home, talk, image, init, &wanted)
     }
 
     /// The machine for an image on this host, whatever runs in it.

@@ -22,7 +22,6 @@ pub(crate) use machine::MachineArgs;
 
 use crate::error::{self, CliError};
 use crate::home::Home;
-use crate::host::Host;
 use crate::image_file::ImageFile;
 use crate::talk::Talk;
 use crate::{interrupt, text};
@@ -47,7 +46,7 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<ExitCode> {
         must_name_a_program(&opened)?;
     }
     let env = args.environment()?.into_iter().collect();
-    let host = Host::ready(&home, talk, &opened, None, args.machine.arch())?;
+    let host = args.machine.host(&home, talk, &opened, None)?;
     let image = opened.path;
     let spec = RunSpec {
         boot: BootSpec {
@@ -75,7 +74,7 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<ExitCode> {
         stderr: &mut stderr,
         interrupts: Some(&interrupts),
     };
-    match firebrick_vmm::run(&host.qemu, &spec, streams) {
+    match firebrick_vmm::run(&*host.vmm, &spec, streams) {
         Ok(outcome) => Ok(exit_code(outcome, &image)),
         Err(RunError::Call(CallError::Output { source, .. }))
             if source.kind() == io::ErrorKind::BrokenPipe =>

@@ -1,7 +1,7 @@
-//! One QEMU process: started, watched and reaped by a thread of its own.
+//! One VMM's process: started, watched and reaped by a thread of its own.
 //!
 //! `PR_SET_PDEATHSIG` sends its signal when the *thread* that started the process ends, not when the process does. So the
-//! thread that starts QEMU does nothing else until QEMU has ended.
+//! thread that starts a VMM does nothing else until that has ended.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -18,7 +18,7 @@ use crate::machine::Exit;
 
 /// A child that ends with us.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(crate) struct Process {
     id: u32,
     pidfd: OwnedFd,
     exit: Arc<Ended>,
@@ -32,14 +32,20 @@ struct Ended {
 }
 
 impl Process {
-    /// Starts `command` with `fds` kept open in it under their own numbers. Its standard error is given back.
-    pub(super) fn start(mut command: Command, fds: Vec<OwnedFd>) -> io::Result<(Process, OwnedFd)> {
+    /// Starts `command` with `fds` kept open in it under their own numbers. Its standard error is given back. What it
+    /// prints is thrown away, and there is nothing for it to read, unless its `terminal` is given: input and output.
+    pub(crate) fn start(
+        mut command: Command,
+        fds: Vec<OwnedFd>,
+        terminal: Option<(OwnedFd, OwnedFd)>,
+    ) -> io::Result<(Process, OwnedFd)> {
         let numbers: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
-        // Ctrl-C on a terminal goes to a whole process group. It is ours to handle, not QEMU's.
+        let (stdin, stdout) = match terminal {
+            Some((input, output)) => (Stdio::from(input), Stdio::from(output)),
+            None => (Stdio::null(), Stdio::null()),
+        };
+        command.stdin(stdin).stdout(stdout).stderr(Stdio::piped());
+        // Ctrl-C on a terminal goes to a whole process group. It is ours to handle, not the VMM's.
         command.process_group(0);
         let parent = rustix::process::getpid();
         #[expect(unsafe_code, reason = "the only way to set up a child between fork and exec")]
@@ -51,7 +57,7 @@ impl Process {
         let (started, outcome) = mpsc::channel();
         let ended = Arc::clone(&exit);
         let keeper = std::thread::Builder::new()
-            .name("qemu".into())
+            .name("vmm".into())
             .spawn(move || keep(command, fds, &started, &ended))?;
         let (id, pidfd, stderr) = outcome
             .recv()
@@ -67,17 +73,17 @@ impl Process {
         ))
     }
 
-    pub(super) fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.id
     }
 
     /// How it ended, if it has.
-    pub(super) fn exit(&self) -> Option<Exit> {
+    pub(crate) fn exit(&self) -> Option<Exit> {
         *self.exit.exit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits up to `limit` for it to end.
-    pub(super) fn wait(&self, limit: Duration) -> Option<Exit> {
+    pub(crate) fn wait(&self, limit: Duration) -> Option<Exit> {
         let deadline = Instant::now() + limit;
         let mut exit = self.exit.exit.lock().unwrap_or_else(PoisonError::into_inner);
         while exit.is_none() {
@@ -96,7 +102,7 @@ impl Process {
     }
 
     /// Kills it and waits until it is reaped.
-    pub(super) fn kill(&self) {
+    pub(crate) fn kill(&self) {
         // It may have ended already; then there is nothing to kill.
         let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
         let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -104,6 +110,21 @@ impl Process {
             let _ = keeper.join();
         }
     }
+}
+
+/// The processor time that a process has used; `None` once it is gone.
+pub(crate) fn cpu_time(id: u32) -> Option<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    // The command's name, in parentheses, may hold anything. `utime` and `stime` are fields 14 and 15, of `proc(5)`.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let ticks = fields
+        .next()?
+        .parse::<u64>()
+        .ok()?
+        .checked_add(fields.next()?.parse().ok()?)?;
+    Some(Duration::from_millis(
+        ticks.checked_mul(1000)? / rustix::param::clock_ticks_per_second(),
+    ))
 }
 
 impl Drop for Process {
@@ -135,8 +156,8 @@ type Started = io::Result<(u32, OwnedFd, OwnedFd)>;
 
 fn keep(mut command: Command, fds: Vec<OwnedFd>, started: &mpsc::Sender<Started>, ended: &Ended) {
     let spawned: io::Result<Child> = command.spawn();
-    // Our copies would keep the channels open after QEMU has gone.
-    drop(fds);
+    // Our copies, here and in the command, would keep the channels open after the VMM has gone.
+    drop((fds, command));
     let mut child = match spawned {
         Ok(child) => child,
         Err(error) => {

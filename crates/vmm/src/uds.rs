@@ -1,0 +1,106 @@
+//! vsock behind a Unix socket, as Firecracker has it and `vhost-device-vsock` too.
+//!
+//! The host dials a port of the guest by connecting to the socket and sending `CONNECT <port>\n`: the answer is `OK <number>\n`,
+//! or the connection's end. What the guest dials arrives at a second socket, whose path is the first one's with `_<port>` behind it.
+
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::machine::{Port, ended, not_listening};
+
+/// The longest answer to `CONNECT`: `OK 4294967295` and a line feed.
+const ANSWER_LEN_MAX: usize = 14;
+/// How long to wait before what does not answer is tried again.
+const RETRY_INTERVAL: Duration = Duration::from_millis(5);
+
+/// Connects to a port of the guest behind `socket`, waiting up to `limit` until it listens there.
+pub(crate) fn dial(
+    socket: &Path,
+    port: Port,
+    limit: Duration,
+    has_ended: &dyn Fn() -> bool,
+) -> io::Result<OwnedFd> {
+    let deadline = Instant::now() + limit;
+    loop {
+        let connected = UnixStream::connect(socket);
+        if has_ended() {
+            return Err(ended());
+        }
+        match connected {
+            Ok(stream) => {
+                if connect_through(&stream, port, deadline)? {
+                    return Ok(stream.into());
+                }
+            }
+            Err(error) if Instant::now() >= deadline => return Err(error),
+            Err(_) => {}
+        }
+        if Instant::now() >= deadline {
+            return Err(not_listening(port));
+        }
+        std::thread::sleep(RETRY_INTERVAL);
+    }
+}
+
+/// The socket at which the guest's calls to `port` of the host arrive.
+pub(crate) fn listener_path(socket: &Path, port: Port) -> PathBuf {
+    let mut path = socket.as_os_str().to_owned();
+    path.push(format!("_{port}"));
+    path.into()
+}
+
+/// A listener that the guest reaches at this port of the host. A socket that nobody listens on any more makes room.
+pub(crate) fn listen(socket: &Path, port: Port) -> io::Result<UnixListener> {
+    let path = listener_path(socket, port);
+    remove_stale(&path)?;
+    UnixListener::bind(path)
+}
+
+/// Removes a socket that nobody listens on any more; what else there is stays, and is an error.
+pub(crate) fn remove_stale(path: &Path) -> io::Result<()> {
+    let taken = |why: &str| {
+        let text = format!("{}: {why}", path.display());
+        Err(io::Error::new(io::ErrorKind::AlreadyExists, text))
+    };
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(found) if !found.file_type().is_socket() => taken("there is a file of this name"),
+        Ok(_) if UnixStream::connect(path).is_ok() => taken("another program listens there"),
+        Ok(_) => std::fs::remove_file(path),
+    }
+}
+
+/// Asks for a port of the guest. Whether it is granted; an error once `deadline` has passed.
+fn connect_through(mut stream: &UnixStream, port: Port, deadline: Instant) -> io::Result<bool> {
+    if stream.write_all(format!("CONNECT {port}\n").as_bytes()).is_err() {
+        return if Instant::now() < deadline {
+            Ok(false)
+        } else {
+            Err(not_listening(port))
+        };
+    }
+    // Byte by byte: what follows the line is the guest's.
+    let mut answer = Vec::with_capacity(ANSWER_LEN_MAX);
+    while !answer.ends_with(b"\n") {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(not_listening(port));
+        }
+        stream.set_read_timeout(Some(left))?;
+        let mut byte = [0];
+        match stream.read(&mut byte) {
+            Ok(1) if answer.len() < ANSWER_LEN_MAX => answer.push(byte[0]),
+            Ok(_) => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(not_listening(port)),
+            Err(_) => return Ok(false),
+        }
+    }
+    stream.set_read_timeout(None)?;
+    Ok(answer.starts_with(b"OK "))
+}

@@ -1,0 +1,148 @@
+//! The fake Firecracker, its folder, and what it has been asked.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use firebrick_vmm::client::Client;
+use firebrick_vmm::firecracker::{Firecracker, Jail, Program};
+use firebrick_vmm::{Drive, Machine, MachineSpec, Port, Vsock};
+use serde_json::Value;
+
+use crate::common;
+
+/// Longer than anything takes on the busiest machine.
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+
+/// A folder with a fake Firecracker, and all that a machine needs.
+pub(crate) struct Fake {
+    pub(crate) dir: tempfile::TempDir,
+}
+
+/// `None` only where tests were told to do without programs of the host.
+pub(crate) fn fake(mode: &str) -> Option<Fake> {
+    if common::skips_oracles() {
+        return None;
+    }
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let fake = Fake { dir };
+    let script = format!(
+        "#!/bin/sh\nexport FAKE_LOG='{}' FAKE_MODE='{mode}' FAKE_FULL_API='{}'\nexec '{}' \"$@\"\n",
+        fake.at("log").display(),
+        full_api().unwrap_or_default().display(),
+        here().join("fake-firecracker").display(),
+    );
+    std::fs::write(fake.at("firecracker"), script).expect("a script");
+    let mode = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(fake.at("firecracker"), mode).expect("a mode");
+    std::fs::write(fake.at("vmlinux"), common::tiny_elf_kernel()).expect("a kernel");
+    std::fs::write(fake.at("image"), "an image").expect("an image");
+    std::fs::write(fake.at("data"), "a disk").expect("a disk");
+    Some(fake)
+}
+
+/// This folder.
+pub(crate) fn here() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/firecracker")
+}
+
+/// The whole description of the API, where it is at hand.
+pub(crate) fn full_api() -> Option<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let beside = std::env::var_os("FIREBRICK_FIXTURES").map(|fixtures| PathBuf::from(fixtures).join(".."));
+    let folder = beside.unwrap_or_else(|| root.join("../shared"));
+    std::fs::canonicalize(folder.join("firecracker-api.json")).ok()
+}
+
+impl Fake {
+    pub(crate) fn at(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub(crate) fn vmm(&self) -> Firecracker {
+        Firecracker::new(Program::at(self.at("firecracker")), self.at("run"))
+    }
+
+    /// The same in jails of the fake jailer, as this very user.
+    pub(crate) fn jailed(&self) -> Firecracker {
+        let (uid, gid) = (
+            rustix::process::getuid().as_raw(),
+            rustix::process::getgid().as_raw(),
+        );
+        self.vmm().with_jail(Jail {
+            jailer: here().join("fake-jailer"),
+            uid,
+            gid,
+            base: self.at("jail"),
+        })
+    }
+
+    /// A machine with everything.
+    pub(crate) fn spec(&self) -> MachineSpec {
+        let drive = |name, read_only| Drive {
+            path: self.at(name),
+            read_only,
+        };
+        MachineSpec {
+            kernel: self.at("vmlinux"),
+            initramfs: Some(b"an initramfs".to_vec()),
+            append: "root=/dev/vda".to_owned(),
+            drives: vec![drive("image", true), drive("data", false)],
+            memory_mib: 256,
+            vcpus: 2,
+            vsock: Vsock::Host,
+            ..MachineSpec::default()
+        }
+    }
+
+    /// What was asked, in order, and the agent in it.
+    pub(crate) fn log(&self) -> Vec<Value> {
+        let text = std::fs::read_to_string(self.at("log")).unwrap_or_default();
+        text.lines()
+            .map(|line| serde_json::from_str(line).expect("JSON"))
+            .collect()
+    }
+
+    /// The requests as `METHOD path status`.
+    pub(crate) fn requests(&self) -> Vec<String> {
+        let entries = self.log().into_iter().filter(|entry| entry["path"].is_string());
+        entries
+            .map(|entry| {
+                let text = |key: &str| entry[key].as_str().expect("text").to_owned();
+                format!("{} {} {}", text("method"), text("path"), entry["status"])
+            })
+            .collect()
+    }
+
+    /// Panics if a machine has left something.
+    pub(crate) fn is_clean(&self) {
+        assert_eq!(common::listing(&self.at("run")).len(), 0);
+        let left: Vec<String> = common::listing(&self.at("jail"))
+            .into_keys()
+            .filter(|path| path != "firecracker")
+            .collect();
+        assert_eq!(left, [""; 0]);
+    }
+}
+
+/// A connection to the agent.
+pub(crate) fn agent(machine: &dyn Machine) -> Client {
+    let stream = machine.dial(Port::AGENT, LIMIT).expect("the agent listens");
+    Client::new(stream).expect("a client")
+}
+
+/// Waits until the console says so.
+pub(crate) fn console_says(machine: &dyn Machine, wanted: &str) -> String {
+    let deadline = std::time::Instant::now() + LIMIT;
+    loop {
+        let console = String::from_utf8_lossy(&machine.console()).into_owned();
+        if console.contains(wanted) {
+            return console;
+        }
+        assert!(
+            std::time::Instant::now() < deadline,
+            "no {wanted:?} in {console:?}"
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

@@ -1,0 +1,183 @@
+//! The whole life of a machine.
+
+use std::io::{Read as _, Write as _};
+use std::time::Duration;
+
+use firebrick_protocol::agent::{Exec, Shutdown, ShutdownMode};
+use firebrick_vmm::firecracker::config_file;
+use firebrick_vmm::{LaunchError, MachineSpec, Network, Port, Vmm as _, Vsock};
+use serde_json::json;
+
+use crate::fake::{LIMIT, agent, console_says, fake};
+
+#[test]
+fn a_machine_is_set_up_starts_answers_and_ends_in_order() {
+    let Some(fake) = fake("") else { return };
+    let machine = fake.vmm().launch(&fake.spec()).unwrap();
+    let mut client = agent(&*machine);
+    client.ping(LIMIT).unwrap();
+    let ask = Shutdown {
+        mode: Some(ShutdownMode::Reboot),
+        ..Shutdown::default()
+    };
+    client.shutdown(ask, LIMIT).unwrap();
+    let exit = machine.wait(LIMIT).unwrap().expect("it has ended");
+    assert_eq!((exit.code, exit.signal), (Some(0), None));
+    let console = console_says(&*machine, "reboot: Restarting system");
+    assert!(console.starts_with("booted: console=ttyS0"), "{console}");
+    assert!(
+        machine.complaints().contains("Running Firecracker"),
+        "its own words are not the guest's"
+    );
+    assert_eq!(
+        machine.dial(Port::AGENT, LIMIT).unwrap_err().kind(),
+        std::io::ErrorKind::ConnectionAborted
+    );
+    drop(machine);
+    let asked = [
+        "PUT /logger 204",
+        "PUT /machine-config 204",
+        "PUT /boot-source 204",
+        "PUT /drives/drive0 204",
+        "PUT /drives/drive1 204",
+        "PUT /vsock 204",
+        "PUT /entropy 204",
+        "PUT /actions 204",
+    ];
+    assert_eq!(fake.requests(), asked);
+    let log = fake.log();
+    let words = log[2]["body"]["boot_args"].as_str().unwrap();
+    for word in ["reboot=k", "panic=1", "console=ttyS0", "root=/dev/vda"] {
+        assert!(words.split(' ').any(|found| found == word), "{word}: {words}");
+    }
+    assert_eq!(log[3]["body"]["is_read_only"], true);
+    assert_eq!(log[4]["body"]["is_read_only"], false);
+    fake.is_clean();
+}
+
+#[test]
+fn the_console_is_typed_to() {
+    let Some(fake) = fake("") else { return };
+    let machine = fake.vmm().launch(&fake.spec()).unwrap();
+    let mut console = std::fs::File::from(machine.attach_console().unwrap());
+    console.write_all(b"hello\n").unwrap();
+    console_says(&*machine, "typed: hello\n");
+    let mut read = [0; 64];
+    let count = console.read(&mut read).unwrap();
+    assert!(count > 0, "what is printed comes to who is attached");
+}
+
+#[test]
+fn the_guest_dials_the_host() {
+    let Some(fake) = fake("") else { return };
+    let machine = fake.vmm().launch(&fake.spec()).unwrap();
+    let listener = machine.listen(Port(1024)).unwrap();
+    let dial = Exec {
+        cmd: Some("dial 1024".to_owned()),
+        ..Exec::default()
+    };
+    agent(&*machine).exec(dial, LIMIT).unwrap();
+    let mut said = String::new();
+    listener.accept().unwrap().0.read_to_string(&mut said).unwrap();
+    assert_eq!(said, "hello from the guest\n");
+    drop(machine);
+    fake.is_clean();
+}
+
+#[test]
+fn ctrl_alt_del_ends_a_guest_that_heeds_it() {
+    let Some(fake) = fake("") else { return };
+    let machine = fake.vmm().launch(&fake.spec()).unwrap();
+    machine.press_ctrl_alt_del().unwrap();
+    assert!(machine.wait(LIMIT).unwrap().is_some());
+}
+
+#[test]
+fn a_socket_of_the_users_choice_leads_to_the_vsock_and_goes() {
+    let Some(fake) = fake("") else { return };
+    let socket = fake.at("v,sock");
+    let spec = MachineSpec {
+        vsock: Vsock::Socket(socket.clone()),
+        ..fake.spec()
+    };
+    // What a killed machine has left is no hindrance.
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    let machine = fake.vmm().launch(&spec).unwrap();
+    agent(&*machine).ping(LIMIT).unwrap();
+    let mut direct = std::os::unix::net::UnixStream::connect(&socket).unwrap();
+    direct.write_all(b"CONNECT 52\n").unwrap();
+    let mut answer = [0; 3];
+    direct.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"OK ");
+    // A port that nobody listens on is the end of the connection.
+    let refused = machine.dial(Port(53), Duration::from_millis(100)).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::TimedOut);
+    drop(machine);
+    assert!(!socket.exists());
+}
+
+#[test]
+fn machines_share_what_they_read_and_not_what_they_write() {
+    let Some(fake) = fake("") else { return };
+    let shared = MachineSpec {
+        drives: fake.spec().drives[..1].to_vec(),
+        ..fake.spec()
+    };
+    let _one = fake.vmm().launch(&shared).unwrap();
+    let two = fake.vmm().launch(&fake.spec()).unwrap();
+    let error = fake.vmm().launch(&fake.spec()).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with("sharing a drive that a machine writes"),
+        "{error}"
+    );
+    drop(two);
+    fake.vmm().launch(&fake.spec()).unwrap();
+}
+
+#[test]
+fn what_firecracker_cannot_do_is_refused_before_it_starts() {
+    let Some(fake) = fake("") else { return };
+    let network = MachineSpec {
+        network: Network::User,
+        ..fake.spec()
+    };
+    let many = MachineSpec {
+        vcpus: 33,
+        ..fake.spec()
+    };
+    for spec in [network, many] {
+        let error = fake.vmm().launch(&spec).unwrap_err();
+        assert!(matches!(error, LaunchError::Unsupported { .. }), "{error}");
+    }
+    assert!(fake.log().is_empty());
+}
+
+#[test]
+fn a_config_file_is_taken_as_it_stands() {
+    let Some(fake) = fake("") else { return };
+    std::fs::write(fake.at("initramfs"), "an initramfs").unwrap();
+    let spec = MachineSpec {
+        vsock: Vsock::Socket(fake.at("vsock")),
+        ..fake.spec()
+    };
+    let config = config_file(&spec, &fake.at("initramfs")).unwrap();
+    assert_eq!(config["vsock"]["uds_path"], json!(fake.at("vsock")));
+    std::fs::write(fake.at("vm.json"), config.to_string()).unwrap();
+    // The fake validates it, opens no API socket, and boots.
+    let mut child = std::process::Command::new(fake.at("firecracker"))
+        .args(["--no-api", "--config-file"])
+        .arg(fake.at("vm.json"))
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let deadline = std::time::Instant::now() + LIMIT;
+    while std::os::unix::net::UnixStream::connect(fake.at("vsock")).is_err() {
+        assert!(std::time::Instant::now() < deadline && child.try_wait().unwrap().is_none());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
