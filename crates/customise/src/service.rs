@@ -114,7 +114,7 @@ impl Service {
              command=/{GUEST_PATH}\ncommand_args=\"{arguments}\"\n\
              respawn_delay=2\nrespawn_max=5\nrespawn_period=60\n\
              output_log=/dev/console\nerror_log=/dev/console\n\n\
-             depend() {{\n\tneed localmount\n\tafter modules bootmisc\n}}\n"
+             depend() {{\n\tafter localmount modules bootmisc\n}}\n"
         );
         vec![
             ServiceFile::File("etc/init.d/firebrick-agent", 0o755, script),

@@ -66,12 +66,17 @@ impl Mode {
         if is_pid1 && name.rsplit(|byte| *byte == b'/').next() == Some(b"overlay-init") {
             return Ok(Mode::Overlay);
         }
-        // The kernel hands unknown words of its command line to init as arguments: they are not ours.
-        if is_pid1
-            && !arguments
-                .iter()
-                .any(|argument| argument.to_bytes().starts_with(b"--"))
-        {
+        // The kernel hands unknown words of its command line to init as arguments: they are not ours, unless they say what to be.
+        let modes = [c"--overlay", c"--init", c"--stage1"];
+        let chosen = modes.iter().find(|mode| arguments.contains(mode));
+        if is_pid1 && let Some(mode) = chosen {
+            return Ok(match mode.to_bytes() {
+                b"--overlay" => Mode::Overlay,
+                b"--init" => Mode::Init,
+                _ => Mode::Stage1,
+            });
+        }
+        if is_pid1 && !arguments.contains(&c"--agent") {
             let in_initramfs = crate::file::exists(crate::stage1::MODULE_LIST);
             return Ok(if in_initramfs { Mode::Stage1 } else { Mode::Init });
         }

@@ -59,7 +59,12 @@ impl Agent {
             Token::Serial,
             EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET,
         )?;
-        let endpoint = Endpoint::guest();
+        // PID 1 is the first on its wire; a service may have been started again.
+        let endpoint = if self.is_init {
+            Endpoint::guest()
+        } else {
+            Endpoint::guest_again()
+        };
         self.serial = Some(Serial {
             port,
             endpoint,

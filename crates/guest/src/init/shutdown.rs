@@ -65,17 +65,9 @@ pub(super) fn shut_down(exit: Exit, grace_ms: Option<u64>) -> ! {
     end_machine(exit)
 }
 
-/// Unmounts the disks, newest first. What is in use, as the root and what lies below it are, becomes read-only, so that nothing
-/// is half-written: the root first, since an overlay holds its disk.
+/// Makes the disks read-only, so that nothing on them is half-written, and unmounts them, newest first. The root comes before all,
+/// since an overlay writes to its disk even where that is not mounted any more.
 fn leave_file_systems() {
-    let mounted = super::mounts::mounted();
-    let disks = mounted
-        .iter()
-        .rev()
-        .filter(|(device, ..)| device.starts_with("/dev/"));
-    let used: alloc::vec::Vec<_> = disks
-        .filter(|(_, target, _)| unmount(target.as_str(), UnmountFlags::empty()).is_err())
-        .collect();
     let read_only = |target: &str| {
         if let Err(error) = mount_remount(target, MountFlags::RDONLY, c"") {
             say(format_args!(
@@ -84,9 +76,17 @@ fn leave_file_systems() {
             ));
         }
     };
+    let mounted = super::mounts::mounted();
     read_only("/");
-    for (_, target, _) in used {
-        read_only(target);
+    for (_, target, _) in mounted
+        .iter()
+        .rev()
+        .filter(|(device, ..)| device.starts_with("/dev/"))
+    {
+        if target != "/" {
+            read_only(target);
+            let _ = unmount(target.as_str(), UnmountFlags::empty());
+        }
     }
 }
 

@@ -112,6 +112,15 @@ impl Endpoint {
         Endpoint::new(false, Parser::of_guest(), LOST)
     }
 
+    /// The guest's side of a wire on which another guest's side may have spoken until it died, perhaps in the middle of a frame:
+    /// the host learns first that its session is lost.
+    pub fn guest_again() -> Endpoint {
+        let mut endpoint = Endpoint::guest();
+        frame::encode_zeros(&mut endpoint.output);
+        frame::encode_guest_hello(&mut endpoint.output, LOST);
+        endpoint
+    }
+
     fn new(host: bool, parser: Parser, nonce: Nonce) -> Endpoint {
         Endpoint {
             host,

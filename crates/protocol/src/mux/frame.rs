@@ -85,9 +85,14 @@ pub(super) fn encode(into: &mut crate::Queue, nonce: Nonce, stream: u32, frame: 
     into.push(&nonce.tag());
 }
 
+/// Appends zeros that end any frame, whose tag they break.
+pub(super) fn encode_zeros(into: &mut crate::Queue) {
+    into.push(&[PADDING; MAX_FRAME_BYTES]);
+}
+
 /// Appends the host's HELLO with the zeros before it.
 pub(super) fn encode_host_hello(into: &mut crate::Queue, nonce: Nonce) {
-    into.push(&[PADDING; MAX_FRAME_BYTES]);
+    encode_zeros(into);
     into.push(&HOST_MAGIC);
     into.push(&nonce.0.to_le_bytes());
 }

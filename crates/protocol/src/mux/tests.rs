@@ -508,3 +508,37 @@ proptest! {
         prop_assert!(wire.host.endpoint.in_session() && wire.guest.endpoint.in_session());
     }
 }
+
+/// A guest dies in the middle of a frame; the next one on its wire is heard, and the host begins a new session.
+#[test]
+fn a_guest_that_was_started_again_is_found() {
+    for cut in [0, 1, 7, 12, 500] {
+        let mut host = Endpoint::host(Nonce(0x1234_5678_9abc_def1));
+        let mut guest = Endpoint::guest();
+        let pass = |from: &mut Endpoint, to: &mut Endpoint| {
+            let bytes = from.transmit().to_vec();
+            from.transmitted(bytes.len());
+            to.receive(&bytes);
+        };
+        pass(&mut host, &mut guest);
+        pass(&mut guest, &mut host);
+        assert_eq!(host.next_event(), Some(Event::Session));
+        let stream = host.open(52).unwrap();
+        pass(&mut host, &mut guest);
+        assert_eq!(guest.next_event(), Some(Event::Session));
+        assert!(matches!(guest.next_event(), Some(Event::Incoming { .. })));
+        guest.accept(stream);
+        assert_eq!(guest.write(stream, &[7; 1000]), Some(1000));
+        let bytes = guest.transmit().to_vec();
+        host.receive(&bytes[..bytes.len().min(cut)]);
+        while host.next_event().is_some() {}
+
+        let mut guest = Endpoint::guest_again();
+        pass(&mut guest, &mut host);
+        assert_eq!(host.next_event(), Some(Event::Lost), "cut at {cut}");
+        let mut host = Endpoint::host(Nonce(0x1111_2222_3333_4445));
+        pass(&mut host, &mut guest);
+        pass(&mut guest, &mut host);
+        assert_eq!(host.next_event(), Some(Event::Session), "cut at {cut}");
+    }
+}

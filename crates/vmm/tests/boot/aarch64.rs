@@ -56,7 +56,7 @@ fn an_arm_image_boots_answers_and_powers_off() {
         selector: None,
     };
     let dir = tempfile::tempdir().expect("a temporary folder");
-    let image = images::of_platform(dir, &reference, Arch::Aarch64);
+    let image = images::of_platform(dir, &reference, Arch::Aarch64, &images::Recipe::default());
     let path = std::env::var_os("PATH").expect("a PATH");
     let program = Program::find_for(Arch::Aarch64, &path).expect("QEMU (Debian package qemu-system-arm)");
     let (qemu, choice) = probe::best(&program, &kernel, &common::state(), false).expect("QEMU starts");

@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::common;
 use crate::host::{ANSWER_LIMIT, Host, host, output};
-use crate::images::{self, layer};
+use crate::images;
 
 const ROUNDS: usize = 5;
 
@@ -24,7 +24,6 @@ const ROUNDS: usize = 5;
 fn boots() {
     let host = host().expect("QEMU and a kernel");
     let debian = images::debian(json!({}), &[]).expect("mmdebstrap");
-    let systemd = images::debian(json!({}), &[unit()]).expect("mmdebstrap");
     let alpine = images::alpine(json!({}), &[]);
     let rounds = std::env::var("FIREBRICK_BOOTS").map_or(ROUNDS, |text| text.parse().expect("a number"));
     say("what,host_s,qemu_cpu_s,kernel_ms,stage1_ms,listening_ms,answer_ms,basic_target_ms");
@@ -33,7 +32,7 @@ fn boots() {
             say(&boot("alpine", &host, host.spec(&alpine.path)));
         }
         say(&boot("debian", &host, host.spec(&debian.path)));
-        let mut spec = host.spec(&systemd.path);
+        let mut spec = host.spec(&debian.path);
         "init=/sbin/init".clone_into(&mut spec.append);
         say(&boot("debian with systemd", &host, spec));
         if rustix::process::geteuid().is_root() {
@@ -45,15 +44,6 @@ fn boots() {
 #[expect(clippy::print_stdout, reason = "the figures are what this is for")]
 fn say(line: &str) {
     println!("{line}");
-}
-
-/// The agent as a service of systemd, started with everything else that a machine wants.
-fn unit() -> Vec<u8> {
-    layer(
-        "f 0644 /etc/systemd/system/firebrick-agent.service \"[Unit]\\nDescription=firebrick agent\\n[Service]\\n\
-         ExecStart=/bin/sh -c 'exec /usr/lib/firebrick/firebrick-guest --agent --serial /dev/vport*p*'\\n\"
-         l /etc/systemd/system/multi-user.target.wants/firebrick-agent.service -> ../firebrick-agent.service",
-    )
 }
 
 fn boot(what: &str, host: &Host, spec: BootSpec<'_>) -> String {

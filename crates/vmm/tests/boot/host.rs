@@ -55,9 +55,19 @@ impl Host {
         spec
     }
 
+    /// The same for an image whose filesystem is known.
+    pub(crate) fn spec_of<'a>(&'a self, image: &Image) -> BootSpec<'a> {
+        let mut spec = self.spec(&image.path);
+        image.filesystem.clone_into(&mut spec.filesystem);
+        spec
+    }
+
     pub(crate) fn boot(&self, image: &Image) -> Booted {
-        boot(&self.qemu, &self.spec(&image.path), None)
-            .unwrap_or_else(|error| panic!("{}", common::chain(&error)))
+        self.boot_with(&self.spec_of(image))
+    }
+
+    pub(crate) fn boot_with(&self, spec: &BootSpec<'_>) -> Booted {
+        boot(&self.qemu, spec, None).unwrap_or_else(|error| panic!("{}", common::chain(&error)))
     }
 
     /// Runs a job in a machine of its own.

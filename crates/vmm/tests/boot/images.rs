@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use firebrick_build::{Request, build};
-use firebrick_customise::{ImageJson, Init, RunConfig, plan, to_tar};
+use firebrick_customise::{ImageJson, Init, Profile, RunConfig, Service, plan, to_tar};
 use firebrick_source::{OciImage, Reference, open};
 use firebrick_testkit::fixtures::{ALPINE, BUSYBOX, fixture};
 use firebrick_testkit::layers::Layer;
@@ -19,6 +19,82 @@ use serde_json::Value;
 pub(crate) struct Image {
     _dir: tempfile::TempDir,
     pub(crate) path: PathBuf,
+    /// Its filesystem, as the kernel calls it.
+    pub(crate) filesystem: &'static str,
+}
+
+/// Which filesystem an image gets.
+#[derive(Debug, Clone, Default)]
+pub(crate) enum Filesystem {
+    #[default]
+    Ext4,
+}
+
+impl Filesystem {
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Filesystem::Ext4 => "ext4",
+        }
+    }
+}
+
+/// What an image is made from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Root {
+    Alpine,
+    Busybox,
+    /// With systemd, Python and runc.
+    Debian,
+    /// The same, with nothing at `/sbin/init`.
+    DebianWithoutInit,
+    /// With OpenRC under System V init.
+    DebianOpenRc,
+}
+
+/// What is asked of a build.
+#[derive(Debug, Default)]
+pub(crate) struct Recipe {
+    /// The `config` object of the OCI config; busybox keeps its own.
+    pub(crate) config: Value,
+    /// More layers; busybox takes none.
+    pub(crate) more: Vec<Vec<u8>>,
+    pub(crate) init: Init,
+    pub(crate) service: Service,
+    pub(crate) words: Vec<String>,
+    pub(crate) profile: Option<Profile>,
+    pub(crate) filesystem: Filesystem,
+}
+
+impl Recipe {
+    /// The image; `None` where tests were told to do without what it takes.
+    pub(crate) fn of(mut self, root: Root) -> Option<Image> {
+        let tar = match root {
+            Root::Busybox => {
+                let dir = tempfile::tempdir().expect("a temporary folder");
+                let reference = Reference::OciLayout {
+                    path: fixture(BUSYBOX[1])?,
+                    selector: None,
+                };
+                return Some(of_platform(dir, &reference, Arch::X86_64, &self));
+            }
+            Root::Alpine => {
+                let mut root = Vec::new();
+                let file = std::fs::File::open(fixture(ALPINE[1])?).expect("the fixture is readable");
+                let mut reader = flate2::read::GzDecoder::new(file);
+                reader.read_to_end(&mut root).expect("a tar.gz");
+                root
+            }
+            Root::Debian => debian_root("systemd", "python3-minimal,systemd-sysv,udev,runc")?,
+            Root::DebianWithoutInit => {
+                let without = layer("f 0644 /usr/sbin/.wh.init \"\"");
+                self.more.insert(0, without);
+                return self.of(Root::Debian);
+            }
+            Root::DebianOpenRc => debian_root("openrc", "openrc,sysvinit-core")?,
+        };
+        self.more.insert(0, tar);
+        Some(of_tars(&self))
+    }
 }
 
 /// A layer in the text form of the test kit.
@@ -41,12 +117,12 @@ pub(crate) fn guest_for(arch: Arch) -> Vec<u8> {
 
 /// Alpine with this `config` object in its OCI config, and maybe more layers; `None` without the fixtures.
 pub(crate) fn alpine(config: Value, more: &[Vec<u8>]) -> Option<Image> {
-    let mut root = Vec::new();
-    let file = std::fs::File::open(fixture(ALPINE[1])?).expect("the fixture is readable");
-    flate2::read::GzDecoder::new(file)
-        .read_to_end(&mut root)
-        .expect("a tar.gz");
-    Some(of_tars(&[&[root], more].concat(), config))
+    let recipe = Recipe {
+        config,
+        more: more.to_vec(),
+        ..Recipe::default()
+    };
+    recipe.of(Root::Alpine)
 }
 
 /// The smallest root there is here.
@@ -56,36 +132,34 @@ pub(crate) fn any(config: Value) -> Option<Image> {
 
 /// Busybox as its OCI layout has it; `None` without the fixtures.
 pub(crate) fn busybox() -> Option<Image> {
-    let dir = tempfile::tempdir().expect("a temporary folder");
-    let reference = Reference::OciLayout {
-        path: fixture(BUSYBOX[1])?,
-        selector: None,
-    };
-    Some(of_reference(dir, &reference))
+    Recipe::default().of(Root::Busybox)
 }
 
-/// A Debian root with Python and systemd; the root is made once per target folder. `None` only where oracles are left out.
+/// A Debian root with Python and systemd. `None` only where oracles are left out.
 pub(crate) fn debian(config: Value, more: &[Vec<u8>]) -> Option<Image> {
+    let recipe = Recipe {
+        config,
+        more: more.to_vec(),
+        ..Recipe::default()
+    };
+    recipe.of(Root::Debian)
+}
+
+/// A root's tar, which is made once per target folder. Tests of several processes may want it at once: one makes it, the
+/// others wait.
+fn debian_root(name: &str, packages: &str) -> Option<Vec<u8>> {
     if !oracle::have("mmdebstrap").expect("mmdebstrap") {
         return None;
     }
-    let root = std::fs::read(debian_root()).expect("the root was made");
-    Some(of_tars(&[&[root], more].concat(), config))
-}
-
-/// Makes the root's tar. Tests of several processes may want it at once: one makes it, the others wait.
-fn debian_root() -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let (tar, part) = (
-        folder.join("debian-root.tar"),
-        folder.join("debian-root.part.tar"),
-    );
-    let lock = std::fs::File::create(folder.join("debian-root.lock")).expect("the lock");
+    let file = |end: &str| folder.join(format!("debian-{name}{end}"));
+    let (tar, part) = (file(".tar"), file(".part.tar"));
+    let lock = std::fs::File::create(file(".lock")).expect("the lock");
     lock.lock().expect("the lock");
     if !tar.exists() {
         let status = Command::new("mmdebstrap")
             .args(["--quiet", "--variant=minbase"])
-            .args(["--include=python3-minimal,systemd-sysv,udev", "bookworm"])
+            .args([&format!("--include={packages}"), "bookworm"])
             .arg(&part)
             .env("SOURCE_DATE_EPOCH", "1735689600")
             .status()
@@ -93,17 +167,18 @@ fn debian_root() -> PathBuf {
         assert!(status.success(), "mmdebstrap: {status}");
         std::fs::rename(&part, &tar).expect("the tar gets its name");
     }
-    tar
+    Some(std::fs::read(tar).expect("the root was made"))
 }
 
-fn of_tars(tars: &[Vec<u8>], config: Value) -> Image {
+fn of_tars(recipe: &Recipe) -> Image {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let layout = dir.path().join("layout");
     let options = Options {
-        config,
+        config: recipe.config.clone(),
         ..Options::default()
     };
-    let blobs: Vec<Blob> = tars
+    let blobs: Vec<Blob> = recipe
+        .more
         .iter()
         .map(|tar| Blob::of_tar(tar, Compression::None))
         .collect();
@@ -112,27 +187,32 @@ fn of_tars(tars: &[Vec<u8>], config: Value) -> Image {
         path: layout,
         selector: None,
     };
-    of_reference(dir, &reference)
-}
-
-fn of_reference(dir: tempfile::TempDir, reference: &Reference) -> Image {
-    of_platform(dir, reference, Arch::X86_64)
+    of_platform(dir, &reference, Arch::X86_64, recipe)
 }
 
 /// The image that `reference` has for a processor.
-pub(crate) fn of_platform(dir: tempfile::TempDir, reference: &Reference, arch: Arch) -> Image {
+pub(crate) fn of_platform(
+    dir: tempfile::TempDir,
+    reference: &Reference,
+    arch: Arch,
+    recipe: &Recipe,
+) -> Image {
     let options = firebrick_source::Options {
         platform: format!("linux/{}", arch.debian_name()).parse().ok(),
         ..firebrick_source::Options::default()
     };
     let image = open(reference, &options).expect("an image");
-    let path = dir.path().join("image.ext4");
+    let filesystem = recipe.filesystem.name();
+    let path = dir.path().join(format!("image.{filesystem}"));
     let guest = guest_for(arch);
     let json = image_json(&image);
     let request = Request {
         image: &image,
         customise: Some(Box::new(|tree: &Tree| {
-            let request = firebrick_customise::Request::new(Some(&guest), &json, Init::Auto);
+            let mut request = firebrick_customise::Request::new(Some(&guest), &json, recipe.init);
+            request.service = recipe.service.clone();
+            request.words.clone_from(&recipe.words);
+            request.profile = recipe.profile;
             Ok(to_tar(&plan(&request, tree)?, 0))
         })),
         output: path.clone(),
@@ -142,8 +222,14 @@ pub(crate) fn of_platform(dir: tempfile::TempDir, reference: &Reference, arch: A
         layers_at_once: 2,
     };
     build(request, &|_| {}).expect("the image builds");
-    oracle::Image::check(&path).expect("e2fsck finds it clean");
-    Image { _dir: dir, path }
+    if filesystem == "ext4" {
+        oracle::Image::check(&path).expect("e2fsck finds it clean");
+    }
+    Image {
+        _dir: dir,
+        path,
+        filesystem,
+    }
 }
 
 fn image_json(image: &OciImage) -> ImageJson {

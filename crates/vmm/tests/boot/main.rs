@@ -8,11 +8,14 @@ mod answers;
 #[path = "../common/mod.rs"]
 #[expect(dead_code, reason = "another test program uses the rest")]
 mod common;
+mod containers;
 mod figures;
 mod firecracker;
 mod host;
 mod hygiene;
 mod images;
+mod inits;
+mod overlay;
 mod runs;
 mod storm;
 mod traps;
