@@ -16,6 +16,7 @@ mod hygiene;
 mod images;
 mod inits;
 mod overlay;
+mod pid1;
 mod runs;
 mod storm;
 mod traps;

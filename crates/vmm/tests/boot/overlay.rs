@@ -32,7 +32,7 @@ fn drive(path: &Path) -> Drive {
 }
 
 /// Launches and waits for the agent; what the console said where it does not come.
-fn attend(host: &Host, spec: &MachineSpec) -> Result<(Box<dyn Machine>, Client), String> {
+pub(crate) fn attend(host: &Host, spec: &MachineSpec) -> Result<(Box<dyn Machine>, Client), String> {
     let machine = host.qemu.launch(spec).expect("QEMU starts");
     let deadline = Instant::now() + BOOT_LIMIT;
     loop {
@@ -65,7 +65,7 @@ fn small() -> Option<Image> {
 
 /// The machine of a spec with one more drive, `/dev/vdb`.
 fn with_disk(spec: &BootSpec<'_>, disk: &Path, words: &str) -> MachineSpec {
-    let mut machine = spec.machine().expect("a machine");
+    let mut machine = spec.machine(&firebrick_vmm::qemu::facts()).expect("a machine");
     machine.drives.push(drive(disk));
     machine.append = format!("{} {words}", machine.append);
     machine
@@ -247,7 +247,10 @@ fn overlay_init_works_under_an_initramfs_that_knows_nothing_of_it() {
     let (Some(image), Some(host)) = (recipe.of(Root::Alpine), host()) else {
         return;
     };
-    let mut machine = host.spec_of(&image).machine().expect("a machine");
+    let mut machine = host
+        .spec_of(&image)
+        .machine(&firebrick_vmm::qemu::facts())
+        .expect("a machine");
     machine.initramfs = Some(foreign_initramfs(&host, image.filesystem));
     machine.append = format!("{} init=/sbin/overlay-init overlay_size=16M", machine.append);
     let mut booted = attend(&host, &machine).unwrap_or_else(|console| panic!("{console}"));
