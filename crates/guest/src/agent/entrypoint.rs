@@ -53,11 +53,12 @@ impl Agent {
         }
     }
 
-    /// Passes a signal on to the entrypoint.
-    pub(super) fn signal_entrypoint(&self, number: i32) {
+    /// Passes a signal on to the entrypoint; says whether there is one.
+    pub(super) fn signal_entrypoint(&self, number: i32) -> bool {
         if let Some(pid) = self.entrypoint {
             let _ = kernel::kill(pid, number);
         }
+        self.entrypoint.is_some()
     }
 
     /// Asks the entrypoint to end as its image wants to be asked, and waits for so long.

@@ -221,9 +221,11 @@ impl Agent {
         self.reap();
     }
 
-    /// Passes a signal that was meant for the machine's programs on to the jobs.
+    /// Passes a signal that was meant for the machine's programs on: to the image's own where it runs, else to the jobs.
     fn forward_signal(&mut self, number: i32) {
-        self.signal_entrypoint(number);
+        if self.signal_entrypoint(number) {
+            return;
+        }
         let Some(signal) = Signal::new(number) else { return };
         for job in self.jobs.values() {
             job.signal(signal);

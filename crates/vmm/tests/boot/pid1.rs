@@ -2,12 +2,12 @@
 //! signals for the image's own program, and an end that nobody can refuse.
 
 use firebrick_customise::{Init, Service};
-use firebrick_protocol::agent::JobOptions;
+use firebrick_protocol::agent::Exec;
 use firebrick_vmm::kernel::modules::ModInfo;
 use firebrick_vmm::{Job, Network, RunOutcome};
 use serde_json::json;
 
-use crate::host::{ANSWER_LIMIT, Host, exec, host, output, shell};
+use crate::host::{ANSWER_LIMIT, Host, host, output, shell};
 use crate::images::{Recipe, Root, layer};
 
 /// Modules of this kernel as a distribution has them: with `modules.dep`, in a folder of the release's name.
@@ -120,7 +120,11 @@ fn pid_1_does_all_that_it_documents() {
         client,
         "setsid sh -c \"trap '' TERM; while :; do sleep 1; done\" > /dev/null 2>&1 &",
     );
-    let _ = exec(client, "kill -TERM 1", JobOptions::default());
+    let end = Exec {
+        cmd: Some("kill -TERM 1".to_owned()),
+        ..Exec::default()
+    };
+    let _ = client.exec(end, ANSWER_LIMIT); // whose answer may come too late
     assert!(
         machine.wait(ANSWER_LIMIT).expect("it is waited for").is_some(),
         "it goes on"
