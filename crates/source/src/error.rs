@@ -94,6 +94,24 @@ pub enum SourceError {
         /// The broken rule.
         problem: &'static str,
     },
+    /// A single file is not what its digest promises.
+    #[error("{url} is not what was promised: its digest is {actual}, expected {promised}")]
+    FileMismatch {
+        /// Its address.
+        url: String,
+        /// The digest that it is pinned to.
+        promised: Digest,
+        /// The digest that it has.
+        actual: Digest,
+    },
+    /// A single file is longer than can be.
+    #[error("{url} has more than {limit} bytes")]
+    FileTooLong {
+        /// Its address.
+        url: String,
+        /// The most that it may have.
+        limit: u64,
+    },
     /// The config and the manifest disagree on the layers.
     #[error("the manifest has {layers} layers, but the config has {diff_ids} diff IDs")]
     LayerCount {
@@ -440,6 +458,7 @@ impl SourceError {
             error => matches!(
                 error,
                 SourceError::Json { .. }
+                    | SourceError::FileMismatch { .. }
                     | SourceError::Mismatch { .. }
                     | SourceError::Malformed { .. }
                     | SourceError::LayerCount { .. }

@@ -221,6 +221,13 @@ pub enum Event {
         /// How many layers it has.
         layers: usize,
     },
+    /// The download of a single file moved on.
+    FileMovedOn {
+        /// How many of its bytes are here.
+        done_bytes: u64,
+        /// How many it has, where the server tells.
+        size_bytes: Option<u64>,
+    },
     /// A layer lies in the cache already.
     Cached {
         /// Which layer.

@@ -6,7 +6,7 @@
 mod auth;
 mod challenge;
 mod credentials;
-mod http;
+pub(crate) mod http;
 
 use std::io::{self, Read};
 use std::sync::{Arc, OnceLock};
@@ -27,8 +27,8 @@ use auth::Authorizer;
 use http::{Cause, Failure, Http, message, shown};
 
 /// A transfer that brought this much has moved on; its earlier failures are forgiven.
-const PROGRESS: u64 = 64 << 10;
-const CHUNK: usize = 128 << 10;
+pub(crate) const PROGRESS: u64 = 64 << 10;
+pub(crate) const CHUNK: usize = 128 << 10;
 
 /// One repository of one registry.
 pub(crate) struct Registry {
@@ -197,33 +197,38 @@ impl Registry {
             _ => &[("accept", "*/*"), ("range", &range)],
         };
         let answer = self.exchange(url, headers)?;
-        let text = |name| {
-            let value = answer.headers().get(name)?;
-            value.to_str().ok()
-        };
-        let number = |text: &str| text.trim().parse::<u64>().ok();
-        let wrong_range = || {
-            Failure::Final(SourceError::Protocol {
-                url: shown(url),
-                problem: "the answer is of another range than we asked for",
-            })
-        };
-        let (skip, total) = match answer.status().as_u16() {
-            // Nothing is there from `start` on.
-            416 => return Ok(Opened::End),
-            206 => {
-                let range = text(header::CONTENT_RANGE).and_then(|range| range.trim().strip_prefix("bytes "));
-                let (range, total) = range
-                    .and_then(|range| range.split_once('/'))
-                    .ok_or_else(wrong_range)?;
-                let from = range.split_once('-').and_then(|(from, _)| number(from));
-                let skip = from.and_then(|from| start.checked_sub(from));
-                (skip.ok_or_else(wrong_range)?, number(total))
-            }
-            _ => (start, text(header::CONTENT_LENGTH).and_then(number)),
-        };
-        Ok(Opened::Body { answer, skip, total })
+        opened(url, start, answer)
     }
+}
+
+/// What the answer to a request from `start` on holds.
+pub(crate) fn opened(url: &str, start: u64, answer: Response<Body>) -> Result<Opened, Failure> {
+    let text = |name| {
+        let value = answer.headers().get(name)?;
+        value.to_str().ok()
+    };
+    let number = |text: &str| text.trim().parse::<u64>().ok();
+    let wrong_range = || {
+        Failure::Final(SourceError::Protocol {
+            url: shown(url),
+            problem: "the answer is of another range than we asked for",
+        })
+    };
+    let (skip, total) = match answer.status().as_u16() {
+        // Nothing is there from `start` on.
+        416 => return Ok(Opened::End),
+        206 => {
+            let range = text(header::CONTENT_RANGE).and_then(|range| range.trim().strip_prefix("bytes "));
+            let (range, total) = range
+                .and_then(|range| range.split_once('/'))
+                .ok_or_else(wrong_range)?;
+            let from = range.split_once('-').and_then(|(from, _)| number(from));
+            let skip = from.and_then(|from| start.checked_sub(from));
+            (skip.ok_or_else(wrong_range)?, number(total))
+        }
+        _ => (start, text(header::CONTENT_LENGTH).and_then(number)),
+    };
+    Ok(Opened::Body { answer, skip, total })
 }
 
 impl Blobs for Registry {
@@ -276,8 +281,8 @@ impl Transfer for Registry {
     }
 }
 
-/// A blob from somewhere on.
-enum Opened {
+/// A blob or file from somewhere on.
+pub(crate) enum Opened {
     Body {
         answer: Response<Body>,
         /// How many bytes of the answer come before what was asked for.
@@ -289,13 +294,13 @@ enum Opened {
     End,
 }
 
-enum CopyError {
+pub(crate) enum CopyError {
     Read(io::Error),
     Sink(SourceError),
 }
 
 /// Copies to the body's end, or until there is more than `size`, which the sink then refuses.
-fn copy(
+pub(crate) fn copy(
     body: &mut impl Read,
     mut skip: u64,
     size: u64,
@@ -322,7 +327,7 @@ fn copy(
     }
 }
 
-fn transport(error: io::Error) -> Failure {
+pub(crate) fn transport(error: io::Error) -> Failure {
     Failure::Passing {
         cause: Cause::Transport(Box::new(error)),
         retry_after: None,

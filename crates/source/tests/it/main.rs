@@ -4,6 +4,7 @@
 
 mod archives;
 mod cache;
+mod files;
 mod folders;
 mod hostile;
 mod layouts;

@@ -1,0 +1,201 @@
+//! Single files over HTTP, pinned by digest: kernels and VMMs.
+//!
+//! A *part* is what has come of a file so far, `.DIGEST.part` beside the place that it is for. It is kept when a transfer breaks for
+//! good, and the next run goes on behind it, whichever address it is given: the digest says whose part it is. The file
+//! gets its name only once all of its bytes are verified.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+
+use firebrick_digest::{Digest, Hasher};
+
+use crate::error::SourceError;
+use crate::image::file_error;
+use crate::options::{Event, Options};
+use crate::registry::http::{Failure, Http};
+use crate::registry::{CHUNK, CopyError, Opened, PROGRESS, copy, opened, transport};
+
+/// Fetches the file at `url`, whose bytes have this digest, and gives it the name `dest`, whose folder must be there.
+///
+/// Nothing is fetched if it is there already. Other processes that fetch the same wait.
+///
+/// # Errors
+/// [`SourceError::FileMismatch`] if the bytes are others; then no part of them is kept. [`SourceError::FileTooLong`] beyond
+/// `size_max` bytes. Otherwise what the server or the host's disk said; what had come by then is kept.
+pub fn fetch_file(
+    url: &str,
+    digest: Digest,
+    dest: &Path,
+    size_max: u64,
+    options: &Options,
+) -> Result<(), SourceError> {
+    let http = Http::new(&options.registry, options.events.clone())?;
+    let folder = dest.parent().unwrap_or(Path::new("."));
+    let part = Part::open(folder.join(format!(".{}.part", digest.hex())))?;
+    if File::open(dest).is_ok_and(|file| digest_of(&file).is_ok_and(|there| there == digest)) {
+        return part.remove();
+    }
+    let fetch = Fetch {
+        url,
+        size_max,
+        http: &http,
+        options,
+    };
+    let resumed = fetch.complete(&part)?;
+    let mut actual = part.digest()?;
+    if actual != digest && resumed {
+        // What an earlier run left may be of something else.
+        part.file.set_len(0).map_err(|error| part.error("empty", error))?;
+        fetch.complete(&part)?;
+        actual = part.digest()?;
+    }
+    if actual != digest {
+        part.remove()?;
+        return Err(SourceError::FileMismatch {
+            url: url.to_owned(),
+            promised: digest,
+            actual,
+        });
+    }
+    part.file.sync_all().map_err(|error| part.error("sync", error))?;
+    fs::rename(&part.path, dest).map_err(|error| file_error("create", dest, error))?;
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(|error| file_error("sync", folder, error))
+}
+
+struct Fetch<'a> {
+    url: &'a str,
+    size_max: u64,
+    http: &'a Http,
+    options: &'a Options,
+}
+
+impl Fetch<'_> {
+    /// Appends to the part what it lacks; says whether there was something before.
+    fn complete(&self, part: &Part) -> Result<bool, SourceError> {
+        let mut file = &part.file;
+        let start = file
+            .seek(SeekFrom::End(0))
+            .map_err(|error| part.error("read", error))?;
+        let mut position = start;
+        let mut attempts = self.http.attempts(self.url);
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            let before = position;
+            let failure = match self.open(position) {
+                Ok(Opened::End) => break,
+                Ok(Opened::Body { answer, skip, total }) => {
+                    let mut done = position;
+                    let mut sink = |bytes: &[u8]| {
+                        done = done.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+                        self.check_size(done)?;
+                        file.write_all(bytes)
+                            .map_err(|error| part.error("write", error))?;
+                        (self.options.events)(Event::FileMovedOn {
+                            done_bytes: done,
+                            size_bytes: total,
+                        });
+                        Ok(())
+                    };
+                    self.check_size(total.unwrap_or(0))?;
+                    let mut body = answer.into_body().into_reader();
+                    let all = total.unwrap_or(u64::MAX);
+                    match copy(&mut body, skip, all, &mut position, &mut buffer, &mut sink) {
+                        // Without a length the connection's end is the file's; the digest tells whether it is all.
+                        Ok(()) if total.is_none_or(|total| position >= total) => break,
+                        Ok(()) => transport(io::ErrorKind::UnexpectedEof.into()),
+                        Err(CopyError::Read(error)) => transport(error),
+                        Err(CopyError::Sink(error)) => return Err(error),
+                    }
+                }
+                Err(failure) => failure,
+            };
+            if position.saturating_sub(before) >= PROGRESS {
+                attempts.progressed();
+            }
+            attempts.failed(failure)?;
+        }
+        Ok(start > 0)
+    }
+
+    fn open(&self, start: u64) -> Result<Opened, Failure> {
+        let range = format!("bytes={start}-");
+        let headers: &[(&str, &str)] = match start {
+            0 => &[("accept", "*/*")],
+            _ => &[("accept", "*/*"), ("range", &range)],
+        };
+        let answer = self.http.get(self.url, headers, None)?;
+        match answer.status().as_u16() {
+            200 | 206 | 416 => opened(self.url, start, answer),
+            status => Err(Failure::Final(SourceError::Status {
+                url: self.url.to_owned(),
+                status,
+                message: String::new(),
+            })),
+        }
+    }
+
+    fn check_size(&self, size: u64) -> Result<(), SourceError> {
+        match size > self.size_max {
+            true => Err(SourceError::FileTooLong {
+                url: self.url.to_owned(),
+                limit: self.size_max,
+            }),
+            false => Ok(()),
+        }
+    }
+}
+
+/// A part, which this process alone changes.
+struct Part {
+    path: PathBuf,
+    file: File,
+}
+
+impl Part {
+    /// Waits for other processes that have it.
+    fn open(path: PathBuf) -> Result<Part, SourceError> {
+        use std::os::unix::fs::MetadataExt as _;
+        loop {
+            let file = File::options()
+                .create(true)
+                .truncate(false)
+                .read(true)
+                .write(true)
+                .open(&path)
+                .map_err(|error| file_error("open", &path, error))?;
+            file.lock().map_err(|error| file_error("lock", &path, error))?;
+            // Whoever had it may have renamed or removed it meanwhile.
+            let ours = file.metadata().map(|meta| meta.ino()).ok();
+            if fs::metadata(&path).is_ok_and(|meta| Some(meta.ino()) == ours) {
+                return Ok(Part { path, file });
+            }
+        }
+    }
+
+    fn digest(&self) -> Result<Digest, SourceError> {
+        digest_of(&self.file).map_err(|error| self.error("read", error))
+    }
+
+    fn remove(self) -> Result<(), SourceError> {
+        fs::remove_file(&self.path).map_err(|error| self.error("remove", error))
+    }
+
+    fn error(&self, action: &'static str, error: io::Error) -> SourceError {
+        file_error(action, &self.path, error)
+    }
+}
+
+fn digest_of(mut file: &File) -> io::Result<Digest> {
+    file.seek(SeekFrom::Start(0))?;
+    let mut hasher = Hasher::new();
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hasher.finish()),
+            len => hasher.update(&buffer[..len]),
+        }
+    }
+}
