@@ -121,6 +121,40 @@ fn a_version_that_is_not_there_is_answered_with_those_that_are() {
     );
 }
 
+/// Node.js of Alpine and others asks for 5.10 at least, Firecracker is tested with it, and Debian 12 has 6.1.
+#[test]
+fn a_kernel_of_another_release_of_debian_comes_from_the_same_mirror() {
+    if common::kernel().is_none() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let source = Source::Apt {
+        version: Some("5.10".to_owned()),
+        arch: Arch::HOST,
+    };
+    let events = std::cell::RefCell::new(Vec::new());
+    let kernel = setup(&request(dir.path(), source), &|event| {
+        events.borrow_mut().push(event)
+    })
+    .unwrap_or_else(|error| panic!("{}", common::chain(&error)));
+    assert!(
+        kernel.manifest().release.starts_with("5.10."),
+        "{:?}",
+        kernel.manifest()
+    );
+    assert_eq!(kernel.version(), Some((5, 10)));
+    assert_eq!(kernel.lacks("ext4", true), Some(Vec::new()));
+    let asked = |event: &SetupEvent| {
+        matches!(
+            event,
+            SetupEvent::UpdatingLists {
+                suite: Some("bullseye")
+            }
+        )
+    };
+    assert!(events.borrow().iter().any(asked), "{events:?}");
+}
+
 #[test]
 fn a_package_file_an_elf_file_and_a_bzimage_all_set_up() {
     let Some(kernel) = common::kernel() else { return };

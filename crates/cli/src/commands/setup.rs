@@ -103,7 +103,14 @@ impl Args {
 
 fn note(steps: &Steps, talk: &Talk, event: SetupEvent) {
     match event {
-        SetupEvent::UpdatingLists => steps.note("fetching package lists (into a folder of our own)"),
+        SetupEvent::UpdatingLists { suite: None } => {
+            steps.note("fetching package lists (into a folder of our own)");
+        }
+        SetupEvent::UpdatingLists { suite: Some(suite) } => {
+            steps.note(&format!(
+                "looking into Debian {suite} (its lists go into a folder of our own)"
+            ));
+        }
         SetupEvent::Downloading { package } => steps.note(&format!("downloading {package}")),
         SetupEvent::Reading { path, size_bytes } => {
             steps.note(&format!(

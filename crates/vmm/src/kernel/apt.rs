@@ -28,51 +28,169 @@ pub(super) enum Fetched {
     AlreadyThere(Kernel),
 }
 
-/// apt with its lists either the system's or our own.
+/// apt, with a set of lists.
 struct Apt<'a> {
     dir: &'a Path,
     arch: Arch,
-    own_lists: bool,
+    lists: Lists,
+}
+
+/// Whose lists apt reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Lists {
+    /// The system's.
+    System,
+    /// Our own, of the system's sources.
+    Own,
+    /// Our own, of another release of the distribution on the same mirror.
+    Suite(&'static str),
+}
+
+/// Debian's releases, whose kernels differ: 6.12, 6.1, 5.10.
+const SUITES: [&str; 3] = ["trixie", "bookworm", "bullseye"];
+
+/// Where the keys of all of them are.
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// What is told of the work.
+pub(super) struct Listener<'a> {
+    /// Asked with the SHA-256 that the lists promise, in hex; where it has the kernel, nothing is downloaded.
+    pub(super) have: &'a dyn Fn(&str) -> Option<Kernel>,
+    /// Lists are fetched, of another release if it has a name.
+    pub(super) on_update: &'a dyn Fn(Option<&'static str>),
+    /// A package is fetched.
+    pub(super) on_download: &'a dyn Fn(&str),
 }
 
 /// Downloads the cloud kernel package into `dir` and gives its path.
 ///
-/// `version` is the beginning of a kernel release (`6.1`, `6.12.3`), or `None` for the distribution's current one.
-///
-/// `have` is asked with the SHA-256 that the lists promise, in hex; where it has the kernel, nothing is downloaded.
+/// `version` is the beginning of a kernel release (`6.1`, `6.12.3`), or `None` for the distribution's current one. A version
+/// that this release of the distribution lacks is looked for in others.
 pub(super) fn fetch(
     dir: &Path,
     arch: Arch,
     version: Option<&str>,
-    have: &dyn Fn(&str) -> Option<Kernel>,
-    on_update: &dyn Fn(),
-    on_download: &dyn Fn(&str),
+    listener: &Listener<'_>,
 ) -> Result<Fetched, KernelError> {
-    let with = |own_lists| Apt { dir, arch, own_lists };
-    let attempt = |apt: &Apt<'_>| {
-        let package = apt.choose(version)?;
-        if let Some(kernel) = apt.promised_digest(&package).and_then(|digest| have(&digest)) {
-            return Ok(Fetched::AlreadyThere(kernel));
-        }
-        on_download(&package);
-        apt.download(&package).map(Fetched::Package)
-    };
+    let with = |lists| Apt { dir, arch, lists };
     // The system's lists are about this processor. For it they may be absent, too, or old: the mirror forgets a kernel when
     // a security fix replaces it.
-    let first = (arch == Arch::HOST).then(|| attempt(&with(false)));
-    match first {
-        Some(Ok(fetched)) => Ok(fetched),
-        None | Some(Err(KernelError::Apt { .. } | KernelError::NoSuchVersion { .. })) => {
-            on_update();
-            let own = with(true);
-            own.update()?;
-            attempt(&own)
+    if arch == Arch::HOST {
+        match with(Lists::System).attempt(version, listener) {
+            Err(KernelError::Apt { .. } | KernelError::NoSuchVersion { .. }) => {}
+            outcome => return outcome,
         }
-        Some(Err(error)) => Err(error),
+    }
+    (listener.on_update)(None);
+    let own = with(Lists::Own);
+    own.update()?;
+    let mut failure = match own.attempt(version, listener) {
+        Err(error @ KernelError::NoSuchVersion { .. }) if version.is_some() => error,
+        outcome => return outcome,
+    };
+    for suite in SUITES {
+        let other = with(Lists::Suite(suite));
+        if !other.write_sources(suite)? {
+            continue;
+        }
+        (listener.on_update)(Some(suite));
+        // A mirror need not have them all.
+        if other.update().is_err() {
+            continue;
+        }
+        match other.attempt(version, listener) {
+            Err(KernelError::NoSuchVersion { known: more, .. }) => failure = more_known(failure, more),
+            outcome => return outcome,
+        }
+    }
+    Err(failure)
+}
+
+fn more_known(error: KernelError, more: Vec<String>) -> KernelError {
+    match error {
+        KernelError::NoSuchVersion { wanted, mut known } => {
+            known.extend(more);
+            known.sort_by_key(|name| numbers(name));
+            known.dedup();
+            KernelError::NoSuchVersion { wanted, known }
+        }
+        other => other,
     }
 }
 
+/// The lines of a `sources.list` for `suite` on the mirrors of the system's sources (`REPOSITORY RELEASE` a line); none if
+/// they have it already, or are no Debian.
+fn sources_of(targets: &str, suite: &str) -> Vec<String> {
+    let pairs: Vec<(&str, &str)> = targets
+        .lines()
+        .filter_map(|line| line.trim().split_once(' '))
+        .collect();
+    let base = |release: &str| {
+        let base = release.split('-').next()?;
+        SUITES.into_iter().find(|known| *known == base)
+    };
+    if pairs.iter().any(|(_, release)| base(release) == Some(suite)) {
+        return Vec::new();
+    }
+    let signed = match Path::new(KEYRING).is_file() {
+        true => format!("[signed-by={KEYRING}] "),
+        false => String::new(),
+    };
+    let line = |(uri, release): &(&str, &str)| {
+        let own = base(release)?;
+        let other = release.replace(own, suite);
+        // Updates are for the current release only.
+        let wanted = other == suite || other == format!("{suite}-security");
+        wanted.then(|| format!("deb {signed}{uri} {other} main"))
+    };
+    let mut lines: Vec<String> = pairs.iter().filter_map(line).collect();
+    lines.sort();
+    lines.dedup();
+    lines
+}
+
 impl Apt<'_> {
+    fn attempt(&self, version: Option<&str>, listener: &Listener<'_>) -> Result<Fetched, KernelError> {
+        let package = self.choose(version)?;
+        let promised = self.promised_digest(&package);
+        if let Some(kernel) = promised.and_then(|digest| (listener.have)(&digest)) {
+            return Ok(Fetched::AlreadyThere(kernel));
+        }
+        (listener.on_download)(&package);
+        self.download(&package).map(Fetched::Package)
+    }
+
+    /// The folder for lists of our own; the system's are elsewhere.
+    fn folder(&self) -> PathBuf {
+        match self.lists {
+            Lists::System | Lists::Own => self.dir.to_owned(),
+            Lists::Suite(suite) => self.dir.join(suite),
+        }
+    }
+
+    /// Writes the sources of another release; `false` if there are none to be had.
+    fn write_sources(&self, suite: &str) -> Result<bool, KernelError> {
+        let system = Apt {
+            dir: self.dir,
+            arch: Arch::HOST,
+            lists: Lists::System,
+        };
+        let format = "$(REPO_URI) $(RELEASE)";
+        let targets = system.run(
+            "apt-get",
+            &["indextargets", "--format", format, "Created-By: Packages"],
+        )?;
+        let lines = sources_of(&targets, suite);
+        if lines.is_empty() {
+            return Ok(false);
+        }
+        let folder = self.folder();
+        std::fs::create_dir_all(&folder).map_err(KernelError::host("create", &folder))?;
+        let path = folder.join("sources.list");
+        std::fs::write(&path, lines.join("\n") + "\n").map_err(KernelError::host("write", &path))?;
+        Ok(true)
+    }
+
     fn choose(&self, version: Option<&str>) -> Result<String, KernelError> {
         let Some(wanted) = version else {
             let meta = meta(self.arch);
@@ -138,7 +256,7 @@ impl Apt<'_> {
 
     fn update(&self) -> Result<(), KernelError> {
         for name in ["lists/partial", "cache/archives/partial"] {
-            let path = self.dir.join(name);
+            let path = self.folder().join(name);
             std::fs::create_dir_all(&path).map_err(KernelError::host("create", &path))?;
         }
         self.run("apt-get", &["update"]).map(drop)
@@ -151,10 +269,17 @@ impl Apt<'_> {
             "-o",
             "APT::Sandbox::User=root",
         ]);
-        if self.own_lists {
-            let option = |key: &str, name: &str| format!("{key}={}", self.dir.join(name).display());
-            command.arg("-o").arg(option("Dir::State::lists", "lists"));
-            command.arg("-o").arg(option("Dir::Cache", "cache"));
+        let folder = self.folder();
+        let mut option = |key: &str, value: &Path| {
+            command.arg("-o").arg(format!("{key}={}", value.display()));
+        };
+        if self.lists != Lists::System {
+            option("Dir::State::lists", &folder.join("lists"));
+            option("Dir::Cache", &folder.join("cache"));
+        }
+        if let Lists::Suite(_) = self.lists {
+            option("Dir::Etc::sourcelist", &folder.join("sources.list"));
+            option("Dir::Etc::sourceparts", Path::new("/dev/null"));
         }
         if self.arch != Arch::HOST {
             let name = self.arch.debian_name();
@@ -216,6 +341,34 @@ mod tests {
             "linux-image-6.1.0-56-cloud-amd64-unsigned",
             Arch::X86_64
         ));
+    }
+
+    #[test]
+    fn other_releases_are_asked_of_the_same_mirrors() {
+        let targets = "http://m/debian/ bookworm\nhttp://m/debian/ bookworm-updates\nhttp://s/sec/ bookworm-security\n\
+                       http://else/ sdk-bookworm\nhttp://else/ nodistro\n";
+        let lines = sources_of(targets, "bullseye");
+        let ends: Vec<String> = lines
+            .iter()
+            .map(|line| {
+                line.split(' ')
+                    .filter(|word| !word.starts_with('['))
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            })
+            .collect();
+        assert_eq!(
+            ends,
+            [
+                "deb http://m/debian/ bullseye main",
+                "deb http://s/sec/ bullseye-security main"
+            ]
+        );
+        assert_eq!(sources_of(targets, "bookworm"), Vec::<String>::new());
+        assert_eq!(
+            sources_of("http://u/ubuntu noble\n", "bullseye"),
+            Vec::<String>::new()
+        );
     }
 
     #[test]

@@ -184,7 +184,7 @@ pub enum KernelError {
         source: bzimage::BzImageError,
     },
     /// A file that is no kernel.
-    #[error("{name} is neither an x86 bzImage, nor an x86 ELF kernel with a PVH entry, nor an ARM Image")]
+    #[error("{name} is neither an x86 bzImage, nor an x86 ELF kernel, nor an ARM Image")]
     Format {
         /// The file's name.
         name: String,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use firebrick_digest::{Digest, Hasher};
 
-use super::apt::Fetched;
+use super::apt::{Fetched, Listener};
 use super::install::{Lock, write_file, write_module};
 use super::kernel_file::KernelFile;
 use super::package::Package;
@@ -49,8 +49,11 @@ pub struct SetupRequest {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SetupEvent {
-    /// Fetching package lists of our own, because the system's have no kernel to offer.
-    UpdatingLists,
+    /// Fetching package lists of our own, because the system's have no such kernel to offer.
+    UpdatingLists {
+        /// Another release of the distribution whose lists they are.
+        suite: Option<&'static str>,
+    },
     /// Downloading a package.
     Downloading {
         /// Its name.
@@ -124,20 +127,16 @@ pub fn setup(request: &SetupRequest, events: &dyn Fn(SetupEvent)) -> Result<Kern
                 };
                 already_there(&request.state, &origin).filter(|_| !request.force)
             };
-            let on_update = || events(SetupEvent::UpdatingLists);
-            let on_download = |package: &str| {
-                events(SetupEvent::Downloading {
-                    package: package.to_owned(),
-                })
+            let listener = Listener {
+                have: &have,
+                on_update: &|suite| events(SetupEvent::UpdatingLists { suite }),
+                on_download: &|package| {
+                    events(SetupEvent::Downloading {
+                        package: package.to_owned(),
+                    });
+                },
             };
-            match apt::fetch(
-                downloads.path(),
-                *arch,
-                version.as_deref(),
-                &have,
-                &on_update,
-                &on_download,
-            )? {
+            match apt::fetch(downloads.path(), *arch, version.as_deref(), &listener)? {
                 Fetched::AlreadyThere(kernel) => return unneeded(kernel),
                 Fetched::Package(path) => path,
             }
