@@ -81,6 +81,9 @@ pub(crate) enum CliError {
         machine: u16,
         arch: Arch,
     },
+    /// Nobody has said what the download must be.
+    #[error("firebrick does not know what Firecracker {version} must be; it knows {known}")]
+    NoPin { version: String, known: String },
     /// firebrick was built without the guest for that processor.
     #[error("this firebrick carries no guest for {arch}")]
     NoGuestFor { arch: Arch },

@@ -155,6 +155,7 @@ fn of_cli(error: &CliError) -> Vec<String> {
             vec![format!("give the VM more memory, --mem {mib}, or a smaller --overlay-size")]
         }
         CliError::OtherProcessor { machine, arch, .. } => of_other_processor(*machine, *arch),
+        CliError::NoPin { version, .. } => vec![of_no_pin(version)],
         CliError::NoGuestFor { arch } => vec![format!(
             "build firebrick with a Rust that can build for it: rustup target add {arch}-unknown-linux-gnu"
         )],
@@ -195,6 +196,14 @@ fn of_refusal(image: &str, error: &CallError) -> Vec<String> {
     } else {
         format!("see what the image has and would run: firebrick rootfs inspect {image}")
     }]
+}
+
+/// What is not pinned can be.
+fn of_no_pin(version: &str) -> String {
+    format!(
+        "give the digest that is published beside its archive (.tgz.sha256.txt): --firecracker-version {version} \
+         --firecracker-digest sha256:…; or a file: --firecracker PATH"
+    )
 }
 
 /// Another processor can be had in software, or another image.
@@ -359,6 +368,9 @@ fn of_kernel(error: &KernelError) -> Option<String> {
              firebrick setup"
         }
         KernelError::Lacks { .. } => "take another, such as Debian's own: firebrick setup",
+        KernelError::NoSuchVersion { .. } => {
+            "take one of those, or a file: --deb FILE, --kernel PATH, or --url URL --digest sha256:…"
+        }
         KernelError::NoApt { .. } => {
             "where there is no apt, give a kernel package or a kernel: firebrick setup --deb FILE, or --kernel PATH"
         }

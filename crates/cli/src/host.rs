@@ -6,7 +6,7 @@ use firebrick_vmm::firecracker::{self, Firecracker, Jail};
 use firebrick_vmm::kernel::Kernel;
 use firebrick_vmm::qemu::probe::{self, Choice, Kvm};
 use firebrick_vmm::qemu::{Accelerator, Program};
-use firebrick_vmm::{Arch, Vmm};
+use firebrick_vmm::{Arch, Vmm, release};
 
 use crate::error::CliError;
 use crate::home::Home;
@@ -136,9 +136,9 @@ fn qemu_with(choice: &Choice) -> String {
     format!("QEMU with {}", accelerator(choice))
 }
 
-/// Firecracker, where PATH leads to it.
+/// Firecracker, the one that was set up or else where PATH leads to it.
 fn firecracker(home: &Home, args: &VmmArgs) -> anyhow::Result<Firecracker> {
-    let search_path = search_path();
+    let search_path = with_own_programs(home);
     let program = firecracker::Program::find(&search_path)?;
     let vmm = Firecracker::new(program, home.run());
     let Some((uid, gid)) = args.jailer else {
@@ -146,6 +146,14 @@ fn firecracker(home: &Home, args: &VmmArgs) -> anyhow::Result<Firecracker> {
     };
     let base = home.data().join("jail");
     Ok(vmm.with_jail(Jail::find(&search_path, uid, gid, base)?))
+}
+
+/// The folders of PATH, and before them the one for programs that were set up.
+pub(crate) fn with_own_programs(home: &Home) -> OsString {
+    let mut path = release::folder(home.data()).into_os_string();
+    path.push(":");
+    path.push(search_path());
+    path
 }
 
 fn search_path() -> OsString {

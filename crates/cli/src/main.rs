@@ -18,6 +18,7 @@ mod image_file;
 mod images;
 mod interrupt;
 mod language;
+mod proxy;
 mod talk;
 mod text;
 

@@ -28,6 +28,7 @@ mod machine;
 mod process;
 mod program;
 pub mod qemu;
+pub mod release;
 mod run;
 mod spec;
 mod uds;

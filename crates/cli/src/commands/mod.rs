@@ -20,7 +20,7 @@ pub(crate) fn run(command: Command, talk: &Talk) -> anyhow::Result<ExitCode> {
         Command::Rootfs(command) => rootfs::run(command, talk)?,
         Command::Run(args) => return run::run(&args, talk),
         Command::Boot(args) => return boot::run(&args, talk),
-        Command::Setup(args) => setup::run(&args, talk)?,
+        Command::Setup(args) => return setup::run(&args, talk),
         Command::Doctor(args) => return doctor::run(&args),
         Command::Cache(command) => cache::run(command, talk)?,
         Command::Completions(args) => completions::run(&args)?,

@@ -5,9 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use firebrick_vmm::Arch;
 use firebrick_vmm::kernel::Kernel;
 use firebrick_vmm::qemu::{Accelerator, Program, probe};
+use firebrick_vmm::{Arch, release};
 
 use super::Finding;
 use crate::text;
@@ -94,7 +94,7 @@ impl HostView {
     fn firecracker(&self) -> Finding {
         const ID: &str = "host.firecracker";
         let fix = "firebrick setup --firecracker-version 1.15.1";
-        let own = self.state.join("bin/firecracker");
+        let own = release::folder(&self.state).join("firecracker");
         let found = match own.is_file() {
             true => Some(own),
             false => find(&self.search_path, "firecracker"),

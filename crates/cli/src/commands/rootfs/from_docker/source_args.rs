@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use anyhow::Context as _;
-use firebrick_source::{Cache, Event, OciImage, Options, Platform, Proxy, Reference, RegistryOptions};
+use firebrick_source::{Cache, Event, OciImage, Options, Platform, Reference, RegistryOptions};
 
 use crate::home::Home;
+use crate::proxy::proxy_of_environment;
 use crate::talk::{Steps, Talk};
 use crate::text;
 
@@ -112,24 +113,6 @@ impl Registry {
                 Some(folder.join("config.json")).filter(|file| file.is_file())
             })
     }
-}
-
-/// The proxy as curl and others take it from the environment.
-fn proxy_of_environment() -> Option<Proxy> {
-    let var = |names: [&str; 2]| {
-        names
-            .iter()
-            .find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
-    };
-    let url = var(["https_proxy", "HTTPS_PROXY"]).or_else(|| var(["all_proxy", "ALL_PROXY"]))?;
-    let no_proxy = var(["no_proxy", "NO_PROXY"]).unwrap_or_default();
-    let no_proxy = no_proxy
-        .split(',')
-        .map(str::trim)
-        .filter(|host| !host.is_empty())
-        .map(str::to_owned)
-        .collect();
-    Some(Proxy { url, no_proxy })
 }
 
 impl Transfer {
