@@ -16,12 +16,11 @@ use support::Home;
 const SYSTEMD: &str = "f 0755 /usr/lib/systemd/systemd \"\"\nl /sbin/init -> /usr/lib/systemd/systemd";
 const BUSYBOX: &str = "f 0755 /bin/busybox \"\"\nl /sbin/init -> /bin/busybox";
 
-/// What the command says on stderr; its image is checked if it made one.
+/// What the command says; its image is checked if it made one.
 fn made(home: &Home, more: &[&str]) -> Result<String, String> {
     let args = [&["rootfs", "from-docker", "-n", "app", "-i", "oci:img"], more].concat();
-    let output = home.firebrick(&args).output().expect("it starts");
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    if !output.status.success() {
+    let said = home.transcript(&args);
+    if !said.ends_with("exit code 0\n") {
         return Err(said);
     }
     Image::check(&home.path().join("fb/images/rootfs-app.ext4")).expect("a sound image");

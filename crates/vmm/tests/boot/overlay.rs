@@ -50,6 +50,14 @@ pub(crate) fn attend(host: &Host, spec: &MachineSpec) -> Result<(Box<dyn Machine
     }
 }
 
+/// Launches what cannot come up; what the console said.
+pub(crate) fn fails(host: &Host, spec: &MachineSpec) -> String {
+    match attend(host, spec) {
+        Ok(_) => panic!("the agent answers"),
+        Err(console) => console,
+    }
+}
+
 /// Ends the machine in order.
 fn power_off((machine, mut client): (Box<dyn Machine>, Client)) {
     client
@@ -161,16 +169,12 @@ fn a_disk_with_something_else_is_left_alone() {
         .unwrap();
     let before = Digest::of(&std::fs::read(&disk).unwrap());
     let spec = host.spec_of(&image);
-    let console = attend(&host, &with_disk(&spec, &disk, "overlay_root=/dev/vdb"))
-        .err()
-        .expect("it cannot boot");
+    let console = fails(&host, &with_disk(&spec, &disk, "overlay_root=/dev/vdb"));
     let told = "fatal: overlay_root=/dev/vdb: /dev/vdb holds something that is no ext4, and only an empty disk is formatted";
     assert!(console.contains(told), "{console}");
     assert_eq!(Digest::of(&std::fs::read(&disk).unwrap()), before);
     let words = "overlay_root=vdc firebrick.rootwait=1";
-    let console = attend(&host, &with_disk(&spec, &disk, words))
-        .err()
-        .expect("it cannot boot");
+    let console = fails(&host, &with_disk(&spec, &disk, words));
     assert!(
         console.contains("/dev/vdc did not appear within 1 s; block devices: vda vdb;"),
         "{console}"
