@@ -3,8 +3,9 @@
 
 use firebrick_customise::{Init, Service};
 use firebrick_protocol::agent::Exec;
+use firebrick_vmm::client::Client;
 use firebrick_vmm::kernel::modules::ModInfo;
-use firebrick_vmm::{Job, Network, RunOutcome};
+use firebrick_vmm::{Job, Machine, Network, RunOutcome};
 use serde_json::json;
 
 use crate::host::{ANSWER_LIMIT, Host, host, output, shell};
@@ -86,8 +87,11 @@ fn pid_1_does_all_that_it_documents() {
     machine.initramfs = no_network.initramfs;
     let (machine, mut client) =
         crate::overlay::attend(&host, &machine).unwrap_or_else(|console| panic!("{console}"));
-    let client = &mut client;
+    the_machine_is_set_up(&mut client);
+    it_ends(&*machine, &mut client);
+}
 
+fn the_machine_is_set_up(client: &mut Client) {
     let warnings = client.status(ANSWER_LIMIT).expect("a status").warnings;
     assert_eq!(warnings.len(), 2, "{warnings:?}");
     assert!(
@@ -110,12 +114,14 @@ fn pid_1_does_all_that_it_documents() {
         "nameserver 10.0.2.3\ninet 10.0.2.15\n"
     );
     assert_eq!(output(client, "ls /sys/fs/cgroup"), "pids\n");
+}
 
+/// The image's program hears what it is told, and nothing that a program does about TERM keeps the machine up.
+fn it_ends(machine: &dyn Machine, client: &mut Client) {
     output(
         client,
         "kill -USR1 1; until test -e /tmp/heard; do sleep 0.1; done",
     );
-    // Nothing that a program does about TERM keeps the machine up.
     output(
         client,
         "setsid sh -c \"trap '' TERM; while :; do sleep 1; done\" > /dev/null 2>&1 & until pgrep -f 'while :; do sleep 1' > /dev/null; do :; done; sleep 1",
