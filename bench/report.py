@@ -84,6 +84,22 @@ def goals(rows, pair):
     return lines
 
 
+def squashfs(rows):
+    """firebrick beside each other maker of squashfs: time and size at the same compressor and level."""
+    lines = []
+    for name, tool in dict.fromkeys((row["input"], row["tool"]) for row in rows):
+        if not tool.startswith("firebrick squashfs "):
+            continue
+        title = tool.removeprefix("firebrick squashfs ")
+        for other in ("mksquashfs", "tar2sqfs"):
+            if pick(rows, name, f"{other} {title}"):
+                times = ratios(rows, name, tool, one(name, f"{other} {title}"))
+                ours, theirs = (statistics.median(pick(rows, name, each, "image_bytes")) for each in (tool, f"{other} {title}"))
+                lines.append(f"| {name} {title}: firebrick ÷ {other} | {statistics.median(times):.3f} | {min(times):.3f} "
+                             f"| {ours / theirs:.3f} | {ours / 2**20:.1f} |")
+    return lines
+
+
 def table(rows):
     """The lines of the table of all tools."""
     lines = []
@@ -101,6 +117,7 @@ def write(folder, about, inputs, rows, commands, pair, arguments):
         f"# Summary of {os.path.basename(folder)}", "",
         "Median and best over the rounds; a ratio is taken within each round. Seconds are this machine's; see README.md.", "",
         "| Goal | wanted | median | best | |", "|---|---|---|---|---|", *goals(rows, pair), "",
+        *(["| squashfs | time, median | best | size | MiB |", "|---|---|---|---|---|", *squashfs(rows), ""] if squashfs(rows) else []),
         "| Input | Tool | wall s, median | wall s, best | CPU s | peak MiB | runs |", "|---|---|---|---|---|---|---|", *table(rows), "",
     ]
     with open(os.path.join(folder, "summary.md"), "w") as out:

@@ -60,6 +60,20 @@ pub enum BuildError {
         /// Why not.
         source: PlanError,
     },
+    /// The tree cannot be a squashfs filesystem.
+    #[error("the merged layers cannot become a squashfs filesystem")]
+    PlanSquashfs {
+        /// Why not.
+        source: firebrick_squashfs::PlanError,
+    },
+    /// The host failed while compressing or writing.
+    #[error("cannot write {path:?}")]
+    Squashfs {
+        /// The output.
+        path: PathBuf,
+        /// What happened.
+        source: firebrick_squashfs::WriteError,
+    },
     /// firebrick's own layer could not be made.
     #[error("cannot make the layer that firebrick adds")]
     Customise {

@@ -100,6 +100,24 @@ impl ImageFile {
             Some(file) => (file, None),
             None => place.open_named().map(|(file, path)| (file, Some(path)))?,
         };
+        ImageFile::start(file, place, named, layout, size)
+    }
+
+    /// Starts a file for contents that are read back before the image beside `output` is written. It never gets a name,
+    /// and is not written past the page cache, where most of it is still found.
+    pub(crate) fn scratch(output: &Path) -> io::Result<ImageFile> {
+        let place = Place::of(output)?;
+        let layout = Layout { online_resize: false };
+        ImageFile::start(place.open_scratch()?, place, None, layout, None)
+    }
+
+    fn start(
+        file: File,
+        place: Place,
+        named: Option<PathBuf>,
+        layout: Layout,
+        size: Option<u64>,
+    ) -> io::Result<ImageFile> {
         let (filled, to_write) = sync_channel::<Piece>(BUFFERS);
         let (give_back, empty) = sync_channel(BUFFERS);
         let out = file.try_clone()?;
@@ -137,6 +155,11 @@ impl ImageFile {
     /// How data space lies in this image.
     pub(crate) fn layout(&self) -> Layout {
         self.layout
+    }
+
+    /// The file, to read back what is written once it is [drained](ImageFile::drain).
+    pub(crate) fn file(&self) -> &File {
+        &self.file
     }
 
     /// Writes nothing more of regions.
@@ -316,6 +339,12 @@ impl BlockSink for ImageFile {
             piece.len += BLOCK;
         }
         Ok(())
+    }
+}
+
+impl firebrick_squashfs::BlockSink for ImageFile {
+    fn write_blocks(&mut self, start: u64, bytes: &[u8]) -> io::Result<()> {
+        BlockSink::write_blocks(self, BlockNumber(start), bytes)
     }
 }
 

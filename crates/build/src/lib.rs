@@ -8,7 +8,8 @@
 //! all layers scanned ─► merge ─► plan ─► punch hidden bytes ─► metadata ─► fsync ─► name
 //! ```
 //!
-//! Every file byte is decompressed once and written once, straight to its place. The next layer is decompressed
+//! Every file byte is decompressed once and written once, straight to its place; for squashfs, to a file without a name,
+//! from which it is compressed once all layers are merged, so that no hidden byte is. The next layer is decompressed
 //! ahead into a bounded buffer while one is being written. The image gets its name only when it is whole.
 #![forbid(unsafe_code)]
 
@@ -20,10 +21,11 @@ mod key;
 mod place;
 mod request;
 mod run;
+mod squashfs;
 mod stream;
 
 pub use error::BuildError;
 pub use fullness::Fullness;
 pub use key::{BuildKey, build_key};
-pub use request::{Customise, Event, LayerReport, Report, Request};
+pub use request::{Customise, Event, Filesystem, LayerReport, Report, Request};
 pub use run::build;

@@ -92,6 +92,17 @@ impl Place {
         self.folder.join(name)
     }
 
+    /// Opens a file that never gets a name, for what is read back before the build ends.
+    pub(crate) fn open_scratch(&self) -> io::Result<File> {
+        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+        if let Ok(file) = rustix::fs::open(&self.folder, flags, Mode::from_raw_mode(0o600)) {
+            return Ok(file.into());
+        }
+        let (file, path) = self.open_named()?;
+        std::fs::remove_file(path)?;
+        Ok(file)
+    }
+
     /// Opens a file without a name, past the page cache if that can be; `None` where the filesystem knows no such
     /// files, or such a file could not be named later.
     pub(crate) fn open_unnamed(&self) -> Option<File> {

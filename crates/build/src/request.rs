@@ -11,6 +11,31 @@ use firebrick_tree::{Timestamp, Tree};
 pub type Customise<'a> =
     Box<dyn FnOnce(&Tree) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> + 'a>;
 
+/// The filesystem of an image, and its options. Times in them are set from [`Request::created`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Filesystem {
+    /// Can be written to. `identity` is set from the build key.
+    Ext4(firebrick_ext4::Options),
+    /// Compressed and read-only.
+    Squashfs(firebrick_squashfs::Options),
+}
+
+impl Default for Filesystem {
+    fn default() -> Filesystem {
+        Filesystem::Ext4(firebrick_ext4::Options::default())
+    }
+}
+
+impl Filesystem {
+    /// Its name, as the kernel has it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Filesystem::Ext4(_) => "ext4",
+            Filesystem::Squashfs(_) => "squashfs",
+        }
+    }
+}
+
 /// A build.
 pub struct Request<'a> {
     /// The opened OCI image.
@@ -19,8 +44,8 @@ pub struct Request<'a> {
     pub customise: Option<Customise<'a>>,
     /// Where the image file goes. What is there is replaced, at once and whole.
     pub output: PathBuf,
-    /// Size, label and so on. `identity` is set from the build key.
-    pub ext4: firebrick_ext4::Options,
+    /// What the image becomes: size, label, compression and so on.
+    pub filesystem: Filesystem,
     /// Bounds on the layers, all together.
     pub limits: Limits,
     /// Time of what no layer describes: `SOURCE_DATE_EPOCH`, or the OCI image's own.
@@ -64,6 +89,11 @@ pub enum Event {
         /// Its length in bytes.
         size_bytes: u64,
     },
+    /// What a read-only filesystem holds is decided; its contents are being compressed.
+    Compressing {
+        /// Their length in bytes.
+        content_bytes: u64,
+    },
     /// Everything is written; what is left is to make it last.
     Written,
 }
@@ -75,9 +105,9 @@ pub struct LayerReport {
     pub digest: Option<Digest>,
     /// Digest of the uncompressed tar.
     pub diff_id: Digest,
-    /// Where its region starts in the image, in bytes.
-    pub region_start: u64,
-    /// Length of its region in bytes.
+    /// Where its region starts in the image, in bytes. An image that is compressed has no regions.
+    pub region_start: Option<u64>,
+    /// Length of its region in bytes, before compression.
     pub region_bytes: u64,
     /// How many entries its tar has.
     pub entries: u64,
@@ -100,12 +130,16 @@ pub struct Report {
     pub inodes: u32,
     /// Inodes in use.
     pub inodes_used: u32,
-    /// UUID of the filesystem.
-    pub uuid: [u8; 16],
+    /// UUID of the filesystem, if it has one.
+    pub uuid: Option<[u8; 16]>,
     /// The layers, lowest first, firebrick's own last.
     pub layers: Vec<LayerReport>,
     /// Bytes of lower layers that upper ones hide, and that are therefore not in the image.
     pub hidden_bytes: u64,
-    /// Extended attributes that ext4 has no namespace for, as `path: name`.
+    /// Extended attributes that the filesystem has no place for, as `path: name`.
     pub left_out_xattrs: Vec<String>,
+    /// How many times the filesystem cannot say; it has the nearest ones instead.
+    pub clamped_times: u64,
+    /// Files whose content is that of another, and is stored once.
+    pub duplicates: u64,
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anstyle::{AnsiColor, Style};
 use firebrick_build::BuildError;
 use firebrick_source::{Platform, Reference};
+use firebrick_squashfs::Compression;
 use firebrick_vmm::Arch;
 use firebrick_vmm::client::CallError;
 
@@ -51,6 +52,15 @@ pub(crate) enum CliError {
         reference: Reference,
         source: Box<BuildError>,
     },
+    /// A flag that only the other format has.
+    #[error("{flag} is not for {format} images")]
+    NotOfFormat {
+        flag: &'static str,
+        format: &'static str,
+    },
+    /// A level that a compression does not have.
+    #[error("{compression} has no compression level {level}{}", compression.levels().map(|levels| format!(": it has {} to {}", levels.start(), levels.end())).unwrap_or_default())]
+    CompressionLevel { compression: Compression, level: u32 },
     /// Two flags that ask for opposites.
     #[error("this --init has the guest started, but --agent none leaves it out")]
     InitWithoutGuest,

@@ -74,6 +74,9 @@ fn of_one(error: &(dyn Error + 'static)) -> Vec<String> {
     if let Some(error) = error.downcast_ref::<ReadError>() {
         return of_read(error).into_iter().collect();
     }
+    if let Some(error) = error.downcast_ref::<firebrick_squashfs::read::ReadError>() {
+        return of_read_squashfs(error).into_iter().collect();
+    }
     if let Some(error) = error.downcast_ref::<LaunchError>() {
         return of_launch(error).into_iter().collect();
     }
@@ -135,6 +138,13 @@ fn of_cli(error: &CliError) -> Vec<String> {
         CliError::SocketPath { .. } => vec!["give a shorter one: --vsock /tmp/vm.sock".to_owned()],
         CliError::SocketFolder { folder } => vec![format!("make it: mkdir -p {}", folder.display())],
         CliError::InitWithoutGuest => vec!["leave one of the two flags out".to_owned()],
+        CliError::NotOfFormat { flag, format } => {
+            let other = if *format == "ext4" { "squashfs" } else { "ext4" };
+            vec![format!("leave {flag} out, or make the other format: --format {other}")]
+        }
+        CliError::CompressionLevel { .. } => {
+            vec!["leave --compression-level out for the usual one".to_owned()]
+        }
         CliError::OutputIsFolder { inside, exists: true, .. } => {
             vec![format!("name the file, too: -o {}", inside.display())]
         }
@@ -260,6 +270,7 @@ fn of_build(error: &BuildError) -> Option<String> {
                 .to_owned()
         }
         BuildError::Plan { source } => of_plan(source),
+        BuildError::PlanSquashfs { source } => of_plan_squashfs(source),
         BuildError::Merge { layer, source } => layer::of_merge(*layer, source),
         BuildError::Output { doing: "create", .. } => {
             "give -o the name of a file in a folder that you may write to".to_owned()
@@ -295,6 +306,33 @@ fn of_plan(error: &PlanError) -> String {
         ),
         _ => "see what decides it: firebrick rootfs from-docker --help".to_owned(),
     }
+}
+
+/// As [`of_plan`], for squashfs.
+fn of_plan_squashfs(error: &firebrick_squashfs::PlanError) -> String {
+    use firebrick_squashfs::PlanError;
+    match error {
+        PlanError::FileTooLarge { .. } => {
+            "larger blocks are fewer: --block-size 1M; or make an ext4".to_owned()
+        }
+        PlanError::Device { path, .. } | PlanError::Acl { path, .. } => {
+            format!("change it where the image is made, with: rm {path}")
+        }
+        _ => "ext4 can hold it: --format ext4".to_owned(),
+    }
+}
+
+fn of_read_squashfs(error: &firebrick_squashfs::read::ReadError) -> Option<String> {
+    use firebrick_squashfs::read::ReadError;
+    let hint = match error {
+        ReadError::Corrupt { .. } => "to see what another reader makes of it: unsquashfs -lls FILE",
+        ReadError::NotFound { .. } | ReadError::NotDirectory { .. } => {
+            "see what is there: firebrick rootfs ls IMAGE PATH"
+        }
+        ReadError::WrongType { .. } => "see what it is: firebrick rootfs ls -l IMAGE PATH",
+        _ => return None,
+    };
+    Some(hint.to_owned())
 }
 
 fn of_read(error: &ReadError) -> Option<String> {

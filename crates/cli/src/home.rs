@@ -51,14 +51,14 @@ impl Home {
         })
     }
 
-    /// `images/`: `rootfs-{name}.ext4` files.
+    /// `images/`: `rootfs-{name}.ext4` and `rootfs-{name}.squashfs` files.
     pub(crate) fn images(&self) -> PathBuf {
         self.data.join("images")
     }
 
-    /// The image file of a name.
-    pub(crate) fn image(&self, name: &str) -> PathBuf {
-        self.images().join(format!("rootfs-{name}.ext4"))
+    /// The image file of a name, in a format.
+    pub(crate) fn image(&self, name: &str, format: &str) -> PathBuf {
+        self.images().join(format!("rootfs-{name}.{format}"))
     }
 
     /// Everything but the cache.

@@ -2,17 +2,15 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::Read as _;
-use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
 use anyhow::Context as _;
-use firebrick_ext4::read::{FileType, Filesystem, Inode, LastSymlink, ReadError};
 
 use crate::home::Home;
 use crate::images;
+use crate::volume::{FileType, Inode, LastSymlink, Volume};
 
 /// Longest `image.json` that is read, in bytes.
 const IMAGE_JSON_MAX: u64 = 1 << 20;
@@ -24,7 +22,7 @@ pub(crate) struct ImageFile {
     pub(crate) allocated_bytes: u64,
     /// When the file itself was last written.
     pub(crate) modified: Option<SystemTime>,
-    pub(crate) filesystem: Filesystem<File>,
+    pub(crate) filesystem: Volume,
 }
 
 impl ImageFile {
@@ -38,8 +36,7 @@ impl ImageFile {
         let opening = || format!("cannot open {path:?}");
         let file = File::open(&path).with_context(opening)?;
         let metadata = file.metadata().with_context(opening)?;
-        let filesystem =
-            Filesystem::open(file).with_context(|| format!("cannot read {path:?} as an ext4 image"))?;
+        let filesystem = Volume::open(file).with_context(|| format!("cannot read {path:?} as an image"))?;
         Ok(ImageFile {
             size_bytes: metadata.len(),
             allocated_bytes: metadata.blocks() * 512,
@@ -52,7 +49,7 @@ impl ImageFile {
     /// What stands at a path of the image.
     pub(crate) fn lookup(&self, path: &OsStr, last: LastSymlink) -> anyhow::Result<Inode> {
         self.filesystem
-            .lookup(path.as_bytes(), last)
+            .lookup(path, last)
             .with_context(|| format!("cannot look up {path:?} in {:?}", self.path))
     }
 
@@ -69,30 +66,17 @@ impl ImageFile {
 
     /// The first bytes of a file, at most `len_max`, symlinks followed; `None` where there is no regular file.
     pub(crate) fn start_of(&self, path: &OsStr, len_max: u64) -> anyhow::Result<Option<Vec<u8>>> {
-        let looking = || format!("cannot look up {path:?} in {:?}", self.path);
-        let inode = match self.filesystem.lookup(path.as_bytes(), LastSymlink::Follow) {
-            Ok(inode) => inode,
-            Err(ReadError::NotFound { .. } | ReadError::NotDirectory { .. }) => return Ok(None),
-            Err(error) => return Err(error).with_context(looking),
-        };
-        if inode.stat().file_type != FileType::Regular {
-            return Ok(None);
-        }
-        let mut bytes = Vec::new();
         self.filesystem
-            .open_file(&inode)
-            .map_err(std::io::Error::from)
-            .and_then(|file| file.take(len_max).read_to_end(&mut bytes))
-            .with_context(|| format!("cannot read {path:?} in {:?}", self.path))?;
-        Ok(Some(bytes))
+            .start_of(path, len_max)
+            .with_context(|| format!("cannot read {path:?} in {:?}", self.path))
     }
 
     /// Whether firebrick's guest is in the image.
     pub(crate) fn has_guest(&self) -> bool {
         let path = format!("/{}", firebrick_customise::GUEST_PATH);
         self.filesystem
-            .lookup(path.as_bytes(), LastSymlink::Follow)
-            .is_ok_and(|inode| inode.stat().file_type == FileType::Regular)
+            .lookup(OsStr::new(&path), LastSymlink::Follow)
+            .is_ok_and(|inode| inode.stat.file_type == FileType::Regular)
     }
 }
 

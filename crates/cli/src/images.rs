@@ -11,6 +11,9 @@ use anyhow::Context as _;
 use crate::error::CliError;
 use crate::home::Home;
 
+/// The formats of images, which end their files' names.
+pub(crate) const FORMATS: [&str; 2] = ["ext4", "squashfs"];
+
 /// A name fit for `rootfs-{name}.ext4`.
 pub(crate) fn parse_name(text: &str) -> Result<String, String> {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'+');
@@ -41,7 +44,13 @@ pub(crate) fn parse_new_name(text: &str) -> Result<String, String> {
 /// The name in what may be a file's name.
 fn without_file_parts(name: &str) -> &str {
     let name = name.strip_prefix("rootfs-").unwrap_or(name);
-    name.strip_suffix(".ext4").unwrap_or(name)
+    without_format(name).unwrap_or(name)
+}
+
+fn without_format(name: &str) -> Option<&str> {
+    FORMATS
+        .iter()
+        .find_map(|format| name.strip_suffix(format)?.strip_suffix('.'))
 }
 
 /// An image in the images folder.
@@ -93,11 +102,8 @@ pub(crate) fn name_of(image: &Path) -> String {
 }
 
 fn listed_name(file_name: &OsStr) -> Option<String> {
-    let name = file_name
-        .to_str()?
-        .strip_prefix("rootfs-")?
-        .strip_suffix(".ext4")?;
-    parse_name(name).ok()
+    let name = file_name.to_str()?.strip_prefix("rootfs-")?;
+    parse_name(without_format(name)?).ok()
 }
 
 /// The file that an IMAGE argument means: a path if it has a slash, else a name, else a file of this folder.
@@ -113,8 +119,9 @@ pub(crate) fn find(home: &Home, image: &OsStr) -> anyhow::Result<PathBuf> {
         };
     }
     let name = image.to_string_lossy().into_owned();
-    let named = home.image(&name);
-    if parse_name(&name).is_ok() && named.is_file() {
+    if parse_name(&name).is_ok()
+        && let Some(named) = files_of(home, &name).into_iter().next()
+    {
         return Ok(named);
     }
     if as_path.is_file() {
@@ -123,14 +130,19 @@ pub(crate) fn find(home: &Home, image: &OsStr) -> anyhow::Result<PathBuf> {
     Err(no_such_image(home, name))
 }
 
-/// The file of a name, which must exist.
-pub(crate) fn find_named(home: &Home, name: &str) -> anyhow::Result<PathBuf> {
-    let path = home.image(name);
-    if path.is_file() {
-        Ok(path)
-    } else {
-        Err(no_such_image(home, name.to_owned()))
+/// The files of a name, of which there must be one. Only who put them there himself has several.
+pub(crate) fn find_named(home: &Home, name: &str) -> anyhow::Result<Vec<PathBuf>> {
+    let paths = files_of(home, name);
+    if paths.is_empty() {
+        return Err(no_such_image(home, name.to_owned()));
     }
+    Ok(paths)
+}
+
+/// The files of a name, in any format.
+pub(crate) fn files_of(home: &Home, name: &str) -> Vec<PathBuf> {
+    let paths = FORMATS.iter().map(|format| home.image(name, format));
+    paths.filter(|path| path.is_file()).collect()
 }
 
 fn no_such_image(home: &Home, name: String) -> anyhow::Error {
@@ -161,6 +173,7 @@ mod tests {
             ("x.ext4", "give -n x, or -o x.ext4"),
             ("rootfs-x", "give -n x, or -o rootfs-x"),
             ("rootfs-x.ext4", "give -n x,"),
+            ("x.squashfs", "give -n x, or -o x.squashfs"),
             ("rootfs-", "rootfs-rootfs-.ext4; give -o rootfs- "),
         ] {
             let error = parse_new_name(bad).unwrap_err();

@@ -116,6 +116,19 @@ fn make_image_of(folder: &Path) -> PathBuf {
     path
 }
 
+/// A squashfs of the root in a folder, under a name that does not tell.
+fn make_squashfs_of(folder: &Path, compression: &str) -> PathBuf {
+    let path = folder.join(format!("busybox.{compression}"));
+    let reference = format!("dir:{}", folder.join("root").display());
+    let made = firebrick(&["rootfs", "from-docker", "-q", "-n", "busybox", "-i", &reference])
+        .args(["--format", "squashfs", "--compression", compression, "-o"])
+        .arg(&path)
+        .output()
+        .expect("the binary starts");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    path
+}
+
 /// `firebrick run` on an image of busybox, with a folder of its own for temporary files.
 struct Run {
     image: PathBuf,
@@ -208,6 +221,26 @@ impl Run {
 
 fn digest(path: &Path) -> String {
     oracle::run_ok("sha256sum", [path]).expect("coreutils")
+}
+
+/// The format is told by the image's first bytes, the kernel has its module, and over it everything can be written.
+#[test]
+fn a_squashfs_boots_under_a_writable_layer() {
+    let Some(mut run) = Run::new() else { return };
+    for compression in ["zstd", "gzip", "lz4"] {
+        run.image = make_squashfs_of(run._folder.path(), compression);
+        let before = fs::read(&run.image).expect("the image");
+        let script = "cat /proc/mounts; echo new > /bin/new && echo more > /etc/hostname && cat /bin/new";
+        let (code, stdout, stderr) = run.output(&["--", "sh", "-c", script]);
+        assert_eq!((code, stderr.as_str()), (0, ""), "{compression}: {stdout}");
+        assert!(stdout.contains(" squashfs ro"), "{compression}: {stdout}");
+        assert!(stdout.ends_with("\nnew\n"), "{compression}: {stdout}");
+        assert!(
+            fs::read(&run.image).expect("the image") == before,
+            "{compression}: the image changed"
+        );
+    }
+    run.check_nothing_is_left();
 }
 
 #[test]

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use anyhow::{Context as _, ensure};
-use firebrick_build::{Report, Request};
+use firebrick_build::{Filesystem, Report, Request};
 use firebrick_layer::Limits;
 use firebrick_source::Reference;
 use firebrick_tree::Timestamp;
@@ -30,8 +30,10 @@ pub enum Form {
 /// How to build.
 #[derive(Clone, Debug)]
 pub struct Recipe {
-    /// The filesystem's options.
+    /// The filesystem's options, if it becomes ext4.
     pub ext4: firebrick_ext4::Options,
+    /// The filesystem's options, if it becomes squashfs instead.
+    pub squashfs: Option<firebrick_squashfs::Options>,
     /// What the image says beside its layers.
     pub layout: oci::Options,
     /// In what they are wrapped.
@@ -46,6 +48,7 @@ impl Default for Recipe {
     fn default() -> Recipe {
         Recipe {
             ext4: firebrick_ext4::Options::default(),
+            squashfs: None,
             layout: oci::Options::default(),
             form: Form::default(),
             limits: Limits::default(),
@@ -218,7 +221,10 @@ pub fn run(source: &Reference, output: &Path, recipe: &Recipe) -> anyhow::Result
         image: &image,
         customise: None,
         output: output.to_owned(),
-        ext4: recipe.ext4.clone(),
+        filesystem: match &recipe.squashfs {
+            Some(options) => Filesystem::Squashfs(options.clone()),
+            None => Filesystem::Ext4(recipe.ext4.clone()),
+        },
         limits: recipe.limits,
         created: Timestamp {
             seconds: CREATED.secs,

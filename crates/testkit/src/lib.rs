@@ -4,6 +4,7 @@
 //! - [`mod@reference`]: what a container would see of some layers, by the OCI text and none of our own code;
 //! - [`listing`]: what any judge says of a tree, and how two of them differ;
 //! - [`build`]: images out of layers, by the whole build as users run it, judged by everyone who can;
+//! - [`squashfs`]: the same for squashfs, whose judges are others;
 //! - [`child`]: a build in a process of its own, to be killed, starved or compared;
 //! - [`walk`], [`mount`]: the kernel's view of a folder and of an image;
 //! - [`uml`]: a second kernel, in a process of its own;
@@ -29,6 +30,7 @@ pub mod own;
 pub mod random;
 pub mod reference;
 pub mod registry;
+pub mod squashfs;
 pub mod targets;
 pub mod uml;
 pub mod view;

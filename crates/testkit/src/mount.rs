@@ -13,7 +13,7 @@ use anyhow::{Context as _, ensure};
 use crate::oracle;
 
 /// Mounts, says so, waits for the end of its input, and unmounts; its status is that of the unmount.
-const SCRIPT: &str = r#"mount -t ext4 -o "loop,$1" "$2" "$3" && echo mounted && cat && umount "$3""#;
+const SCRIPT: &str = r#"mount -t "$4" -o "loop,$1" "$2" "$3" && echo mounted && cat && umount "$3""#;
 
 /// A mounted image.
 #[derive(Debug)]
@@ -24,11 +24,19 @@ pub struct Mount {
 }
 
 impl Mount {
-    /// Mounts `image` with these options (`ro` or `rw`).
+    /// Mounts `image`, an ext4, with these options (`ro` or `rw`).
     ///
     /// # Errors
     /// If the kernel refuses; with what it said.
     pub fn new(image: &Path, options: &str) -> anyhow::Result<Mount> {
+        Mount::of(image, "ext4", options)
+    }
+
+    /// Mounts `image`, of the filesystem that the kernel calls so.
+    ///
+    /// # Errors
+    /// As [`Mount::new`].
+    pub fn of(image: &Path, filesystem: &str, options: &str) -> anyhow::Result<Mount> {
         let point = tempfile::tempdir()?;
         let mut child = Command::new("unshare")
             .args([
@@ -43,6 +51,7 @@ impl Mount {
             ])
             .arg(std::fs::canonicalize(image)?)
             .arg(point.path())
+            .arg(filesystem)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -5,6 +5,7 @@
 mod ext4;
 pub mod mutate;
 mod source;
+mod squashfs;
 
 use std::io;
 
@@ -16,6 +17,7 @@ use firebrick_tree::{EntryKind, MergeOptions, RegionIndex, Timestamp, Tree};
 
 pub use ext4::{ext4, to_records};
 pub use source::{archives, manifests};
+pub use squashfs::squashfs;
 
 /// A region whose bytes only count.
 #[derive(Default)]

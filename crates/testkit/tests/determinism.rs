@@ -120,7 +120,7 @@ fn a_layers_region_is_its_own() {
             let built = build(&layers(&texts), &Recipe::default()).unwrap();
             let layer = &built.report.layers[place];
             let image = std::fs::read(built.image.path()).unwrap();
-            let (start, len) = (layer.region_start as usize, layer.region_bytes as usize);
+            let (start, len) = (layer.region_start.unwrap() as usize, layer.region_bytes as usize);
             assert_eq!(start % (1 << 20), 0);
             image[start..start + len].to_vec()
         })

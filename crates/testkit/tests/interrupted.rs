@@ -102,6 +102,101 @@ fn fifty_kills_leave_the_old_image_or_the_new_one() {
     assert_eq!(names_in(&folder).unwrap(), ["rootfs-a.ext4"]);
 }
 
+/// As with ext4, which [`fifty_kills_leave_the_old_image_or_the_new_one`] kills: layers in a file without a name, then the image
+/// in another.
+#[test]
+fn killed_while_it_compresses() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = source(dir.path());
+    let folder = dir.path().join("images");
+    std::fs::create_dir(&folder).unwrap();
+    let output = folder.join("rootfs-a.squashfs");
+    let command = || {
+        let mut command = child::command(PROGRAM, &source.to_string(), &output);
+        command.args(["2", "squashfs"]);
+        command
+    };
+    let start = Instant::now();
+    let outcome = child::finish(command()).unwrap();
+    let whole = start.elapsed();
+    assert!(outcome.status.success(), "{outcome:?}");
+    let digest = digest_of(&output);
+    let mut random = Random::new(1);
+    let (mut killed, mut made) = (0, 0);
+    for round in 0..20 {
+        std::fs::write(&output, "the old image").unwrap();
+        let mut child = command().stdout(std::process::Stdio::null()).spawn().unwrap();
+        std::thread::sleep(whole * (100 + random.below(1000) as u32) / 1000);
+        let _ = child.kill();
+        let status = child.wait().unwrap();
+        let content = std::fs::read(&output).unwrap();
+        let is_new = Digest::of(&content) == digest;
+        assert!(
+            is_new || (!status.success() && content == b"the old image"),
+            "round {round}: half an image"
+        );
+        *if status.success() { &mut made } else { &mut killed } += 1;
+        assert!(names_in(&folder).unwrap().len() <= 2);
+    }
+    oracle::say(&format!("{killed} builds were killed in time, {made} were not"));
+    assert!(
+        killed >= 5,
+        "{killed} killed, {made} made: the moments are badly chosen"
+    );
+    assert!(child::finish(command()).unwrap().status.success());
+    assert_eq!(digest_of(&output), digest);
+    assert_eq!(names_in(&folder).unwrap(), ["rootfs-a.squashfs"]);
+}
+
+/// The disk may be full with the layers already, or with the image beside them.
+#[test]
+fn a_full_disk_leaves_no_squashfs() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = source(dir.path());
+    let script = format!(
+        r#"set -e
+        mkdir disk
+        for kib in 16 500 4000 8000 12000 14000 16000 40000; do
+            mount -t tmpfs -o size=${{kib}}k tmpfs disk; cd disk
+            printf old > b
+            said=$({PROGRAM} '{source}' b 2 squashfs) && echo "made $kib" || echo "refused $kib: $said" | head -1
+            echo "there: $(ls -A | tr '\n' ' ')$(head -c 3 b | tr -cd 'old')"
+            cd ..; umount disk
+        done"#
+    );
+    let is_root = rustix::process::geteuid().is_root();
+    let mut unshare = Command::new("unshare");
+    unshare.arg(if is_root { "-m" } else { "-Urm" });
+    let output = unshare
+        .args(["sh", "-c", &script])
+        .current_dir(dir.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let lines: Vec<_> = said.lines().collect();
+    let mut refused = 0;
+    for pair in lines.chunks(2) {
+        let [outcome, there] = pair else { panic!("{said}") };
+        if !outcome.starts_with("made") {
+            refused += 1;
+            assert!(
+                outcome.contains("cannot write") && outcome.contains("No space left on device"),
+                "{said}"
+            );
+            assert_eq!(*there, "there: b old", "after {outcome}");
+        }
+    }
+    assert!(
+        refused >= 4 && lines.iter().any(|line| line.starts_with("made 40000")),
+        "{said}"
+    );
+}
+
 /// A killed run's file between getting a temporary name and the final one.
 #[test]
 fn the_next_run_removes_what_a_killed_one_left() {

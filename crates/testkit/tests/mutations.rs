@@ -226,3 +226,37 @@ fn seeds() {
         }
     }
 }
+
+/// A small image in each compression; what is not compressed is where damage goes deepest.
+fn seeds_of_squashfs() -> Vec<Vec<u8>> {
+    use firebrick_squashfs::{Compression, Options};
+    use firebrick_testkit::squashfs;
+    let text = r#"
+        f 0644 /etc/motd "hello" uid=70000 xattr:user.a=b
+        f 0644 /large @20000:1
+        f 0644 /sparse len=90000 seg=8192:@512:1 sparse=1.0
+        l /link -> etc/motd
+        c 0600 /null 1 3
+        p 0644 /pipe xattr:trusted.x=y
+        h /hard /large
+    "#;
+    let many: String = (0..300)
+        .map(|n| format!("f 0644 /many/a-name-that-is-long-{n} \"{n}\"\n"))
+        .collect();
+    let layers = [text, &many].map(|text| text.parse::<Layer>().unwrap());
+    let image = |compression| {
+        let options = Options {
+            compression,
+            block_size: 4096,
+            ..Options::default()
+        };
+        let built = squashfs::build(&layers, &squashfs::recipe(options)).unwrap();
+        std::fs::read(built.path).unwrap()
+    };
+    Compression::ALL.into_iter().map(image).collect()
+}
+
+#[test]
+fn damaged_squashfs_images() {
+    damage(&seeds_of_squashfs(), 6000, |_| {}, targets::squashfs);
+}

@@ -16,7 +16,7 @@ pub(crate) struct Crate {
 }
 
 /// Who may link whom. Formats never see layers or sources, the guest links the protocol alone.
-const DIRECTIONS: [(&str, &[&str]); 15] = [
+const DIRECTIONS: [(&str, &[&str]); 16] = [
     ("digest", &[]),
     ("tree", &[]),
     ("protocol", &[]),
@@ -24,8 +24,12 @@ const DIRECTIONS: [(&str, &[&str]); 15] = [
     ("layer", &["digest", "tree"]),
     ("source", &["digest", "layer", "tree"]),
     ("ext4", &["digest", "tree"]),
+    ("squashfs", &["tree"]),
     ("customise", &["digest", "layer", "tree"]),
-    ("build", &["digest", "tree", "layer", "source", "ext4"]),
+    (
+        "build",
+        &["digest", "tree", "layer", "source", "ext4", "squashfs"],
+    ),
     ("guest", &["protocol"]),
     ("embed", &[]),
     ("vmm", &["digest", "protocol"]),
@@ -37,6 +41,7 @@ const DIRECTIONS: [(&str, &[&str]); 15] = [
             "layer",
             "source",
             "ext4",
+            "squashfs",
             "customise",
             "build",
             "store",
@@ -49,7 +54,7 @@ const DIRECTIONS: [(&str, &[&str]); 15] = [
     (
         "testkit",
         &[
-            "digest", "tree", "layer", "source", "ext4", "build", "protocol", "vmm",
+            "digest", "tree", "layer", "source", "ext4", "squashfs", "build", "protocol", "vmm",
         ],
     ),
     ("xtask", &["embed"]),

@@ -82,6 +82,7 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<ExitCode> {
         vsock_socket: args.vsock.clone(),
         all_modules: true, // a person at a console may want more than an agent needs
         append: args.append.clone(),
+        filesystem: image.filesystem.name().to_owned(),
         ..args.machine.spec(image.path, &host)?
     };
     let machine = host

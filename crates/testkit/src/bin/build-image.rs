@@ -1,6 +1,6 @@
 //! Builds one image in a process of its own, for tests that kill it, starve it, or compare it with another.
 //!
-//! `build-image REFERENCE OUTPUT [LAYERS_AT_ONCE [SIZE_BYTES]]` prints `ok` and the build key, or `error:` and why not
+//! `build-image REFERENCE OUTPUT [LAYERS_AT_ONCE [SIZE_BYTES|squashfs]]` prints `ok` and the build key, or `error:` and why not
 //! (status 1); then `peak_kib`, the most memory that it held.
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "a program talks to who started it")]
@@ -29,12 +29,17 @@ fn build() -> anyhow::Result<String> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let mut recipe = Recipe::default();
     let [reference, output, options @ ..] = arguments.as_slice() else {
-        anyhow::bail!("usage: build-image REFERENCE OUTPUT [LAYERS_AT_ONCE [SIZE_BYTES]]");
+        anyhow::bail!("usage: build-image REFERENCE OUTPUT [LAYERS_AT_ONCE [SIZE_BYTES|squashfs]]");
     };
     if let Some(count) = options.first() {
         recipe.layers_at_once = count.parse()?;
     }
-    if let Some(bytes) = options.get(1) {
+    if options.get(1).is_some_and(|format| format == "squashfs") {
+        recipe.squashfs = Some(firebrick_squashfs::Options {
+            threads: recipe.layers_at_once,
+            ..firebrick_squashfs::Options::default()
+        });
+    } else if let Some(bytes) = options.get(1) {
         recipe.ext4.size = firebrick_ext4::Size::Bytes(bytes.parse()?);
     }
     let report = run(&reference.parse()?, Path::new(output), &recipe)?;

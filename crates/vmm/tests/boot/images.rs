@@ -216,7 +216,7 @@ pub(crate) fn of_platform(
             Ok(to_tar(&plan(&request, tree)?, 0))
         })),
         output: path.clone(),
-        ext4: firebrick_ext4::Options::default(),
+        filesystem: firebrick_build::Filesystem::default(),
         limits: firebrick_layer::Limits::default(),
         created: Timestamp::default(),
         layers_at_once: 2,

@@ -4,11 +4,11 @@ use std::ffi::OsString;
 use std::io;
 
 use anyhow::Context as _;
-use firebrick_ext4::read::LastSymlink;
 
 use crate::error::stdout_error;
 use crate::home::Home;
 use crate::image_file::ImageFile;
+use crate::volume::LastSymlink;
 
 /// Print files of an image
 ///

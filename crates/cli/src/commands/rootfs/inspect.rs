@@ -2,12 +2,15 @@
 
 use std::ffi::OsString;
 
+use firebrick_ext4::read as ext4;
+use firebrick_squashfs::read as squashfs;
 use serde_json::{Value, json};
 
 use crate::error::write_stdout;
 use crate::home::Home;
 use crate::image_file::{ImageFile, printable};
 use crate::text;
+use crate::volume::Volume;
 
 /// Show what an image is: filesystem, sizes, and what it runs
 #[derive(Debug, clap::Args)]
@@ -34,13 +37,22 @@ pub(crate) fn run(args: &Args, home: &Home) -> anyhow::Result<()> {
 }
 
 fn to_json(image: &ImageFile, config: Option<Value>) -> Value {
-    let summary = image.filesystem.summary();
+    let mut object = match &image.filesystem {
+        Volume::Ext4(filesystem) => ext4_json(filesystem.summary()),
+        Volume::Squashfs(filesystem) => squashfs_json(filesystem.summary()),
+    };
+    object["path"] = json!(image.path.to_string_lossy());
+    object["format"] = json!(image.filesystem.name());
+    object["size_bytes"] = json!(image.size_bytes);
+    object["allocated_bytes"] = json!(image.allocated_bytes);
+    object["modified_unix"] = json!(image.modified.map(text::unix_seconds));
+    object["guest"] = json!(image.has_guest());
+    object["image"] = json!(config);
+    object
+}
+
+fn ext4_json(summary: &ext4::Summary) -> Value {
     json!({
-        "path": image.path.to_string_lossy(),
-        "format": "ext4",
-        "size_bytes": image.size_bytes,
-        "allocated_bytes": image.allocated_bytes,
-        "modified_unix": image.modified.map(text::unix_seconds),
         "label": String::from_utf8_lossy(&summary.label),
         "uuid": summary.uuid_text(),
         "block_size": summary.block_size,
@@ -55,23 +67,23 @@ fn to_json(image: &ImageFile, config: Option<Value>) -> Value {
         "clean": summary.state.clean,
         "errors": summary.state.errors,
         "created_unix": summary.created.map(|time| time.seconds),
-        "guest": image.has_guest(),
-        "image": config,
+    })
+}
+
+fn squashfs_json(summary: &squashfs::Summary) -> Value {
+    json!({
+        "compression": summary.compression.name(),
+        "block_size": summary.block_size,
+        "bytes_used": summary.bytes_used,
+        "inodes": summary.inodes,
+        "fragments": summary.fragments,
+        "owners": summary.ids,
+        "xattrs": summary.has_xattrs,
+        "created_unix": summary.made_unix,
     })
 }
 
 fn rows(image: &ImageFile, config: Option<&Value>) -> Vec<(&'static str, String)> {
-    let summary = image.filesystem.summary();
-    let block = u64::from(summary.block_size);
-    let state = match (summary.state.clean, summary.state.errors) {
-        (_, true) => "has errors (e2fsck -f repairs them)",
-        (true, false) => "clean",
-        (false, false) => "not cleanly unmounted",
-    };
-    let label = match summary.label.is_empty() {
-        true => "none".to_owned(),
-        false => printable(&summary.label),
-    };
     let mut rows = vec![
         ("path", printable(image.path.as_os_str().as_encoded_bytes())),
         (
@@ -82,23 +94,12 @@ fn rows(image: &ImageFile, config: Option<&Value>) -> Vec<(&'static str, String)
                 text::bytes(image.allocated_bytes)
             ),
         ),
-        (
-            "filesystem",
-            format!(
-                "ext4, {state}, blocks of {block} bytes in {}",
-                text::count(summary.groups.into(), "group")
-            ),
-        ),
-        ("free", text::bytes(summary.free_blocks.saturating_mul(block))),
-        (
-            "inodes",
-            format!("{}, {} free", summary.inodes, summary.free_inodes),
-        ),
-        ("label", label),
-        ("UUID", summary.uuid_text()),
-        ("features", summary.features.names().join(" ")),
-        ("guest", if image.has_guest() { "yes" } else { "none" }.to_owned()),
     ];
+    match &image.filesystem {
+        Volume::Ext4(filesystem) => rows.extend(ext4_rows(filesystem.summary())),
+        Volume::Squashfs(filesystem) => rows.extend(squashfs_rows(filesystem.summary())),
+    }
+    rows.push(("guest", if image.has_guest() { "yes" } else { "none" }.to_owned()));
     let Some(config) = config else {
         return rows;
     };
@@ -117,6 +118,50 @@ fn rows(image: &ImageFile, config: Option<&Value>) -> Vec<(&'static str, String)
         }
     }
     rows
+}
+
+fn ext4_rows(summary: &ext4::Summary) -> Vec<(&'static str, String)> {
+    let block = u64::from(summary.block_size);
+    let state = match (summary.state.clean, summary.state.errors) {
+        (_, true) => "has errors (e2fsck -f repairs them)",
+        (true, false) => "clean",
+        (false, false) => "not cleanly unmounted",
+    };
+    let label = match summary.label.is_empty() {
+        true => "none".to_owned(),
+        false => printable(&summary.label),
+    };
+    vec![
+        (
+            "filesystem",
+            format!(
+                "ext4, {state}, blocks of {block} bytes in {}",
+                text::count(summary.groups.into(), "group")
+            ),
+        ),
+        ("free", text::bytes(summary.free_blocks.saturating_mul(block))),
+        (
+            "inodes",
+            format!("{}, {} free", summary.inodes, summary.free_inodes),
+        ),
+        ("label", label),
+        ("UUID", summary.uuid_text()),
+        ("features", summary.features.names().join(" ")),
+    ]
+}
+
+fn squashfs_rows(summary: &squashfs::Summary) -> Vec<(&'static str, String)> {
+    vec![
+        (
+            "filesystem",
+            format!(
+                "squashfs, read-only, {}, blocks of {} bytes",
+                summary.compression, summary.block_size
+            ),
+        ),
+        ("inodes", summary.inodes.to_string()),
+        ("made", text::utc(summary.made_unix.into())),
+    ]
 }
 
 /// A string as it is, anything else as JSON in one line.

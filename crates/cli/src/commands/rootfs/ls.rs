@@ -2,13 +2,13 @@
 
 use std::ffi::OsString;
 
-use firebrick_ext4::read::{FileType, Inode, LastSymlink, Stat};
 use serde_json::{Value, json};
 
 use crate::error::write_stdout;
 use crate::home::Home;
 use crate::image_file::{ImageFile, printable};
 use crate::text;
+use crate::volume::{FileType, Inode, LastSymlink, Stat};
 
 /// List a folder of an image, or one file
 ///
@@ -55,13 +55,13 @@ pub(crate) fn run(args: &Args, home: &Home) -> anyhow::Result<()> {
 
 fn rows(image: &ImageFile, args: &Args) -> anyhow::Result<Vec<Row>> {
     let mut inode = image.lookup(&args.path, LastSymlink::Keep)?;
-    if inode.stat().file_type == FileType::Symlink
+    if inode.stat.file_type == FileType::Symlink
         && let Ok(target) = image.lookup(&args.path, LastSymlink::Follow)
-        && target.stat().file_type == FileType::Directory
+        && target.stat.file_type == FileType::Directory
     {
         inode = target;
     }
-    if inode.stat().file_type != FileType::Directory {
+    if inode.stat.file_type != FileType::Directory {
         let name = args.path.as_encoded_bytes().to_vec();
         return Ok(vec![row(image, name, &inode)?]);
     }
@@ -69,20 +69,20 @@ fn rows(image: &ImageFile, args: &Args) -> anyhow::Result<Vec<Row>> {
         .filesystem
         .list(&inode)?
         .into_iter()
-        .map(|(entry, inode)| row(image, entry.name.into_vec(), &inode))
+        .map(|(name, inode)| row(image, name, &inode))
         .collect::<anyhow::Result<Vec<Row>>>()?;
     rows.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(rows)
 }
 
 fn row(image: &ImageFile, name: Vec<u8>, inode: &Inode) -> anyhow::Result<Row> {
-    let target = match inode.stat().file_type {
+    let target = match inode.stat.file_type {
         FileType::Symlink => Some(image.filesystem.read_link(inode)?),
         _ => None,
     };
     Ok(Row {
         name,
-        stat: inode.stat().clone(),
+        stat: inode.stat.clone(),
         target,
     })
 }
@@ -90,7 +90,7 @@ fn row(image: &ImageFile, name: Vec<u8>, inode: &Inode) -> anyhow::Result<Row> {
 fn long(row: &Row) -> Vec<String> {
     let stat = &row.stat;
     let size = match &stat.device {
-        Some(device) => format!("{}, {}", device.major, device.minor),
+        Some((major, minor)) => format!("{major}, {minor}"),
         None => stat.size.to_string(),
     };
     let name = match &row.target {
@@ -120,7 +120,7 @@ fn to_json(row: &Row) -> Value {
         "size_bytes": stat.size,
         "mtime_unix": stat.mtime.seconds,
         "mtime_nanoseconds": stat.mtime.nanoseconds,
-        "inode": stat.inode.get(),
+        "inode": stat.inode,
     });
     // JSON has no bytes: a name that is not UTF-8 is given in hexadecimal too.
     if std::str::from_utf8(&row.name).is_err() {
@@ -129,8 +129,8 @@ fn to_json(row: &Row) -> Value {
     if let Some(target) = &row.target {
         object["target"] = Value::String(String::from_utf8_lossy(target).into_owned());
     }
-    if let Some(device) = &stat.device {
-        object["device"] = json!({ "major": device.major, "minor": device.minor });
+    if let Some((major, minor)) = &stat.device {
+        object["device"] = json!({ "major": major, "minor": minor });
     }
     object
 }

@@ -23,7 +23,8 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
         .names
         .iter()
         .map(|name| images::find_named(home, name))
-        .collect::<Result<Vec<_>, _>>()?;
+        .collect::<Result<Vec<_>, _>>()?
+        .concat();
     paths.sort();
     paths.dedup(); // `rm a a` is one image
     for path in paths {

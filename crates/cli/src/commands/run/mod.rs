@@ -51,6 +51,7 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<ExitCode> {
     let spec = RunSpec {
         boot: BootSpec {
             answer_limit: args.boot_timeout(),
+            filesystem: opened.filesystem.name().to_owned(),
             ..args.machine.spec(image.clone(), &host)?
         },
         job,

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use firebrick_customise::{AgentUser, Init, Profile, Service};
-use firebrick_ext4 as ext4;
 use firebrick_source::Reference;
 
+use super::filesystem_args::Filesystem;
 use super::source_args;
 use crate::{images, text};
 
@@ -19,7 +19,7 @@ use crate::{images, text};
 /// is one, in one step; its path is printed on stdout.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Name of the image: it becomes rootfs-NAME.ext4
+    /// Name of the image: it becomes rootfs-NAME.ext4, or .squashfs
     #[arg(short, long, value_parser = images::parse_new_name)]
     pub(crate) name: String,
 
@@ -124,42 +124,6 @@ impl Agent {
 }
 
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Filesystem")]
-pub(crate) struct Filesystem {
-    /// Size of the whole image in MiB or with a unit, or "auto" for what the content needs plus --free
-    #[arg(short, long, value_name = "SIZE", default_value = "auto", value_parser = parse_total)]
-    size: ext4::Size,
-
-    /// Writable space beyond the content, in MiB or with a unit
-    #[arg(long, value_name = "SIZE", default_value = "0", value_parser = text::parse_size)]
-    free: u64,
-
-    /// At least so many inodes [default: what the content and the free space need]
-    #[arg(long, value_name = "N")]
-    inodes: Option<u32>,
-
-    /// The filesystem's label, at most 16 bytes
-    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true, value_parser = parse_label)]
-    label: String,
-
-    /// The filesystem's UUID [default: follows from the content]
-    #[arg(long, value_parser = parse_uuid)]
-    uuid: Option<Uuid>,
-
-    /// Lay a journal (a microVM's disk rarely outlives it, so by default there is none)
-    #[arg(long)]
-    journal: bool,
-
-    /// Let the filesystem grow while it is mounted, too
-    #[arg(long)]
-    online_resize: bool,
-
-    /// The filesystem
-    #[arg(long, value_enum, default_value_t = Format::Ext4)]
-    pub(crate) format: Format,
-}
-
-#[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Limits on the layers together")]
 pub(crate) struct Limits {
     /// Most entries, hidden ones and implied directories included
@@ -187,27 +151,6 @@ impl Limits {
                 .max(firebrick_layer::Limits::default().metadata_bytes),
         }
     }
-}
-
-impl Filesystem {
-    pub(crate) fn to_ext4(&self) -> ext4::Options {
-        ext4::Options {
-            size: self.size,
-            free: self.free,
-            inodes: self.inodes,
-            label: self.label.clone().into_bytes(),
-            uuid: self.uuid.map(|uuid| uuid.0),
-            journal: self.journal,
-            online_resize: self.online_resize,
-            ..ext4::Options::default()
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    /// Read-write, for any kernel from 4.14 on
-    Ext4,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -261,57 +204,9 @@ impl From<InitChoice> for Init {
     }
 }
 
-fn parse_total(text: &str) -> Result<ext4::Size, String> {
-    match text {
-        "auto" => Ok(ext4::Size::Auto),
-        size => text::parse_size(size)
-            .map(ext4::Size::Bytes)
-            .map_err(|error| format!("{error}; \"auto\" is what fits")),
-    }
-}
-
-fn parse_label(text: &str) -> Result<String, String> {
-    match text.len() <= ext4::LABEL_LEN_MAX && !text.contains('\0') {
-        true => Ok(text.to_owned()),
-        false => Err(format!("a label has at most {} bytes", ext4::LABEL_LEN_MAX)),
-    }
-}
-
-/// A UUID in the order of its text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Uuid([u8; 16]);
-
-fn parse_uuid(text: &str) -> Result<Uuid, String> {
-    let well_formed = text.len() == 36
-        && text.bytes().enumerate().all(|(at, byte)| match at {
-            8 | 13 | 18 | 23 => byte == b'-',
-            _ => byte.is_ascii_hexdigit(),
-        });
-    let hex = text.replace('-', "");
-    match u128::from_str_radix(&hex, 16) {
-        Ok(number) if well_formed => Ok(Uuid(number.to_be_bytes())),
-        _ => Err("a UUID looks like 123e4567-e89b-12d3-a456-426614174000".to_owned()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn uuid_has_exactly_one_form() {
-        let bytes = parse_uuid("00010203-0405-0607-0809-0a0B0c0d0e0f").unwrap().0;
-        assert_eq!(bytes, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
-        for bad in [
-            "",
-            "000102030405060708090a0b0c0d0e0f",
-            "00010203-0405-0607-0809-0a0b0c0d0e0",
-            "+0010203-0405-0607-0809-0a0b0c0d0e0f",
-            "0001020-30405-0607-0809-0a0b0c0d0e0f",
-        ] {
-            assert!(parse_uuid(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn limits_default_to_those_of_the_library() {

@@ -3,6 +3,7 @@
 mod agent;
 mod args;
 mod contents;
+mod filesystem_args;
 mod output;
 mod source_args;
 
@@ -29,7 +30,10 @@ const LAYERS_AT_ONCE_MAX: usize = 4;
 
 pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
     let started = Instant::now();
-    let output = output::path(args, home)?; // before anything is pulled
+    // Before anything is pulled.
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let filesystem = args.filesystem.to_build(threads)?;
+    let output = output::path(args, home)?;
     let steps = Arc::new(Steps::new(talk, 6));
     let transfer = Arc::new(Mutex::new(Transfer::default()));
     steps.begin(1, &format!("Pulling {}", args.image));
@@ -41,21 +45,21 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
         image: &image,
         customise: Some(Box::new(|tree| contents.layer(tree))),
         output: output.clone(),
-        ext4: args.filesystem.to_ext4(),
+        filesystem,
         limits: args.limits.to_layer(),
         created: contents.created,
-        layers_at_once: std::thread::available_parallelism()
-            .map_or(1, usize::from)
-            .min(LAYERS_AT_ONCE_MAX),
+        layers_at_once: threads.min(LAYERS_AT_ONCE_MAX),
     };
     let progress = Progress {
         steps: &steps,
         sizes: image.layers.iter().map(|layer| layer.size).collect(),
         downloads: is_download(args),
+        format: args.filesystem.format(),
     };
     let report = firebrick_build::build(request, &|event| progress.hear(event))
         .map_err(|error| fail(&args.image, error))?;
     steps.finish();
+    output::remove_other_formats(args, home, &output)?;
     for odd in contents.odd().iter() {
         talk.warn(odd);
     }
@@ -103,6 +107,8 @@ struct Progress<'a> {
     sizes: Vec<Option<u64>>,
     /// Layers come over the network, whose progress is the one to watch.
     downloads: bool,
+    /// What the image becomes.
+    format: &'static str,
 }
 
 impl Progress<'_> {
@@ -121,10 +127,16 @@ impl Progress<'_> {
                 }
             }
             Event::Merged { inodes } => {
-                steps.begin(4, &format!("Laying out ext4 for {}", text::count(inodes, "file")));
+                steps.begin(
+                    4,
+                    &format!("Laying out {} for {}", self.format, text::count(inodes, "file")),
+                );
             }
             Event::Planned { size_bytes } => {
                 steps.begin(5, &format!("Writing {}", text::bytes(size_bytes)));
+            }
+            Event::Compressing { content_bytes } => {
+                steps.begin(5, &format!("Compressing {}", text::bytes(content_bytes)));
             }
             Event::Written => steps.begin(6, "Making it last"),
             _ => {}
@@ -140,15 +152,25 @@ fn conclude(args: &Args, talk: &Talk, output: &Path, report: &Report, transfer: 
         talk.warn(&format!("{} holds no files", args.image));
     }
     for xattr in &report.left_out_xattrs {
-        talk.warn(&format!("left out, since ext4 has no place for it: {xattr}"));
+        let format = args.filesystem.format();
+        talk.warn(&format!("left out, since {format} has no place for it: {xattr}"));
+    }
+    if report.clamped_times > 0 {
+        talk.warn(&format!(
+            "{} before 1970 or after 2106, which squashfs cannot say, became the nearest that it can",
+            text::count(report.clamped_times, "time")
+        ));
     }
     let name = output.file_name().unwrap_or(output.as_os_str());
     talk.say(&format!(
-        "{}: {} ({} on disk), {} free, {} files, made in {}",
+        "{}: {} ({} on disk), {}, {} files, made in {}",
         name.display(),
         text::bytes(report.size_bytes),
         text::bytes(report.allocated_bytes),
-        text::bytes(report.free_bytes),
+        match args.filesystem.format() {
+            "squashfs" => "read-only".to_owned(),
+            _ => format!("{} free", text::bytes(report.free_bytes)),
+        },
         report.inodes_used,
         text::duration(started.elapsed())
     ));

@@ -9,24 +9,39 @@ use anyhow::Context as _;
 use super::Args;
 use crate::error::CliError;
 use crate::home::Home;
+use crate::images;
 
 /// The image's path; the folder of named images is made.
 pub(super) fn path(args: &Args, home: &Home) -> anyhow::Result<PathBuf> {
     match &args.output {
         Some(path) => {
-            check(path, &args.name)?;
+            check(path, &args.name, args.filesystem.format())?;
             Ok(path.clone())
         }
         None => {
             let folder = home.images();
             fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {folder:?}"))?;
-            Ok(home.image(&args.name))
+            Ok(home.image(&args.name, args.filesystem.format()))
         }
     }
 }
 
+/// One name is one image: once `output` is there, those of the same name in other formats are gone.
+pub(super) fn remove_other_formats(args: &Args, home: &Home, output: &Path) -> anyhow::Result<()> {
+    if args.output.is_some() {
+        return Ok(());
+    }
+    for path in images::files_of(home, &args.name) {
+        if path != output {
+            fs::remove_file(&path)
+                .with_context(|| format!("cannot delete {path:?}, which the new image replaces"))?;
+        }
+    }
+    Ok(())
+}
+
 /// Whether a file of that path can be there.
-fn check(path: &Path, name: &str) -> Result<(), CliError> {
+fn check(path: &Path, name: &str, format: &str) -> Result<(), CliError> {
     let ends_in_slash = path.as_os_str().as_bytes().ends_with(b"/");
     let folder = match path.parent() {
         Some(folder) if folder.as_os_str().is_empty() => Path::new("."),
@@ -37,7 +52,7 @@ fn check(path: &Path, name: &str) -> Result<(), CliError> {
     if ends_in_slash || found.as_ref().is_ok_and(fs::Metadata::is_dir) {
         return Err(CliError::OutputIsFolder {
             path: path.to_owned(),
-            inside: path.join(format!("rootfs-{name}.ext4")),
+            inside: path.join(format!("rootfs-{name}.{format}")),
             exists: path.is_dir(),
         });
     }

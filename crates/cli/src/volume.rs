@@ -1,0 +1,220 @@
+//! The filesystem in an image, whichever of those that firebrick makes: one way to ask both.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{Read, Seek as _};
+use std::os::unix::ffi::OsStrExt as _;
+
+use anyhow::Context as _;
+use firebrick_ext4::read as ext4;
+use firebrick_squashfs::read as squashfs;
+use firebrick_tree::Timestamp;
+
+pub(crate) use firebrick_ext4::read::{FileType, LastSymlink};
+
+/// The first bytes of every squashfs.
+const SQUASHFS: [u8; 4] = *b"hsqs";
+
+/// An opened filesystem.
+pub(crate) enum Volume {
+    Ext4(ext4::Filesystem<File>),
+    Squashfs(squashfs::Filesystem<File>),
+}
+
+/// An inode of a [`Volume`].
+pub(crate) struct Inode {
+    pub(crate) stat: Stat,
+    found: Found,
+}
+
+enum Found {
+    Ext4(Box<ext4::Inode>),
+    Squashfs(Box<squashfs::Inode>),
+}
+
+/// What both filesystems say of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stat {
+    pub(crate) inode: u32,
+    pub(crate) file_type: FileType,
+    pub(crate) mode: u16,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) size: u64,
+    pub(crate) links: u32,
+    pub(crate) mtime: Timestamp,
+    /// Major and minor number of a device node.
+    pub(crate) device: Option<(u32, u32)>,
+}
+
+impl Volume {
+    /// Opens what is in a file, by its magic number: ext4 unless it is that of squashfs.
+    pub(crate) fn open(mut file: File) -> anyhow::Result<Volume> {
+        let mut magic = [0; 4];
+        let is_squashfs = file.read_exact(&mut magic).is_ok() && magic == SQUASHFS;
+        file.rewind()?;
+        Ok(match is_squashfs {
+            true => Volume::Squashfs(squashfs::Filesystem::open(file)?),
+            false => Volume::Ext4(ext4::Filesystem::open(file)?),
+        })
+    }
+
+    /// Its name, as the kernel has it.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Volume::Ext4(_) => "ext4",
+            Volume::Squashfs(_) => "squashfs",
+        }
+    }
+
+    /// What stands at a path.
+    pub(crate) fn lookup(&self, path: &OsStr, last: LastSymlink) -> anyhow::Result<Inode> {
+        let path = path.as_bytes();
+        Ok(match self {
+            Volume::Ext4(filesystem) => filesystem.lookup(path, last)?.into(),
+            Volume::Squashfs(filesystem) => {
+                let last = match last {
+                    LastSymlink::Follow => squashfs::LastSymlink::Follow,
+                    LastSymlink::Keep => squashfs::LastSymlink::Keep,
+                };
+                filesystem.lookup(path, last)?.into()
+            }
+        })
+    }
+
+    /// As [`Volume::lookup`], following symbolic links; `None` where there is nothing.
+    pub(crate) fn find(&self, path: &OsStr) -> anyhow::Result<Option<Inode>> {
+        match self.lookup(path, LastSymlink::Follow) {
+            Ok(inode) => Ok(Some(inode)),
+            Err(error) if is_absent(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What a folder holds, in the order of the names' bytes.
+    pub(crate) fn list(&self, folder: &Inode) -> anyhow::Result<Vec<(Vec<u8>, Inode)>> {
+        Ok(match (self, &folder.found) {
+            (Volume::Ext4(filesystem), Found::Ext4(inode)) => filesystem
+                .list(inode)?
+                .into_iter()
+                .map(|(entry, inode)| (entry.name.into_vec(), inode.into()))
+                .collect(),
+            (Volume::Squashfs(filesystem), Found::Squashfs(inode)) => filesystem
+                .list(inode)?
+                .into_iter()
+                .map(|(entry, inode)| (entry.name.into_vec(), inode.into()))
+                .collect(),
+            _ => unreachable!("inodes are asked of the filesystem that they are of"),
+        })
+    }
+
+    /// Where a symbolic link leads.
+    pub(crate) fn read_link(&self, link: &Inode) -> anyhow::Result<Vec<u8>> {
+        Ok(match (self, &link.found) {
+            (Volume::Ext4(filesystem), Found::Ext4(inode)) => filesystem.read_link(inode)?,
+            (Volume::Squashfs(filesystem), Found::Squashfs(inode)) => filesystem.read_link(inode)?,
+            _ => unreachable!("inodes are asked of the filesystem that they are of"),
+        })
+    }
+
+    /// The content of a regular file.
+    pub(crate) fn open_file<'a>(&'a self, file: &'a Inode) -> anyhow::Result<Box<dyn Read + 'a>> {
+        Ok(match (self, &file.found) {
+            (Volume::Ext4(filesystem), Found::Ext4(inode)) => Box::new(filesystem.open_file(inode)?),
+            (Volume::Squashfs(filesystem), Found::Squashfs(inode)) => Box::new(filesystem.open_file(inode)?),
+            _ => unreachable!("inodes are asked of the filesystem that they are of"),
+        })
+    }
+
+    /// The first bytes of a file, at most `len_max`, symbolic links followed; `None` where there is no regular file.
+    pub(crate) fn start_of(&self, path: &OsStr, len_max: u64) -> anyhow::Result<Option<Vec<u8>>> {
+        let found = self
+            .find(path)
+            .with_context(|| format!("cannot look up {path:?}"))?;
+        let Some(inode) = found.filter(|inode| inode.stat.file_type == FileType::Regular) else {
+            return Ok(None);
+        };
+        let mut bytes = Vec::new();
+        self.open_file(&inode)?.take(len_max).read_to_end(&mut bytes)?;
+        Ok(Some(bytes))
+    }
+}
+
+fn is_absent(error: &anyhow::Error) -> bool {
+    let of_ext4 = error.downcast_ref::<ext4::ReadError>();
+    let of_squashfs = error.downcast_ref::<squashfs::ReadError>();
+    matches!(
+        of_ext4,
+        Some(ext4::ReadError::NotFound { .. } | ext4::ReadError::NotDirectory { .. })
+    ) || matches!(
+        of_squashfs,
+        Some(squashfs::ReadError::NotFound { .. } | squashfs::ReadError::NotDirectory { .. })
+    )
+}
+
+impl From<ext4::Inode> for Inode {
+    fn from(inode: ext4::Inode) -> Inode {
+        let stat = inode.stat();
+        Inode {
+            stat: Stat {
+                inode: stat.inode.get(),
+                file_type: stat.file_type,
+                mode: stat.mode,
+                uid: stat.uid,
+                gid: stat.gid,
+                size: stat.size,
+                links: stat.links.into(),
+                mtime: stat.mtime,
+                device: stat.device.map(|device| (device.major, device.minor)),
+            },
+            found: Found::Ext4(Box::new(inode)),
+        }
+    }
+}
+
+impl From<squashfs::Inode> for Inode {
+    fn from(inode: squashfs::Inode) -> Inode {
+        let stat = inode.stat();
+        Inode {
+            stat: Stat {
+                inode: stat.inode,
+                file_type: match stat.file_type {
+                    squashfs::FileType::Regular => FileType::Regular,
+                    squashfs::FileType::Directory => FileType::Directory,
+                    squashfs::FileType::Symlink => FileType::Symlink,
+                    squashfs::FileType::CharDevice => FileType::CharDevice,
+                    squashfs::FileType::BlockDevice => FileType::BlockDevice,
+                    squashfs::FileType::Fifo => FileType::Fifo,
+                    squashfs::FileType::Socket => FileType::Socket,
+                },
+                mode: stat.mode,
+                uid: stat.uid,
+                gid: stat.gid,
+                size: stat.size,
+                links: stat.links,
+                mtime: stat.mtime,
+                device: stat.device.map(|device| (device.major, device.minor)),
+            },
+            found: Found::Squashfs(Box::new(inode)),
+        }
+    }
+}
+
+impl Stat {
+    /// Type and permissions as `ls -l` writes them: `drwxr-xr-x`.
+    pub(crate) fn mode_text(&self) -> String {
+        let bit = |mask: u16| self.mode & mask != 0;
+        let mut text = String::from(self.file_type.letter());
+        for (shift, special, letter) in [(6_u16, 0o4000, 's'), (3, 0o2000, 's'), (0, 0o1000, 't')] {
+            text.push(if bit(0o4 << shift) { 'r' } else { '-' });
+            text.push(if bit(0o2 << shift) { 'w' } else { '-' });
+            text.push(match (bit(0o1 << shift), bit(special)) {
+                (true, true) => letter,
+                (false, true) => letter.to_ascii_uppercase(),
+                (true, false) => 'x',
+                (false, false) => '-',
+            });
+        }
+        text
+    }
+}
