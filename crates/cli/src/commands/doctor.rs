@@ -66,7 +66,7 @@ fn examine(args: &Args, home: &Home) -> anyhow::Result<Vec<Finding>> {
     let image = path.map(ImageFile::open_file);
     let opened = image.as_ref().and_then(|image| image.as_ref().ok());
     let wishes = Wishes {
-        filesystem: "ext4",
+        filesystem: opened.map_or("ext4", |image| image.filesystem.name()),
         systemd: opened.is_some_and(has_systemd),
     };
     let (kernel, of_kernel) = kernel::findings(home.data(), arch, &wishes);

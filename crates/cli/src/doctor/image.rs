@@ -2,7 +2,6 @@
 
 use std::ffi::OsStr;
 
-use firebrick_ext4::read::{FileType, LastSymlink};
 use firebrick_protocol::GUEST_VERSION_MARK;
 use firebrick_vmm::Arch;
 use firebrick_vmm::kernel::Kernel;
@@ -11,6 +10,7 @@ use super::Finding;
 use crate::elf::{self, Elf, machine_name};
 use crate::fit::{self, Node, Program};
 use crate::image_file::{ImageFile, printable};
+use crate::volume::{FileType, LastSymlink, Volume};
 use crate::{guest, text};
 
 /// No guest is longer.
@@ -56,7 +56,14 @@ impl Patient<'_> {
     fn filesystem(&self) -> Finding {
         const ID: &str = "image.filesystem";
         let path = self.image.path.display();
-        match self.image.filesystem.summary().state {
+        let state = match &self.image.filesystem {
+            Volume::Ext4(filesystem) => filesystem.summary().state,
+            Volume::Squashfs(filesystem) => {
+                let compression = filesystem.summary().compression;
+                return Finding::ok(ID, format!("squashfs, {compression}"));
+            }
+        };
+        match state {
             state if state.errors => Finding::problem(
                 ID,
                 "the filesystem is marked as damaged",
@@ -83,7 +90,7 @@ impl Patient<'_> {
             );
         };
         let inode = self.image.lookup(OsStr::new("/sbin/init"), LastSymlink::Follow);
-        if inode.is_ok_and(|inode| inode.stat().mode & 0o111 == 0) {
+        if inode.is_ok_and(|inode| inode.stat.mode & 0o111 == 0) {
             return Finding::problem(ID, "/sbin/init is not executable", fix);
         }
         if let Some(interpreter) = fit::interpreter(head) {
@@ -175,8 +182,11 @@ impl Patient<'_> {
     fn mount_points(&self) -> Finding {
         const ID: &str = "image.mount-points";
         let lacks = |path: &&&str| {
-            let inode = self.image.filesystem.lookup(path.as_bytes(), LastSymlink::Follow);
-            !inode.is_ok_and(|inode| inode.stat().file_type == FileType::Directory)
+            let inode = self
+                .image
+                .filesystem
+                .lookup(OsStr::new(path), LastSymlink::Follow);
+            !inode.is_ok_and(|inode| inode.stat.file_type == FileType::Directory)
         };
         let missing = |paths: &[&str]| {
             let missing: Vec<String> = paths
@@ -258,7 +268,13 @@ impl Patient<'_> {
 
     fn space(&self) -> Finding {
         const ID: &str = "image.space";
-        let summary = self.image.filesystem.summary();
+        let Volume::Ext4(filesystem) = &self.image.filesystem else {
+            return Finding::ok(
+                ID,
+                "read-only: what is written goes to the writable layer of each VM",
+            );
+        };
+        let summary = filesystem.summary();
         let free = summary.free_blocks.saturating_mul(u64::from(summary.block_size));
         let found = format!("{} are free in the image", text::bytes(free));
         match free {

@@ -28,12 +28,26 @@ pub(crate) struct Image {
 pub(crate) enum Filesystem {
     #[default]
     Ext4,
+    Squashfs,
 }
 
 impl Filesystem {
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Filesystem::Ext4 => "ext4",
+            Filesystem::Squashfs => "squashfs",
+        }
+    }
+
+    fn to_build(&self) -> firebrick_build::Filesystem {
+        match self {
+            Filesystem::Ext4 => firebrick_build::Filesystem::default(),
+            // Quickly: what boots is looked at here, not how small it is.
+            Filesystem::Squashfs => firebrick_build::Filesystem::Squashfs(firebrick_squashfs::Options {
+                level: Some(1),
+                threads: 2,
+                ..firebrick_squashfs::Options::default()
+            }),
         }
     }
 }
@@ -216,7 +230,7 @@ pub(crate) fn of_platform(
             Ok(to_tar(&plan(&request, tree)?, 0))
         })),
         output: path.clone(),
-        filesystem: firebrick_build::Filesystem::default(),
+        filesystem: recipe.filesystem.to_build(),
         limits: firebrick_layer::Limits::default(),
         created: Timestamp::default(),
         layers_at_once: 2,

@@ -12,8 +12,8 @@ use firebrick_vmm::client::Client;
 use crate::host::{ANSWER_LIMIT, Host, exec, host, output};
 use crate::images::{Recipe, Root};
 
-fn both_filesystems() -> [Filesystem; 1] {
-    [Filesystem::default()]
+fn both_filesystems() -> [Filesystem; 2] {
+    [Filesystem::Ext4, Filesystem::Squashfs]
 }
 
 /// Boots the root as both filesystems under firebrick's init and under `own`, whose program is called `name`.
