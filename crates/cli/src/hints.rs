@@ -138,13 +138,8 @@ fn of_cli(error: &CliError) -> Vec<String> {
         CliError::SocketPath { .. } => vec!["give a shorter one: --vsock /tmp/vm.sock".to_owned()],
         CliError::SocketFolder { folder } => vec![format!("make it: mkdir -p {}", folder.display())],
         CliError::InitWithoutGuest => vec!["leave one of the two flags out".to_owned()],
-        CliError::NotOfFormat { flag, format } => {
-            let other = if *format == "ext4" { "squashfs" } else { "ext4" };
-            vec![format!("leave {flag} out, or make the other format: --format {other}")]
-        }
-        CliError::CompressionLevel { .. } => {
-            vec!["leave --compression-level out for the usual one".to_owned()]
-        }
+        CliError::NotOfFormat { flag, format } => vec![of_format(flag, format)],
+        CliError::CompressionLevel { .. } => vec!["leave --compression-level out for the usual one".to_owned()],
         CliError::OutputIsFolder { inside, exists: true, .. } => {
             vec![format!("name the file, too: -o {}", inside.display())]
         }
@@ -189,6 +184,11 @@ fn of_cli(error: &CliError) -> Vec<String> {
         }
         CliError::Folder { .. } | CliError::ClosedStdout => Vec::new(),
     }
+}
+
+fn of_format(flag: &str, format: &str) -> String {
+    let other = if format == "ext4" { "squashfs" } else { "ext4" };
+    format!("leave {flag} out, or make the other format: --format {other}")
 }
 
 /// The guest's words are all that tells a wrong user from the rest.

@@ -64,6 +64,17 @@ impl Geometry {
     }
 }
 
+fn compression(number: u16) -> Result<Compression, ReadError> {
+    let known = Compression::ALL.into_iter().find(|known| known.id() == number);
+    known.ok_or_else(|| ReadError::Unsupported {
+        feature: match number {
+            2 => "lzma compression".to_owned(),
+            3 => "lzo compression".to_owned(),
+            other => format!("compression number {other}"),
+        },
+    })
+}
+
 pub(super) fn parse(bytes: &[u8; 96], image_bytes: u64) -> Result<(Geometry, Summary), ReadError> {
     let wrong = |fault| corrupt(WHAT, 0, fault);
     let fields = Superblock::ref_from_bytes(bytes).map_err(|_| wrong("it is cut off"))?;
@@ -76,15 +87,7 @@ pub(super) fn parse(bytes: &[u8; 96], image_bytes: u64) -> Result<(Geometry, Sum
             feature: format!("version {major}.{minor} of squashfs"),
         });
     }
-    let number = fields.compression.get();
-    let known = Compression::ALL.into_iter().find(|known| known.id() == number);
-    let compression = known.ok_or_else(|| ReadError::Unsupported {
-        feature: match number {
-            2 => "lzma compression".to_owned(),
-            3 => "lzo compression".to_owned(),
-            other => format!("compression number {other}"),
-        },
-    })?;
+    let compression = compression(fields.compression.get())?;
     let block_size = fields.block_size.get();
     if !BLOCK_SIZES.contains(&block_size)
         || !block_size.is_power_of_two()

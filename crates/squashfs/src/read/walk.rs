@@ -77,7 +77,7 @@ impl<R: ReadAt> Walk<'_, R> {
     /// Goes on to the next; `None` at the end. After an error, what comes next is what does not depend on it.
     ///
     /// # Errors
-    /// As [`Filesystem::read_dir`] and [`Filesystem::inode`]; corrupt where a directory has a second name.
+    /// As [`Filesystem::list`]; corrupt where a directory has a second name.
     pub fn advance(&mut self) -> Result<Option<Visit<'_>>, ReadError> {
         let inode = match std::mem::replace(&mut self.pending, Pending::Nothing) {
             Pending::Start(inode) => Some(inode),
