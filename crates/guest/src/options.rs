@@ -3,20 +3,27 @@
 use alloc::string::{String, ToString};
 use core::ffi::CStr;
 
+use firebrick_protocol::{AGENT_PORT, JOB_PORT};
+
 /// What `--help` prints.
 pub const USAGE: &str = "\
-usage: firebrick-guest --agent [--everywhere] [--tcp ADDRESS:PORT] [--serial PATH] [--vsock-port N] [--user USER]
+usage: firebrick-guest --agent [--everywhere] [--tcp ADDRESS:PORT] [--serial PATH] [--vsock-port N] [--job-port N]
+                       [--user USER]
+       firebrick guest [--port N] [--tcp ADDRESS:PORT] [--serial PATH] [--user USER]
        firebrick-guest --init | --stage1 | --overlay | --set-up
 
 As PID 1 without arguments it is the init of the image, or of firebrick's initramfs; under the name overlay-init it
 lays the writable layer and becomes /sbin/init.
 
-  --agent            serve the agent as an ordinary process; without a choice below, on vsock port 52
-  --tcp ADDRESS:PORT on TCP; port 0 takes a free one and prints it
-  --serial PATH      through the mux on this character device
-  --vsock-port N     on this vsock port
+  --agent            serve the agent as an ordinary process; without a choice below, on vsock ports 52 and 5000
+  --tcp ADDRESS:PORT both protocols on TCP; port 0 takes a free one and prints it
+  --serial PATH      both protocols through the mux on this character device
+  --vsock-port N     JSON-RPC on this vsock port
+  --job-port N       framed jobs on this vsock port
   --everywhere       on all that the machine has: vsock, virtio-serial, and firebrick.tcp= of the kernel command line
   --user USER        become this user (name or number, maybe :GROUP) once it listens
+  guest              the same as --agent --vsock-port 52 --job-port 5000, unless --tcp or --serial is given
+  --port N           framed jobs on this vsock port
   --init             be the init of the image
   --stage1           be the init of the initramfs
   --set-up           mount, name and connect the machine as --init would, and end; for another init to call first
@@ -47,12 +54,30 @@ pub struct AgentOptions {
     pub tcp: Option<String>,
     /// A character device that speaks the mux.
     pub serial: Option<String>,
-    /// A vsock port.
+    /// A vsock port for JSON-RPC.
     pub vsock_port: Option<u32>,
+    /// A vsock port for framed jobs.
+    pub job_port: Option<u32>,
     /// On all that the machine has.
     pub everywhere: bool,
     /// Who to be once it listens.
     pub user: Option<String>,
+}
+
+impl AgentOptions {
+    /// Whether a vsock port is named.
+    pub fn names_vsock(&self) -> bool {
+        self.vsock_port.is_some() || self.job_port.is_some()
+    }
+
+    /// As `guest --port N` has it: both protocols on vsock, the jobs' port as told, unless only another way is named.
+    fn of_guest(mut self) -> AgentOptions {
+        if self.job_port.is_some() || (self.tcp.is_none() && self.serial.is_none() && !self.everywhere) {
+            self.vsock_port = self.vsock_port.or(Some(AGENT_PORT));
+            self.job_port = self.job_port.or(Some(JOB_PORT));
+        }
+        self
+    }
 }
 
 impl Mode {
@@ -82,9 +107,13 @@ impl Mode {
         }
         let mut mode = None;
         let mut agent = AgentOptions::default();
+        let is_guest = arguments.get(1).is_some_and(|word| *word == c"guest");
+        if is_guest {
+            mode = Some(Mode::Agent(AgentOptions::default()));
+        }
         let mut words = arguments
             .iter()
-            .skip(1)
+            .skip(if is_guest { 2 } else { 1 })
             .map(|argument| argument.to_string_lossy());
         while let Some(word) = words.next() {
             let mut value = || {
@@ -104,20 +133,24 @@ impl Mode {
                 "--help" | "-h" => return Ok(Mode::Help),
                 "--tcp" => agent.tcp = Some(value()?),
                 "--serial" => agent.serial = Some(value()?),
-                "--vsock-port" => {
-                    let text = value()?;
-                    agent.vsock_port = Some(text.parse().map_err(|_| alloc::format!("{text:?} is no port"))?);
-                }
+                "--vsock-port" => agent.vsock_port = Some(port(&value()?)?),
+                "--job-port" => agent.job_port = Some(port(&value()?)?),
+                "--port" if is_guest => agent.job_port = Some(port(&value()?)?),
                 _ => return Err(alloc::format!("unknown argument {word:?}")),
             }
         }
         match mode {
+            Some(Mode::Agent(_)) if is_guest => Ok(Mode::Agent(agent.of_guest())),
             Some(Mode::Agent(_)) => Ok(Mode::Agent(agent)),
             Some(mode) if agent == AgentOptions::default() => Ok(mode),
-            Some(_) => Err("--everywhere, --tcp, --serial, --vsock-port and --user go with --agent".into()),
+            Some(_) => Err("ways to listen and --user go with --agent".into()),
             None => Err("one of --agent, --init, --stage1, --overlay and --set-up is needed".into()),
         }
     }
+}
+
+fn port(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| alloc::format!("{text:?} is no port"))
 }
 
 #[cfg(test)]
@@ -148,6 +181,30 @@ mod tests {
             &[c"g", c"--agent", c"--tcp"],
             &[c"g", c"--init", c"--tcp", c"x"],
             &[c"g", c"x"],
+        ] {
+            assert!(Mode::parse(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn the_seeds_form() {
+        let guest = |words: &[&CStr]| match Mode::parse(&[&[c"firebrick", c"guest"], words].concat()) {
+            Ok(Mode::Agent(options)) => (options.tcp, options.vsock_port, options.job_port),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(guest(&[c"--port", c"5000"]), (None, Some(52), Some(5000)));
+        assert_eq!(guest(&[]), (None, Some(52), Some(5000)));
+        assert_eq!(guest(&[c"--port", c"6000"]), (None, Some(52), Some(6000)));
+        let tcp = Some(String::from("127.0.0.1:0"));
+        assert_eq!(guest(&[c"--tcp", c"127.0.0.1:0"]), (tcp.clone(), None, None));
+        assert_eq!(
+            guest(&[c"--port", c"5000", c"--tcp", c"127.0.0.1:0"]),
+            (tcp, Some(52), Some(5000))
+        );
+        for wrong in [
+            &[c"g", c"guest", c"--port"][..],
+            &[c"g", c"guest", c"--port", c"x"],
+            &[c"g", c"--agent", c"--port", c"1"],
         ] {
             assert!(Mode::parse(wrong).is_err(), "{wrong:?}");
         }

@@ -115,7 +115,7 @@ same(stdout, "z" * 1048576 + "\n... [output truncated]")
 
 # status; shutdown only where the agent is init
 status = client.call("status")["result"]
-same((status["protocol"], status["pid1"], status["jobs"], status["connections"]), (1, False, 0, 1))
+same((status["protocol"], status["pid1"], status["jobs"], status["connections"]), (2, False, 0, 1))
 same([stamp["event"] for stamp in status["boot"]], ["agent_listening", "first_answer"])
 assert status["boottime_us"] > status["boot"][0]["boottime_us"]
 same(error_code(client.call("shutdown"), 1), -32603)

@@ -27,12 +27,32 @@ pub mod method {
     pub const STATUS: &str = "status";
     /// Ends the VM in order; [`super::Shutdown`] → an empty object, sent before the VM goes.
     pub const SHUTDOWN: &str = "shutdown";
+    /// Tells a text file; [`crate::files::PathParams`] → [`crate::files::FileContent`].
+    pub const READ_FILE: &str = "read_file";
+    /// Writes a text file; [`crate::files::WriteFile`] → [`crate::files::Written`].
+    pub const WRITE_FILE: &str = "write_file";
+    /// Lists a folder; [`crate::files::PathParams`] → [`crate::files::Listing`].
+    pub const LIST_DIR: &str = "list_dir";
+    /// Takes a file or tree; [`crate::files::Put`] → [`crate::files::Transferred`].
+    pub const PUT: &str = "put";
+    /// Gives a file or tree; [`crate::files::Get`] → [`crate::files::Transferred`].
+    pub const GET: &str = "get";
+    /// Tells about a file; [`crate::files::StatParams`] → [`crate::files::FileStatus`].
+    pub const STAT: &str = "stat";
+    /// Removes a file or folder; [`crate::files::Remove`] → an empty object.
+    pub const REMOVE: &str = "remove";
+    /// Makes a folder; [`crate::files::MakeDir`] → an empty object.
+    pub const MAKE_DIR: &str = "make_dir";
+    /// Sets the clock; [`crate::files::ClockSync`] → [`crate::files::ClockSynced`].
+    pub const CLOCK_SYNC: &str = "clock_sync";
     /// Notification from the agent: [`super::Output`].
     pub const OUTPUT: &str = "output";
     /// Notification to the agent: [`super::Stdin`].
     pub const STDIN: &str = "stdin";
     /// Notification to the agent: [`super::SignalJob`].
     pub const SIGNAL: &str = "signal";
+    /// Notification to the agent: [`super::Resize`].
+    pub const RESIZE: &str = "resize";
 }
 
 /// Where stdout and stderr of a job that does not stream are cut, each, in bytes.
@@ -134,6 +154,32 @@ pub struct JobOptions {
     /// Use the image's WORKDIR and USER, and ENTRYPOINT with CMD where no program is given.
     #[serde(skip_serializing_if = "core::ops::Not::not")]
     pub image_defaults: bool,
+    /// Run it on a terminal of its own. All output is then `stdout`, and the end of `stdin` is typed as the terminal's end of
+    /// file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pty: Option<TerminalSize>,
+}
+
+/// The size of a terminal, in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TerminalSize {
+    /// Lines.
+    pub rows: u16,
+    /// Characters in a line.
+    pub cols: u16,
+}
+
+/// A new size for the terminal of a job; its foreground processes are told by SIGWINCH.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resize {
+    /// The job.
+    pub id: Id,
+    /// Lines.
+    pub rows: u16,
+    /// Characters in a line.
+    pub cols: u16,
 }
 
 /// Parameters of `exec`: `cmd` or `argv`, or neither with `image_defaults`.
@@ -327,6 +373,30 @@ pub struct Status {
     /// Things found wrong while starting that did not stop it, as printed on the console.
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// The kernel's release.
+    #[serde(default)]
+    pub kernel: String,
+    /// The time of day, in microseconds since 1970.
+    #[serde(default)]
+    pub unix_us: u64,
+    /// The machine's memory.
+    #[serde(default)]
+    pub memory: Space,
+    /// The filesystem at `/`.
+    #[serde(default)]
+    pub disk: Space,
+    /// The memory that the agent itself holds now, in bytes.
+    #[serde(default)]
+    pub agent_bytes: u64,
+}
+
+/// How much there is of something.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Space {
+    /// All of it, in bytes.
+    pub total_bytes: u64,
+    /// What programs can still have, in bytes.
+    pub available_bytes: u64,
 }
 
 /// Something that happened while the guest started.
@@ -403,6 +473,7 @@ mod tests {
                 timeout_ms: Some(5),
                 stream: true,
                 image_defaults: true,
+                pty: Some(TerminalSize { rows: 24, cols: 80 }),
             },
             ..Exec::default()
         };

@@ -56,6 +56,11 @@ impl Queue {
         }
     }
 
+    /// Drops the newest bytes, so that `len` are left.
+    pub fn truncate(&mut self, len: usize) {
+        self.bytes.truncate(self.start.saturating_add(len));
+    }
+
     /// Moves up to `into.len()` of the oldest bytes out, and says how many.
     pub fn take(&mut self, into: &mut [u8]) -> usize {
         let count = self.len().min(into.len());

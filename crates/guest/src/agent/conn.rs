@@ -1,4 +1,4 @@
-//! A connection: one client's lines in and out, and the jobs it started.
+//! A connection: what one client says and is told, and the jobs it started.
 
 use alloc::vec::Vec;
 
@@ -10,6 +10,7 @@ use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 
 use super::Agent;
+use super::framed::Exchange;
 use super::poll::Watched;
 
 /// With so many bytes waiting for a client, nothing more is read that could add to them.
@@ -35,9 +36,44 @@ enum Phase {
     Dead,
 }
 
+/// What a client speaks.
+pub(super) enum Speech {
+    /// Not known yet: the first byte tells. A frame that is short enough starts with zero, and no JSON does.
+    Either,
+    /// JSON-RPC, a line each.
+    Lines(LineSplitter),
+    /// One framed job.
+    Frame(Exchange),
+}
+
+impl Speech {
+    pub(super) fn lines() -> Speech {
+        Speech::Lines(LineSplitter::new(MAX_LINE_BYTES))
+    }
+
+    pub(super) fn frame() -> Speech {
+        Speech::Frame(Exchange::new())
+    }
+
+    /// Takes bytes, at least one.
+    fn push(&mut self, bytes: &[u8]) {
+        if let Speech::Either = self {
+            *self = match bytes.first() {
+                Some(0) => Speech::frame(),
+                _ => Speech::lines(),
+            };
+        }
+        match self {
+            Speech::Lines(lines) => lines.push(bytes),
+            Speech::Frame(exchange) => exchange.push(bytes),
+            Speech::Either => {}
+        }
+    }
+}
+
 pub(super) struct Conn {
     transport: Transport,
-    lines: LineSplitter,
+    pub(super) speech: Speech,
     pub(super) out: Queue,
     /// The numbers of its jobs.
     pub(super) jobs: Vec<u32>,
@@ -47,10 +83,10 @@ pub(super) struct Conn {
 }
 
 impl Conn {
-    pub(super) fn new(transport: Transport) -> Conn {
+    pub(super) fn new(transport: Transport, speech: Speech) -> Conn {
         Conn {
             transport,
-            lines: LineSplitter::new(MAX_LINE_BYTES),
+            speech,
             out: Queue::new(),
             jobs: Vec::new(),
             phase: Phase::Open,
@@ -67,6 +103,17 @@ impl Conn {
         if self.phase != Phase::Dead {
             self.out.push(line);
         }
+    }
+
+    /// Nothing more is read; what the client is owed still goes out.
+    pub(super) fn close_after_answers(&mut self) {
+        if self.phase == Phase::Open {
+            self.phase = Phase::Closing;
+        }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.phase == Phase::Open
     }
 
     pub(super) fn stream(&self) -> Option<StreamId> {
@@ -115,7 +162,7 @@ impl Agent {
             Transport::Socket(socket) => match rustix::io::read(&socket.fd, &mut piece[..]) {
                 Ok(0) => conn.phase = Phase::Closing,
                 Ok(count) => {
-                    conn.lines.push(&piece[..count]);
+                    conn.speech.push(&piece[..count]);
                     return Progress::Read;
                 }
                 Err(Errno::AGAIN | Errno::INTR) => {}
@@ -127,7 +174,7 @@ impl Agent {
                 };
                 match serial.endpoint.read(*stream, &mut piece) {
                     Read::Data(count) => {
-                        conn.lines.push(&piece[..count]);
+                        conn.speech.push(&piece[..count]);
                         return Progress::Read;
                     }
                     Read::Pending => {}
@@ -152,7 +199,14 @@ impl Agent {
     /// waits for what is missing, and keeps it, unless it has ended.
     pub(super) fn settle(&mut self, number: u32, mut conn: Conn) {
         loop {
-            let lines_wait = self.answer_lines(number, &mut conn);
+            let lines_wait = match conn.speech {
+                Speech::Lines(_) => self.answer_lines(number, &mut conn),
+                Speech::Frame(_) => {
+                    self.take_frame(number, &mut conn);
+                    false
+                }
+                Speech::Either => false,
+            };
             self.flush(&mut conn);
             let limit = if conn.choked {
                 OUT_LOW_BYTES
@@ -166,6 +220,7 @@ impl Agent {
         }
         if conn.phase != Phase::Open {
             self.kill_jobs_of(&mut conn);
+            self.end_exchange(&mut conn);
         }
         let has_ended = conn.phase == Phase::Dead || (conn.phase == Phase::Closing && conn.out.is_empty());
         if has_ended {
@@ -203,7 +258,9 @@ impl Agent {
     /// Answers whole lines until the client must wait; then says that lines may be left.
     fn answer_lines(&mut self, number: u32, conn: &mut Conn) -> bool {
         // Taken out so that a line can be borrowed from it while it is answered.
-        let mut lines = core::mem::replace(&mut conn.lines, LineSplitter::new(MAX_LINE_BYTES));
+        let Speech::Lines(mut lines) = core::mem::replace(&mut conn.speech, Speech::Either) else {
+            return false;
+        };
         let mut lines_wait = false;
         while conn.phase != Phase::Dead {
             lines_wait = self.is_stalled(conn);
@@ -220,7 +277,7 @@ impl Agent {
             }
             conn.choked = conn.out.len() > OUT_HIGH_BYTES;
         }
-        conn.lines = lines;
+        conn.speech = Speech::Lines(lines);
         lines_wait
     }
 

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use firebrick_protocol::Queue;
 use firebrick_protocol::agent::{
-    Data, ExecResult, MAX_DATA_BYTES, MAX_OUTPUT_BYTES, Output, OutputStream, Signal, TRUNCATED, method,
+    Data, ExecResult, MAX_DATA_BYTES, Output, OutputStream, Signal, TRUNCATED, method,
 };
 use firebrick_protocol::rpc::{Id, RpcError, error_line, notification_line, result_line};
 use rustix::event::epoll::EventFlags;
@@ -30,13 +30,34 @@ pub(super) const STDERR: usize = 1;
 
 /// What a job is to do and how to answer.
 pub(super) struct Plan {
-    pub(super) id: Id,
+    pub(super) purpose: Purpose,
     pub(super) command: Command,
     pub(super) stdin: bool,
-    pub(super) stream: bool,
     pub(super) timeout_ms: Option<u64>,
-    /// A program that cannot be started is a result with exit code -1, as the seed's hosts expect, not an error.
-    pub(super) failure_is_result: bool,
+    /// How much of each output is kept, where it is not streamed.
+    pub(super) keep_bytes: usize,
+}
+
+/// Who asked for a job, and so what its end means.
+#[derive(Debug, Clone)]
+pub(super) enum Purpose {
+    /// A request that is answered when it ends.
+    Request {
+        id: Id,
+        /// Output goes out as it comes.
+        stream: bool,
+        /// A program that cannot be started is a result with exit code -1, as the seed's hosts expect, not an error.
+        failure_is_result: bool,
+    },
+    /// A step of a framed job.
+    Step,
+}
+
+/// How a job has ended.
+pub(super) struct End {
+    /// In words, why the program was not started.
+    pub(super) not_started: Option<String>,
+    pub(super) result: ExecResult,
 }
 
 /// One of a job's two outputs.
@@ -52,7 +73,7 @@ struct Pipe {
 
 pub(super) struct Job {
     conn: u32,
-    id: Id,
+    purpose: Purpose,
     pid: i32,
     /// Tells by its end that the program runs, or why it does not.
     start: Option<Watched>,
@@ -64,8 +85,7 @@ pub(super) struct Job {
     outputs: [Pipe; 2],
     /// `None` while it runs.
     status: Option<WaitStatus>,
-    stream: bool,
-    failure_is_result: bool,
+    keep_bytes: usize,
     /// When to kill it (CLOCK_BOOTTIME).
     kill_at_ns: Option<u64>,
     timed_out: bool,
@@ -76,6 +96,18 @@ pub(super) struct Job {
 }
 
 impl Job {
+    fn id(&self) -> Option<&Id> {
+        match &self.purpose {
+            Purpose::Request { id, .. } => Some(id),
+            Purpose::Step => None,
+        }
+    }
+
+    /// Whether an output goes out as it comes.
+    fn streams(&self) -> bool {
+        matches!(self.purpose, Purpose::Request { stream: true, .. })
+    }
+
     pub(super) fn has_much_stdin(&self) -> bool {
         self.stdin_queue.len() > STDIN_HIGH_BYTES
     }
@@ -103,7 +135,7 @@ impl Job {
 
     /// Reads its outputs, or leaves them in their pipes because the client does not read.
     pub(super) fn watch_output(&mut self, poller: &Poller, wanted: bool) {
-        if !self.stream || self.choked != wanted {
+        if !self.streams() || self.choked != wanted {
             return; // collected output is bounded by itself; or nothing changes
         }
         self.choked = !wanted;
@@ -126,6 +158,26 @@ impl Job {
         }
     }
 
+    /// The response to the request that started it.
+    fn answer(&mut self, id: &Id, failure_is_result: bool) -> Vec<u8> {
+        match self.failure.take() {
+            Some(failure) if failure_is_result && failure.is_of_program() => {
+                let stderr = Some(failure.in_words(&self.asked));
+                result_line(
+                    id,
+                    ExecResult {
+                        exit_code: -1,
+                        stdout: Some(String::new()),
+                        stderr,
+                        ..ExecResult::default()
+                    },
+                )
+            }
+            Some(failure) => error_line(id, &failure.to_error(&self.asked)),
+            None => result_line(id, self.result()),
+        }
+    }
+
     fn result(&mut self) -> ExecResult {
         let (exit_code, signal) = match self.status {
             Some(status) => match status.terminating_signal() {
@@ -135,7 +187,7 @@ impl Job {
             None => (-1, None),
         };
         let [stdout, stderr] = core::mem::take(&mut self.outputs).map(Pipe::into_text);
-        let kept = |text| (!self.stream).then_some(text);
+        let kept = |text| (!self.streams()).then_some(text);
         ExecResult {
             exit_code,
             signal,
@@ -147,8 +199,8 @@ impl Job {
 }
 
 impl Pipe {
-    fn keep(&mut self, bytes: &[u8]) {
-        let room = MAX_OUTPUT_BYTES.saturating_sub(self.kept.len());
+    fn keep(&mut self, bytes: &[u8], limit: usize) {
+        let room = limit.saturating_sub(self.kept.len());
         self.is_cut |= bytes.len() > room;
         self.kept.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
     }
@@ -213,7 +265,7 @@ impl Agent {
             .map(|timeout_ms| timeout_ms.saturating_mul(1_000_000));
         let job = Job {
             conn: conn_number,
-            id: plan.id,
+            purpose: plan.purpose,
             pid,
             start: Some(start),
             failure: None,
@@ -223,8 +275,7 @@ impl Agent {
             stdin_ended: false,
             outputs,
             status: None,
-            stream: plan.stream,
-            failure_is_result: plan.failure_is_result,
+            keep_bytes: plan.keep_bytes,
             kill_at_ns: timeout_ns.map(|timeout_ns| Clock::Boottime.now_ns().saturating_add(timeout_ns)),
             timed_out: false,
             leave_at_ns: None,
@@ -240,7 +291,7 @@ impl Agent {
         conn.jobs
             .iter()
             .copied()
-            .find(|number| self.jobs.get(number).is_some_and(|job| job.id == *id))
+            .find(|number| self.jobs.get(number).is_some_and(|job| job.id() == Some(id)))
     }
 
     /// The program runs, or could not be started.
@@ -330,10 +381,10 @@ impl Agent {
             job.leave_at_ns = Some(Clock::Boottime.now_ns().saturating_add(LEFTOVER_NS));
         }
         let bytes = &piece[..count];
-        if !job.stream {
-            output.keep(bytes);
+        let Purpose::Request { id, stream: true, .. } = &job.purpose else {
+            output.keep(bytes, job.keep_bytes);
             return;
-        }
+        };
         let stream = if which == STDOUT {
             OutputStream::Stdout
         } else {
@@ -342,7 +393,7 @@ impl Agent {
         let line = notification_line(
             method::OUTPUT,
             Output {
-                id: job.id.clone(),
+                id: id.clone(),
                 stream,
                 data: Data(bytes.to_vec()),
             },
@@ -410,30 +461,29 @@ impl Agent {
         let Some(mut job) = self.jobs.remove(&number) else {
             return;
         };
-        let line = match job.failure.take() {
-            Some(failure) if job.failure_is_result && !job.stream && failure.is_of_program() => {
-                let stderr = Some(failure.in_words(&job.asked));
-                result_line(
-                    &job.id,
-                    ExecResult {
-                        exit_code: -1,
-                        stdout: Some(String::new()),
-                        stderr,
-                        ..ExecResult::default()
-                    },
-                )
-            }
-            Some(failure) => error_line(&job.id, &failure.to_error(&job.asked)),
-            None => {
-                let result = job.result();
-                result_line(&job.id, result)
-            }
-        };
         if let Some(conn) = self.conns.get_mut(&job.conn) {
             conn.jobs.retain(|other| *other != number);
-            conn.send(&line);
         }
-        self.touch(job.conn);
+        match job.purpose.clone() {
+            Purpose::Request {
+                id,
+                stream,
+                failure_is_result,
+            } => {
+                let line = job.answer(&id, failure_is_result && !stream);
+                if let Some(conn) = self.conns.get_mut(&job.conn) {
+                    conn.send(&line);
+                }
+                self.touch(job.conn);
+            }
+            Purpose::Step => {
+                // Nothing that a step has left behind may disturb the next, or the folder's end.
+                job.kill();
+                let not_started = job.failure.take().map(|failure| failure.in_words(&job.asked));
+                let result = job.result();
+                self.step_ended(job.conn, End { not_started, result });
+            }
+        }
     }
 
     /// Kills the jobs of a client that is gone. Their processes are reaped as orphans.

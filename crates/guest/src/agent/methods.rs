@@ -5,24 +5,23 @@ use alloc::ffi::CString;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use firebrick_protocol::PROTOCOL_VERSION;
 use firebrick_protocol::agent::{
-    Exec, ExecCode, JobOptions, LANGUAGES, Language, MAX_JOBS, NoParams, Pong, Shutdown, SignalJob, Status,
-    Stdin, method,
+    Exec, ExecCode, JobOptions, LANGUAGES, Language, MAX_JOBS, MAX_OUTPUT_BYTES, NoParams, Pong, Shutdown,
+    SignalJob, Stdin, method,
 };
 use firebrick_protocol::rpc::{
     BUSY, INVALID_REQUEST, Id, METHOD_NOT_FOUND, Request, RpcError, error_line, result_line,
 };
 
 use super::conn::Conn;
-use super::job::Plan;
+use super::job::{Plan, Purpose};
 use super::spawn::{self, Command};
 use super::{Agent, Ending};
-use crate::kernel::{Clock, StringList};
+use crate::kernel::StringList;
 use crate::users::{self, User};
 
 /// What PATH is where the image says nothing.
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(super) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 impl Agent {
     /// Answers one line of a connection that is taken out.
@@ -174,12 +173,15 @@ impl Agent {
             ..
         } = options;
         let plan = Plan {
-            id: id.clone(),
+            purpose: Purpose::Request {
+                id: id.clone(),
+                stream,
+                failure_is_result,
+            },
             command,
             stdin,
-            stream,
             timeout_ms,
-            failure_is_result,
+            keep_bytes: MAX_OUTPUT_BYTES,
         };
         self.start_job(number, conn, plan)
     }
@@ -188,30 +190,11 @@ impl Agent {
     pub(super) fn command(&self, argv: Vec<String>, options: &JobOptions) -> Result<Command, RpcError> {
         let user = self.user(options)?;
         let env = self.environment(&user, &options.env)?;
-        let path = env.get("PATH").map_or(DEFAULT_PATH, String::as_str);
-        let argv = argv
-            .into_iter()
-            .map(|word| c_string("argv", word))
-            .collect::<Result<Vec<_>, _>>()?;
-        let candidates = argv
-            .first()
-            .map(|program| spawn::candidates(program, path))
-            .unwrap_or_default();
         let cwd = self.working_directory(options)?;
-        let env = env
-            .into_iter()
-            .map(|(name, value)| c_string("env", alloc::format!("{name}={value}")))
-            .collect::<Result<Vec<_>, _>>()?;
-        Ok(Command {
-            candidates,
-            argv: StringList::new(argv),
-            env: StringList::new(env),
-            cwd,
-            user,
-        })
+        command_of(argv, env, cwd, user)
     }
 
-    fn user(&self, options: &JobOptions) -> Result<User, RpcError> {
+    pub(super) fn user(&self, options: &JobOptions) -> Result<User, RpcError> {
         let of_image = if options.image_defaults {
             self.image.user.as_str()
         } else {
@@ -233,7 +216,7 @@ impl Agent {
         .map_err(RpcError::invalid_params)
     }
 
-    fn environment(
+    pub(super) fn environment(
         &self,
         user: &User,
         extra: &BTreeMap<String, String>,
@@ -267,24 +250,38 @@ impl Agent {
         }
         c_string("cwd", options.cwd.as_deref().or(of_image).unwrap_or("/").into())
     }
+}
 
-    fn status(&self) -> Status {
-        // The connection that asks is taken out of `conns` while it is answered.
-        let connections = self.conns.len().saturating_add(1);
-        Status {
-            version: crate::version::version().into(),
-            protocol: PROTOCOL_VERSION,
-            pid1: self.is_init,
-            boottime_us: Clock::Boottime.now_ns() / 1000,
-            boot: self.boot.stamps.clone(),
-            jobs: u32::try_from(self.jobs.len()).unwrap_or(u32::MAX),
-            connections: u32::try_from(connections).unwrap_or(u32::MAX),
-            warnings: self.boot.warnings.clone(),
-        }
-    }
+/// A program with all that it needs.
+pub(super) fn command_of(
+    argv: Vec<String>,
+    env: BTreeMap<String, String>,
+    cwd: CString,
+    user: User,
+) -> Result<Command, RpcError> {
+    let path = env.get("PATH").map_or(DEFAULT_PATH, String::as_str);
+    let argv = argv
+        .into_iter()
+        .map(|word| c_string("argv", word))
+        .collect::<Result<Vec<_>, _>>()?;
+    let candidates = argv
+        .first()
+        .map(|program| spawn::candidates(program, path))
+        .unwrap_or_default();
+    let env = env
+        .into_iter()
+        .map(|(name, value)| c_string("env", alloc::format!("{name}={value}")))
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(Command {
+        candidates,
+        argv: StringList::new(argv),
+        env: StringList::new(env),
+        cwd,
+        user,
+    })
 }
 
 /// A string for the kernel.
-fn c_string(what: &str, text: String) -> Result<CString, RpcError> {
+pub(super) fn c_string(what: &str, text: String) -> Result<CString, RpcError> {
     CString::new(text).map_err(|_| RpcError::invalid_params(alloc::format!("`{what}` holds a zero byte")))
 }

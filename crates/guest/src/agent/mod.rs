@@ -1,7 +1,9 @@
-//! The agent: JSON-RPC lines for many clients at once, on vsock, TCP and the mux. `docs/protocol-jsonrpc.md` is the contract.
+//! The agent: JSON-RPC lines and framed jobs for many clients at once, on vsock, TCP and the mux. The contracts are
+//! `docs/protocol-jsonrpc.md` and `docs/protocol-jobs.md`.
 //!
-//! - A *connection* is one client (`conn`): lines in, lines out, and the jobs that it started.
+//! - A *connection* is one client (`conn`): what it says and is told, and the jobs that it started.
 //! - A *job* is one program that runs for a connection (`job`, `spawn`); it dies with it.
+//! - An *exchange* is a connection's one framed job (`framed`): its work folder (`folder`), and its steps, a job each.
 //! - The *serial* port carries connections as streams of the mux (`serial`).
 //!
 //! One loop around epoll serves them all and never waits for any. Bounds: a connection whose client does not read has its
@@ -10,19 +12,23 @@
 
 mod conn;
 mod entrypoint;
+mod folder;
+mod framed;
 mod job;
 mod listen;
 mod methods;
 mod poll;
 mod serial;
 mod spawn;
+mod vitals;
+mod work;
 
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use firebrick_protocol::AGENT_PORT;
 use firebrick_protocol::agent::{Shutdown, Signal};
+use firebrick_protocol::{AGENT_PORT, JOB_PORT};
 use rustix::event::epoll;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
@@ -38,6 +44,7 @@ use job::Job;
 use poll::{Poller, Token};
 use serial::Serial;
 
+pub use listen::Service;
 pub(crate) use serial::find_port as find_serial_port;
 
 /// Clients beyond this are turned away.
@@ -61,7 +68,7 @@ pub enum Ending {
 pub struct Agent {
     poller: Poller,
     signals: OwnedFd,
-    listeners: Vec<OwnedFd>,
+    listeners: Vec<(OwnedFd, Service)>,
     serial: Option<Serial>,
     conns: BTreeMap<u32, Conn>,
     jobs: BTreeMap<u32, Job>,
@@ -266,6 +273,8 @@ pub fn run_as_process(options: &AgentOptions) -> i32 {
     }
     crate::init::open_standard_descriptors();
     kernel::close_on_exec_from(3);
+    // What jobs leave behind is reaped here, too, however slow the machine's init is.
+    let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
     match listen_as_process(options, image, boot) {
         Ok(mut agent) => {
             agent.boot().stamp("agent_listening");
@@ -303,15 +312,28 @@ fn listen_as_process(options: &AgentOptions, image: Image, boot: Boot) -> Result
     }
     if options.everywhere {
         let ways = crate::init::listen(&mut agent, &Cmdline::of_this_machine());
-        if ways == 0 && options.tcp.is_none() && options.serial.is_none() && options.vsock_port.is_none() {
+        if ways == 0 && options.tcp.is_none() && options.serial.is_none() && !options.names_vsock() {
             // Whoever supervises us tries again: a device may come late.
             return Err("nowhere to listen".into());
         }
     }
     let chosen = options.everywhere || options.tcp.is_some() || options.serial.is_some();
-    let by_default = (!chosen).then_some(AGENT_PORT);
-    if let Some(port) = options.vsock_port.or(by_default) {
-        agent.listen_vsock(port).map_err(|error| said("vsock", error))?;
+    let by_default = |port| (!chosen && !options.names_vsock()).then_some(port);
+    let ports = [
+        (options.vsock_port.or(by_default(AGENT_PORT)), Service::Rpc),
+        (options.job_port.or(by_default(JOB_PORT)), Service::Jobs),
+    ];
+    for (port, service) in ports {
+        let Some(port) = port else { continue };
+        match agent.listen_vsock(port, service) {
+            Ok(()) => {}
+            // Beside an agent that answers there already, jobs alone are of use.
+            Err(Errno::ADDRINUSE) if service == Service::Rpc && options.job_port.is_some() => {
+                agent.boot().warn(format_args!("vsock port {port} is in use"));
+                continue;
+            }
+            Err(error) => return Err(said(&alloc::format!("vsock port {port}"), error)),
+        }
         say(format_args!("listening on vsock port {port}"));
     }
     if let Some(user) = &options.user {

@@ -4,13 +4,14 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 
 use firebrick_protocol::mux::{Endpoint, Event, Refusal, StreamId};
-use firebrick_protocol::{AGENT_PORT, SERIAL_PORT_NAME};
+use firebrick_protocol::{AGENT_PORT, JOB_PORT, SERIAL_PORT_NAME};
 use rustix::event::epoll::EventFlags;
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::conn::{Conn, Transport};
+use super::listen::Service;
 use super::poll::Token;
 use super::{Agent, MAX_CONNECTIONS};
 
@@ -157,14 +158,20 @@ impl Agent {
         let number = self.new_number();
         let has_room = self.conns.len() < MAX_CONNECTIONS;
         let Some(serial) = &mut self.serial else { return };
-        if port != AGENT_PORT {
-            serial.endpoint.refuse(stream, Refusal::NoListener);
-        } else if !has_room {
+        let service = match port {
+            AGENT_PORT => Some(Service::Rpc),
+            JOB_PORT => Some(Service::Jobs),
+            _ => None,
+        };
+        let Some(service) = service else {
+            return serial.endpoint.refuse(stream, Refusal::NoListener);
+        };
+        if !has_room {
             serial.endpoint.refuse(stream, Refusal::TooManyStreams);
         } else {
             serial.endpoint.accept(stream);
             serial.streams.insert(stream, number);
-            self.settle(number, Conn::new(Transport::Stream(stream)));
+            self.settle(number, Conn::new(Transport::Stream(stream), service.speech()));
         }
     }
 

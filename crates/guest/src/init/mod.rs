@@ -12,12 +12,12 @@ mod shutdown;
 
 use core::ffi::CStr;
 
-use firebrick_protocol::AGENT_PORT;
+use firebrick_protocol::{AGENT_PORT, JOB_PORT};
 use rustix::fd::IntoRawFd;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::agent::{Agent, Ending, find_serial_port};
+use crate::agent::{Agent, Ending, Service, find_serial_port};
 use crate::boot::Boot;
 use crate::cmdline::Cmdline;
 use crate::errno::describe;
@@ -118,12 +118,15 @@ fn run_entrypoint(agent: &mut Agent, cmdline: &Cmdline) {
 pub(crate) fn listen(agent: &mut Agent, cmdline: &Cmdline) -> usize {
     let mut ways = 0;
     if kernel_has_vsock() {
-        match agent.listen_vsock(AGENT_PORT) {
-            Ok(()) => ways += 1,
-            Err(Errno::AFNOSUPPORT) => {}
-            Err(error) => agent
-                .boot()
-                .warn(format_args!("cannot listen on vsock: {}", describe(error))),
+        for (port, service) in [(AGENT_PORT, Service::Rpc), (JOB_PORT, Service::Jobs)] {
+            match agent.listen_vsock(port, service) {
+                Ok(()) => ways += 1,
+                Err(Errno::AFNOSUPPORT) => {}
+                Err(error) => agent.boot().warn(format_args!(
+                    "cannot listen on vsock port {port}: {}",
+                    describe(error)
+                )),
+            }
         }
     }
     if let Some(path) = find_serial_port() {

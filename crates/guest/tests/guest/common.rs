@@ -31,6 +31,8 @@ pub(crate) struct Agent {
     pub(crate) address: SocketAddr,
     pub(crate) process: Child,
     _stderr: BufReader<ChildStderr>,
+    /// The descriptors that it has open without any client.
+    files: usize,
 }
 
 impl Agent {
@@ -52,11 +54,14 @@ impl Agent {
                 break address.trim().parse().expect("an address");
             }
         };
-        Agent {
+        let mut agent = Agent {
             address,
             process,
             _stderr: stderr,
-        }
+            files: 0,
+        };
+        agent.files = agent.open_files();
+        agent
     }
 
     pub(crate) fn dial(&self) -> Client {
@@ -151,6 +156,24 @@ impl Client {
         let mut rest = Vec::new();
         self.lines.read_to_end(&mut rest).is_ok()
     }
+}
+
+/// After its clients have gone, the agent has no child, no connection and no work folder.
+pub(crate) fn assert_nothing_left(agent: &Agent) {
+    let id = agent.process.id();
+    let children = format!("/proc/{id}/task/{id}/children");
+    wait_until("no child is left", || {
+        std::fs::read_to_string(&children).is_ok_and(|children| children.is_empty())
+    });
+    wait_until("no descriptor is left", || agent.open_files() <= agent.files);
+    let prefix = format!("job-{id}-");
+    let folders = || {
+        let names = std::fs::read_dir("/tmp").expect("a folder").flatten();
+        names
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix))
+            .count()
+    };
+    wait_until("no work folder is left", || folders() == 0);
 }
 
 /// Waits until something holds; fails the test when it never does.

@@ -1,12 +1,11 @@
-//! Runs `conformance.py`, a client that shares no code with ours, against the agent.
+//! Runs clients that share no code with ours against the agent: one for each protocol, written from its page.
 
 use std::path::Path;
 use std::process::Command;
 
-#[test]
-fn the_agent_keeps_its_contract() {
+fn check(script: &str) {
     let agent = crate::common::Agent::start();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance.py");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(script);
     let output = Command::new("python3")
         .arg(script)
         .args([agent.address.ip().to_string(), agent.address.port().to_string()])
@@ -18,4 +17,15 @@ fn the_agent_keeps_its_contract() {
         String::from_utf8_lossy(&output.stderr)
     );
     assert!(String::from_utf8_lossy(&output.stdout).contains("checks passed"));
+    crate::common::assert_nothing_left(&agent);
+}
+
+#[test]
+fn json_rpc_keeps_its_contract() {
+    check("conformance.py");
+}
+
+#[test]
+fn jobs_keep_their_contract() {
+    check("jobs.py");
 }

@@ -1,0 +1,90 @@
+//! The work folder of a framed job: made for it alone, and gone after it.
+
+use alloc::string::String;
+use core::fmt;
+
+use firebrick_protocol::jobs::SourceFile;
+use rustix::fd::AsFd;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use super::work::remove;
+use crate::kernel::{self, Clock};
+
+/// Where the folders are.
+const PLACE: &str = "/tmp";
+
+/// So many entries are removed at once; a process of its own removes what is more, so that nobody waits for it.
+const REMOVED_AT_ONCE: usize = 64;
+
+/// How long that process goes on, while dying jobs still write.
+const PATIENCE_NS: u64 = 10_000_000_000;
+
+/// A work folder. It must be given to [`Folder::remove`].
+#[derive(Debug)]
+pub(super) struct Folder {
+    path: String,
+}
+
+impl fmt::Display for Folder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.path)
+    }
+}
+
+impl Folder {
+    /// Makes an empty folder that only the agent's user may enter.
+    pub(super) fn make() -> Result<Folder, Errno> {
+        let mut stamp = Clock::Boottime.now_ns();
+        loop {
+            let path = alloc::format!("{PLACE}/job-{}-{stamp:x}", rustix::process::getpid());
+            match rustix::fs::mkdir(path.as_str(), Mode::from_raw_mode(0o700)) {
+                Ok(()) => return Ok(Folder { path }),
+                Err(Errno::EXIST) => stamp = stamp.wrapping_add(1),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Puts a file in, whose name is good, with the folders above it.
+    pub(super) fn write(&self, file: &SourceFile<'_>) -> Result<(), Errno> {
+        let path = alloc::format!("{self}/{}", file.name);
+        if let Some((above, _)) = path.rsplit_once('/') {
+            crate::file::make_dirs(above, 0o755)?;
+        }
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let opened = rustix::fs::open(path.as_str(), flags, Mode::from_raw_mode(0o644))?;
+        crate::file::write_all(opened.as_fd(), file.content.as_bytes())
+    }
+
+    /// Removes it with all that is in it, now or soon.
+    pub(super) fn remove(self) {
+        let mut left = REMOVED_AT_ONCE;
+        let gone = remove::tree_at(rustix::fs::CWD, &self.path, &mut left).is_ok();
+        if gone {
+            return;
+        }
+        // The process is reaped like any other that nobody waits for. Without one the folder is removed here after all.
+        match kernel::fork() {
+            Ok(Some(_)) => {}
+            Ok(None) => {
+                kernel::close_from(3);
+                remove_patiently(&self.path);
+                kernel::exit(0);
+            }
+            Err(_) => {
+                let _ = remove::tree_at(rustix::fs::CWD, &self.path, &mut usize::MAX.clone());
+            }
+        }
+    }
+}
+
+fn remove_patiently(path: &str) {
+    let deadline = Clock::Boottime.now_ns().saturating_add(PATIENCE_NS);
+    while let Err(error) = remove::tree_at(rustix::fs::CWD, path, &mut usize::MAX.clone()) {
+        if error == Errno::NOENT || Clock::Boottime.now_ns() > deadline {
+            return;
+        }
+        kernel::sleep_ms(5);
+    }
+}
