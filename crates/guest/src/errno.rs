@@ -30,6 +30,13 @@ pub(crate) fn describe(error: Errno) -> String {
         Errno::ADDRINUSE => "address in use",
         Errno::AFNOSUPPORT => "address family not in this kernel",
         Errno::NETUNREACH => "network unreachable",
+        Errno::NOTEMPTY => "directory not empty",
+        Errno::XDEV => "on another file system",
+        Errno::CANCELED => "given up: not all of it came",
+        Errno::FBIG => "file too large",
+        Errno::ILSEQ => "not UTF-8",
+        Errno::OVERFLOW => "too many entries",
+        Errno::PIPE => "broken pipe",
         Errno::TXTBSY => "text file busy",
         other => return other.raw_os_error().to_string(),
     };

@@ -218,6 +218,22 @@ pub fn default_signal_actions() {
     }
 }
 
+/// Whether a blocked signal has come.
+pub fn is_pending(signal: i32) -> bool {
+    let mut pending = 0u64;
+    let args = [
+        ptr::from_mut(&mut pending).expose_provenance(),
+        SIGSET_BYTES,
+        0,
+        0,
+        0,
+        0,
+    ];
+    // SAFETY: the kernel writes 8 bytes.
+    let asked = unsafe { call(sys::__NR_rt_sigpending, args) };
+    asked.is_ok() && u32::try_from(signal - 1).is_ok_and(|bit| pending >> bit & 1 == 1)
+}
+
 /// A descriptor that gives the blocked signals of `mask` to read.
 pub fn signal_descriptor(mask: u64) -> Result<OwnedFd, Errno> {
     let flags = (sys::O_CLOEXEC | sys::O_NONBLOCK) as usize;

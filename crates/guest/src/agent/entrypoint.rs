@@ -31,7 +31,7 @@ impl Agent {
         let forked = kernel::fork().map_err(|error| alloc::format!("cannot fork: {}", describe(error)))?;
         let Some(pid) = forked else {
             let standard = [0, 1, 2].map(kernel::standard);
-            let failure = spawn::become_program(&command, standard.each_ref().map(AsFd::as_fd));
+            let failure = spawn::become_program(&command, standard.each_ref().map(AsFd::as_fd), false);
             say(format_args!("{}", failure.in_words(&command.asked())));
             kernel::exit(127);
         };

@@ -257,6 +257,7 @@ impl Agent {
             purpose: Purpose::Step,
             command,
             stdin,
+            pty: None,
             timeout_ms: Some(left_ns.div_ceil(1_000_000)),
             keep_bytes,
         };

@@ -5,7 +5,8 @@ use alloc::vec::Vec;
 
 use firebrick_protocol::Queue;
 use firebrick_protocol::agent::{
-    Data, ExecResult, MAX_DATA_BYTES, Output, OutputStream, Signal, TRUNCATED, method,
+    Data, ExecResult, MAX_DATA_BYTES, MAX_OUTPUT_BYTES, Output, OutputStream, Signal, TRUNCATED,
+    TerminalSize, method,
 };
 use firebrick_protocol::rpc::{Id, RpcError, error_line, notification_line, result_line};
 use rustix::event::epoll::EventFlags;
@@ -16,6 +17,7 @@ use super::Agent;
 use super::conn::Conn;
 use super::poll::{Poller, Token, Watched};
 use super::spawn::{self, Asked, Child, Command, StartFailure};
+use super::work::{Work, put};
 use crate::kernel::{self, Clock};
 
 /// With so many bytes that a job has not read, no more is taken from its client.
@@ -23,6 +25,9 @@ pub(super) const STDIN_HIGH_BYTES: usize = 1024 * 1024;
 
 /// How long output pipes may stay open after the program has ended, because something it left behind holds them.
 const LEFTOVER_NS: u64 = 1_000_000_000;
+
+/// What ends a terminal's input when it is typed.
+const END_OF_TRANSMISSION: u8 = 4;
 
 /// Indices of a job's outputs.
 pub(super) const STDOUT: usize = 0;
@@ -33,6 +38,7 @@ pub(super) struct Plan {
     pub(super) purpose: Purpose,
     pub(super) command: Command,
     pub(super) stdin: bool,
+    pub(super) pty: Option<TerminalSize>,
     pub(super) timeout_ms: Option<u64>,
     /// How much of each output is kept, where it is not streamed.
     pub(super) keep_bytes: usize,
@@ -51,6 +57,13 @@ pub(super) enum Purpose {
     },
     /// A step of a framed job.
     Step,
+    /// Work on files by a copy of the agent; its report is the response.
+    Work {
+        id: Id,
+        /// Bytes come in: their end is told to the copy by a signal, and it is never killed, so that it can put away what
+        /// is not whole.
+        takes: bool,
+    },
 }
 
 /// How a job has ended.
@@ -93,19 +106,40 @@ pub(super) struct Job {
     leave_at_ns: Option<u64>,
     /// Its client does not read, so its outputs wait.
     choked: bool,
+    /// Its output is a terminal's.
+    has_pty: bool,
 }
 
 impl Job {
     fn id(&self) -> Option<&Id> {
         match &self.purpose {
-            Purpose::Request { id, .. } => Some(id),
+            Purpose::Request { id, .. } | Purpose::Work { id, .. } => Some(id),
             Purpose::Step => None,
         }
     }
 
-    /// Whether an output goes out as it comes.
+    /// Whether its output goes out as it comes.
     fn streams(&self) -> bool {
-        matches!(self.purpose, Purpose::Request { stream: true, .. })
+        matches!(
+            self.purpose,
+            Purpose::Request { stream: true, .. } | Purpose::Work { .. }
+        )
+    }
+
+    /// Under which id an output goes out as it comes, if it does.
+    fn streams_as(&self, which: usize) -> Option<&Id> {
+        match &self.purpose {
+            Purpose::Request { id, stream: true, .. } => Some(id),
+            Purpose::Work { id, .. } if which == STDOUT => Some(id),
+            _ => None,
+        }
+    }
+
+    /// Gives its terminal, if it has one, another size.
+    pub(super) fn resize(&self, size: TerminalSize) {
+        if let (true, Some(terminal)) = (self.has_pty, &self.outputs[STDOUT].source) {
+            spawn::resize(&terminal.fd, size);
+        }
     }
 
     pub(super) fn has_much_stdin(&self) -> bool {
@@ -121,6 +155,9 @@ impl Job {
     /// Signals the whole process group, whose number is the process's. It exists from before the program is started;
     /// until then the process alone is signalled, unless it has ended.
     pub(super) fn signal(&self, signal: Signal) {
+        if let Purpose::Work { takes: true, .. } = self.purpose {
+            return; // it ends with its input
+        }
         if self.start.is_some() && self.status.is_none() {
             let _ = kernel::kill(self.pid, signal.number());
         }
@@ -176,6 +213,21 @@ impl Job {
             Some(failure) => error_line(id, &failure.to_error(&self.asked)),
             None => result_line(id, self.result()),
         }
+    }
+
+    /// The response to work on files: what the copy reported.
+    fn report(&mut self, id: &Id) -> Vec<u8> {
+        let done = self
+            .status
+            .and_then(WaitStatus::exit_status)
+            .is_some_and(|code| code == 0);
+        let report = core::mem::take(&mut self.outputs[STDERR].kept);
+        if done && let Ok(result) = serde_json::from_slice::<serde_json::Value>(&report) {
+            return result_line(id, result);
+        }
+        let error = serde_json::from_slice(&report)
+            .unwrap_or_else(|_| RpcError::internal("the work on files was ended by a signal", None));
+        error_line(id, &error)
     }
 
     fn result(&mut self) -> ExecResult {
@@ -236,54 +288,84 @@ impl Agent {
         plan: Plan,
     ) -> Result<(), RpcError> {
         self.wait_for_child();
-        let Child {
-            pid,
-            stdin,
-            stdout,
-            stderr,
-            start,
-        } = spawn::spawn(&plan.command, plan.stdin)
-            .map_err(|error| RpcError::internal("cannot start a process", Some(error.raw_os_error())))?;
-        let number = self.new_number();
-        let watched = |fd, token| Watched::new(fd, token);
-        let pipe = |fd, token| {
-            let mut source = Watched::new(fd, token);
-            source.set(&self.poller, EventFlags::IN);
-            Pipe {
-                source: Some(source),
-                ..Pipe::default()
-            }
+        let asked = plan.command.asked();
+        let child = match plan.pty {
+            Some(size) => spawn::spawn_on_terminal(&plan.command, size, plan.stdin),
+            None => spawn::spawn(&plan.command, plan.stdin),
         };
-        let outputs = [
-            pipe(stdout, Token::JobStdout(number)),
-            pipe(stderr, Token::JobStderr(number)),
-        ];
-        let mut start = watched(start, Token::JobStart(number));
-        start.set(&self.poller, EventFlags::IN);
+        let child = child
+            .map_err(|error| RpcError::internal("cannot start a process", Some(error.raw_os_error())))?;
         let timeout_ns = plan
             .timeout_ms
             .map(|timeout_ms| timeout_ms.saturating_mul(1_000_000));
+        let kill_at_ns = timeout_ns.map(|timeout_ns| Clock::Boottime.now_ns().saturating_add(timeout_ns));
+        let job = self.adopt(conn_number, conn, plan.purpose, child, asked);
+        job.keep_bytes = plan.keep_bytes;
+        job.kill_at_ns = kill_at_ns;
+        job.has_pty = plan.pty.is_some();
+        Ok(())
+    }
+
+    /// Starts work on files for a connection that is taken out.
+    pub(super) fn start_work(
+        &mut self,
+        conn_number: u32,
+        conn: &mut Conn,
+        id: Id,
+        work: &Work,
+    ) -> Result<(), RpcError> {
+        let takes = work.takes();
+        let child = spawn::fork_work(takes, || work.run())
+            .map_err(|error| RpcError::internal("cannot start a process", Some(error.raw_os_error())))?;
+        let purpose = Purpose::Work { id, takes };
+        self.adopt(conn_number, conn, purpose, child, Asked::default());
+        Ok(())
+    }
+
+    fn adopt(
+        &mut self,
+        conn_number: u32,
+        conn: &mut Conn,
+        purpose: Purpose,
+        child: Child,
+        asked: Asked,
+    ) -> &mut Job {
+        let number = self.new_number();
+        let poller = &self.poller;
+        let reading = |fd, token| {
+            let mut source = Watched::new(fd, token);
+            source.set(poller, EventFlags::IN);
+            source
+        };
+        let pipe = |source| Pipe {
+            source,
+            ..Pipe::default()
+        };
+        let outputs = [
+            pipe(Some(reading(child.stdout, Token::JobStdout(number)))),
+            pipe(child.stderr.map(|fd| reading(fd, Token::JobStderr(number)))),
+        ];
         let job = Job {
             conn: conn_number,
-            purpose: plan.purpose,
-            pid,
-            start: Some(start),
+            purpose,
+            pid: child.pid,
+            start: child.start.map(|fd| reading(fd, Token::JobStart(number))),
             failure: None,
-            asked: plan.command.asked(),
-            stdin: stdin.map(|fd| watched(fd, Token::JobStdin(number))),
+            asked,
+            stdin: child.stdin.map(|fd| Watched::new(fd, Token::JobStdin(number))),
             stdin_queue: Queue::new(),
             stdin_ended: false,
             outputs,
             status: None,
-            keep_bytes: plan.keep_bytes,
-            kill_at_ns: timeout_ns.map(|timeout_ns| Clock::Boottime.now_ns().saturating_add(timeout_ns)),
+            keep_bytes: MAX_OUTPUT_BYTES,
+            kill_at_ns: None,
             timed_out: false,
             leave_at_ns: None,
             choked: false,
+            has_pty: false,
         };
-        self.jobs.insert(number, job);
         conn.jobs.push(number);
-        Ok(())
+        self.jobs.entry(number).or_insert(job)
     }
 
     /// The number of the connection's job that has this id.
@@ -318,6 +400,9 @@ impl Agent {
         if job.stdin.is_some() && !job.stdin_ended {
             job.stdin_queue.push(bytes);
             job.stdin_ended = ended;
+            if ended && job.has_pty {
+                job.stdin_queue.push(&[END_OF_TRANSMISSION]);
+            }
             self.write_stdin(number);
         }
     }
@@ -350,11 +435,15 @@ impl Agent {
                     // It reads no more: what its client still sends is for nobody.
                     job.stdin_queue.clear();
                     job.stdin_ended = true;
+                    break;
                 }
             }
         }
         stdin.set(&self.poller, EventFlags::empty());
         if job.stdin_ended {
+            if let Purpose::Work { takes: true, .. } = job.purpose {
+                let _ = kernel::kill(job.pid, put::COMPLETE);
+            }
             job.stdin = None;
         }
     }
@@ -381,8 +470,10 @@ impl Agent {
             job.leave_at_ns = Some(Clock::Boottime.now_ns().saturating_add(LEFTOVER_NS));
         }
         let bytes = &piece[..count];
-        let Purpose::Request { id, stream: true, .. } = &job.purpose else {
-            output.keep(bytes, job.keep_bytes);
+        let Some(id) = job.streams_as(which).cloned() else {
+            if let Some(output) = job.outputs.get_mut(which) {
+                output.keep(bytes, job.keep_bytes);
+            }
             return;
         };
         let stream = if which == STDOUT {
@@ -393,7 +484,7 @@ impl Agent {
         let line = notification_line(
             method::OUTPUT,
             Output {
-                id: id.clone(),
+                id,
                 stream,
                 data: Data(bytes.to_vec()),
             },
@@ -471,6 +562,13 @@ impl Agent {
                 failure_is_result,
             } => {
                 let line = job.answer(&id, failure_is_result && !stream);
+                if let Some(conn) = self.conns.get_mut(&job.conn) {
+                    conn.send(&line);
+                }
+                self.touch(job.conn);
+            }
+            Purpose::Work { id, .. } => {
+                let line = job.report(&id);
                 if let Some(conn) = self.conns.get_mut(&job.conn) {
                     conn.send(&line);
                 }

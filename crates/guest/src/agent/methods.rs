@@ -6,9 +6,10 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use firebrick_protocol::agent::{
-    Exec, ExecCode, JobOptions, LANGUAGES, Language, MAX_JOBS, MAX_OUTPUT_BYTES, NoParams, Pong, Shutdown,
-    SignalJob, Stdin, method,
+    Exec, ExecCode, ExecResult, JobOptions, LANGUAGES, Language, MAX_JOBS, MAX_OUTPUT_BYTES, NoParams, Pong,
+    Resize, Shutdown, SignalJob, Stdin, TerminalSize, method,
 };
+use firebrick_protocol::files::Remove;
 use firebrick_protocol::rpc::{
     BUSY, INVALID_REQUEST, Id, METHOD_NOT_FOUND, Request, RpcError, error_line, result_line,
 };
@@ -16,7 +17,8 @@ use firebrick_protocol::rpc::{
 use super::conn::Conn;
 use super::job::{Plan, Purpose};
 use super::spawn::{self, Command};
-use super::{Agent, Ending};
+use super::work::Work;
+use super::{Agent, Ending, files};
 use crate::kernel::StringList;
 use crate::users::{self, User};
 
@@ -64,6 +66,13 @@ impl Agent {
                     job.signal(signal);
                 }
             }
+            method::RESIZE => {
+                if let Ok(Resize { id, rows, cols }) = request.params()
+                    && let Some(job) = self.job_of(conn, &id).and_then(|job| self.jobs.get(&job))
+                {
+                    job.resize(TerminalSize { rows, cols });
+                }
+            }
             _ => {}
         }
     }
@@ -88,16 +97,30 @@ impl Agent {
             }
             method::EXEC_CODE => {
                 let ExecCode { lang, code, options } = request.params()?;
-                let language = Language::named(&lang).ok_or_else(|| {
-                    let known: Vec<&str> = LANGUAGES.iter().map(|language| language.name).collect();
-                    RpcError::invalid_params(alloc::format!(
-                        "unsupported language: {lang} (there are: {})",
-                        known.join(", ")
-                    ))
-                })?;
+                let Some(language) = Language::named(&lang.to_ascii_lowercase()) else {
+                    conn.send(&result_line(id, unsupported(&lang)));
+                    return Ok(());
+                };
                 let argv = [language.program.into(), language.option.into(), code].into();
                 self.run_job(number, conn, id, argv, options, true)?;
             }
+            method::PUT => self.run_work(number, conn, id, Work::Put(request.params()?))?,
+            method::GET => self.run_work(number, conn, id, Work::Get(request.params()?))?,
+            method::REMOVE => {
+                let remove: Remove = request.params()?;
+                files::check_removal(&remove.place)?;
+                if remove.recursive {
+                    self.run_work(number, conn, id, Work::Remove(remove))?;
+                } else {
+                    conn.send(&result_line(id, files::remove(&remove)?));
+                }
+            }
+            method::READ_FILE => files::read_file(&request.params()?, id, &mut conn.out)?,
+            method::WRITE_FILE => conn.send(&result_line(id, files::write_file(&request.params()?)?)),
+            method::LIST_DIR => conn.send(&result_line(id, files::list_dir(&request.params()?)?)),
+            method::STAT => conn.send(&result_line(id, files::stat(&request.params()?)?)),
+            method::MAKE_DIR => conn.send(&result_line(id, files::make_dir(&request.params()?)?)),
+            method::CLOCK_SYNC => conn.send(&result_line(id, files::clock_sync(&request.params()?)?)),
             method::STATUS => {
                 request.params::<NoParams>()?;
                 conn.send(&result_line(id, self.status()));
@@ -156,20 +179,13 @@ impl Agent {
         options: JobOptions,
         failure_is_result: bool,
     ) -> Result<(), RpcError> {
-        if self.job_of(conn, id).is_some() {
-            return Err(RpcError::new(INVALID_REQUEST, "a job with this id is running"));
-        }
-        if conn.jobs.len() >= MAX_JOBS {
-            return Err(RpcError::new(
-                BUSY,
-                alloc::format!("{MAX_JOBS} jobs are running on this connection"),
-            ));
-        }
+        self.check_room(conn, id)?;
         let command = self.command(argv, &options)?;
         let JobOptions {
             stdin,
             stream,
             timeout_ms,
+            pty,
             ..
         } = options;
         let plan = Plan {
@@ -180,10 +196,31 @@ impl Agent {
             },
             command,
             stdin,
+            pty,
             timeout_ms,
             keep_bytes: MAX_OUTPUT_BYTES,
         };
         self.start_job(number, conn, plan)
+    }
+
+    /// Starts work on files, which is answered when it ends.
+    fn run_work(&mut self, number: u32, conn: &mut Conn, id: &Id, work: Work) -> Result<(), RpcError> {
+        self.check_room(conn, id)?;
+        self.start_work(number, conn, id.clone(), &work)
+    }
+
+    /// Whether one more job may run on the connection, under this id.
+    fn check_room(&self, conn: &Conn, id: &Id) -> Result<(), RpcError> {
+        if self.job_of(conn, id).is_some() {
+            return Err(RpcError::new(INVALID_REQUEST, "a job with this id is running"));
+        }
+        if conn.jobs.len() >= MAX_JOBS {
+            return Err(RpcError::new(
+                BUSY,
+                alloc::format!("{MAX_JOBS} jobs are running on this connection"),
+            ));
+        }
+        Ok(())
     }
 
     /// Decides everything about a program before the fork.
@@ -249,6 +286,20 @@ impl Agent {
             let _ = crate::file::make_dirs(dir, 0o755);
         }
         c_string("cwd", options.cwd.as_deref().or(of_image).unwrap_or("/").into())
+    }
+}
+
+/// The result for a language that is not there: as if it had been started in vain.
+fn unsupported(lang: &str) -> ExecResult {
+    let known: Vec<&str> = LANGUAGES.iter().map(|language| language.name).collect();
+    let known = known.join(", ");
+    ExecResult {
+        exit_code: -1,
+        stdout: Some(String::new()),
+        stderr: Some(alloc::format!(
+            "unsupported language: {lang} (there are: {known})"
+        )),
+        ..ExecResult::default()
     }
 }
 

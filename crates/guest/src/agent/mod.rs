@@ -12,6 +12,7 @@
 
 mod conn;
 mod entrypoint;
+mod files;
 mod folder;
 mod framed;
 mod job;

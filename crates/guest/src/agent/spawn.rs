@@ -5,11 +5,13 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::ffi::CStr;
 
+use firebrick_protocol::agent::TerminalSize;
 use firebrick_protocol::rpc::RpcError;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::pty::OpenptFlags;
 
 use crate::errno;
 use crate::kernel::{self, StringList};
@@ -26,6 +28,7 @@ pub(super) struct Command {
 }
 
 /// What was asked for, in words, for when it cannot be done.
+#[derive(Default)]
 pub(super) struct Asked {
     program: String,
     folder: String,
@@ -48,9 +51,10 @@ pub(super) struct Child {
     pub(super) pid: i32,
     pub(super) stdin: Option<OwnedFd>,
     pub(super) stdout: OwnedFd,
-    pub(super) stderr: OwnedFd,
-    /// Ends when the program runs; brings [`FAILURE_BYTES`] when it does not.
-    pub(super) start: OwnedFd,
+    /// None on a terminal, where all output is one.
+    pub(super) stderr: Option<OwnedFd>,
+    /// Ends when the program runs; brings [`FAILURE_BYTES`] when it does not. A copy of the agent has none.
+    pub(super) start: Option<OwnedFd>,
 }
 
 /// Length of a [`StartFailure`] on its way from the child.
@@ -128,7 +132,7 @@ pub(super) fn spawn(command: &Command, with_stdin: bool) -> Result<Child, Errno>
         rustix::io::ioctl_fionbio(end, true)?;
     }
     let Some(pid) = kernel::fork()? else {
-        let failure = become_program(command, [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]);
+        let failure = become_program(command, [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()], false);
         let _ = rustix::io::write(&start, &failure.to_bytes());
         kernel::exit(127);
     };
@@ -136,8 +140,93 @@ pub(super) fn spawn(command: &Command, with_stdin: bool) -> Result<Child, Errno>
         pid: pid.as_raw_nonzero().get(),
         stdin: stdin_end,
         stdout: stdout_end,
-        stderr: stderr_end,
-        start: start_end,
+        stderr: Some(stderr_end),
+        start: Some(start_end),
+    })
+}
+
+/// As [`spawn`], on a new terminal of that size, which is the session's own.
+pub(super) fn spawn_on_terminal(
+    command: &Command,
+    size: TerminalSize,
+    with_stdin: bool,
+) -> Result<Child, Errno> {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let master = rustix::pty::openpt(flags)?;
+    rustix::pty::unlockpt(&master)?;
+    let terminal = rustix::pty::ioctl_tiocgptpeer(&master, flags)?;
+    resize(&terminal, size);
+    rustix::io::ioctl_fionbio(&master, true)?;
+    // Each way of the same end is watched for itself.
+    let typing = rustix::io::fcntl_dupfd_cloexec(&master, 3)?;
+    let (start_end, start) = pipe_with(PipeFlags::CLOEXEC)?;
+    rustix::io::ioctl_fionbio(&start_end, true)?;
+    let Some(pid) = kernel::fork()? else {
+        let failure = become_program(command, [terminal.as_fd(); 3], true);
+        let _ = rustix::io::write(&start, &failure.to_bytes());
+        kernel::exit(127);
+    };
+    let stdin = if with_stdin {
+        Some(typing)
+    } else {
+        // There is always somebody at a terminal; here they have left.
+        let _ = rustix::io::write(&typing, &[4]);
+        None
+    };
+    Ok(Child {
+        pid: pid.as_raw_nonzero().get(),
+        stdin,
+        stdout: master,
+        stderr: None,
+        start: Some(start_end),
+    })
+}
+
+/// Tells a terminal its size, and thereby the programs in its foreground.
+pub(super) fn resize(terminal: impl AsFd, size: TerminalSize) {
+    let _ = rustix::termios::tcsetwinsize(
+        terminal,
+        rustix::termios::Winsize {
+            ws_row: size.rows,
+            ws_col: size.cols,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        },
+    );
+}
+
+/// Forks a copy of the agent that does `work` and ends with its exit code. It has three pipes and nothing else of ours.
+pub(super) fn fork_work(with_stdin: bool, work: impl FnOnce() -> i32) -> Result<Child, Errno> {
+    let (stdin, stdin_end) = if with_stdin {
+        let (child_end, our_end) = pipe_with(PipeFlags::CLOEXEC)?;
+        (child_end, Some(our_end))
+    } else {
+        (empty_input()?, None)
+    };
+    let (stdout_end, stdout) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (stderr_end, stderr) = pipe_with(PipeFlags::CLOEXEC)?;
+    for end in stdin_end.iter().chain([&stdout_end, &stderr_end]) {
+        rustix::io::ioctl_fionbio(end, true)?;
+    }
+    let Some(pid) = kernel::fork()? else {
+        let ready = rustix::stdio::dup2_stdin(&stdin)
+            .and_then(|()| rustix::stdio::dup2_stdout(&stdout))
+            .and_then(|()| rustix::stdio::dup2_stderr(&stderr))
+            .and_then(|()| rustix::process::setsid().map(drop));
+        if ready.is_err() {
+            kernel::exit(127);
+        }
+        // Other clients' streams must not stay open because of us.
+        kernel::close_from(3);
+        rustix::process::umask(Mode::empty());
+        kernel::exit(work());
+    };
+    Ok(Child {
+        pid: pid.as_raw_nonzero().get(),
+        stdin: stdin_end,
+        stdout: stdout_end,
+        stderr: Some(stderr_end),
+        start: None,
     })
 }
 
@@ -155,6 +244,7 @@ fn empty_input() -> Result<OwnedFd, Errno> {
 pub(super) fn become_program(
     command: &Command,
     [stdin, stdout, stderr]: [BorrowedFd<'_>; 3],
+    on_terminal: bool,
 ) -> StartFailure {
     let step = |step| move |errno| StartFailure { step, errno };
     let prepare = || {
@@ -165,6 +255,12 @@ pub(super) fn become_program(
         rustix::stdio::dup2_stdin(stdin).map_err(step(Step::Setup))?;
         rustix::stdio::dup2_stdout(stdout).map_err(step(Step::Setup))?;
         rustix::stdio::dup2_stderr(stderr).map_err(step(Step::Setup))?;
+        if on_terminal {
+            rustix::process::ioctl_tiocsctty(stdin).map_err(step(Step::Setup))?;
+            // Programs that open their terminal by its name must be allowed to.
+            let owner = rustix::fs::Uid::from_raw(command.user.uid);
+            let _ = rustix::fs::fchown(stdin, Some(owner), None);
+        }
         rustix::process::umask(Mode::from_raw_mode(0o022));
         rustix::process::chdir(command.cwd.as_c_str()).map_err(step(Step::Folder))?;
         let user = &command.user;

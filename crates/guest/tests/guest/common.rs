@@ -68,6 +68,25 @@ impl Agent {
         Client::over(TcpStream::connect(self.address).expect("a connection"))
     }
 
+    /// Sends one framed job and gives its answer.
+    pub(crate) fn job(&self, job: &Value) -> Value {
+        let mut socket = TcpStream::connect(self.address).expect("a connection");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let json = job.to_string();
+        let length = u32::try_from(json.len()).expect("short").to_be_bytes();
+        socket
+            .write_all(&[&length, json.as_bytes()].concat())
+            .expect("the agent takes it");
+        let mut answer = Vec::new();
+        socket.read_to_end(&mut answer).expect("an answer in time");
+        let (length, json) = answer.split_first_chunk().expect("a frame");
+        assert_eq!(
+            u32::from_be_bytes(*length),
+            u32::try_from(json.len()).expect("short")
+        );
+        serde_json::from_slice(json).expect("JSON")
+    }
+
     /// A field of `/proc/PID/status`, such as `VmRSS`, in its first number.
     pub(crate) fn proc_status(&self, field: &str) -> u64 {
         let path = format!("/proc/{}/status", self.process.id());
@@ -122,13 +141,19 @@ impl Client {
         self.send_raw(format!("{message}\n").as_bytes());
     }
 
-    /// The next line, parsed.
-    pub(crate) fn receive(&mut self) -> Value {
+    /// The next line.
+    pub(crate) fn receive_line(&mut self) -> String {
         let mut line = String::new();
         assert!(
             self.lines.read_line(&mut line).expect("a line in time") > 0,
             "the agent closed the connection"
         );
+        line
+    }
+
+    /// The next line, parsed.
+    pub(crate) fn receive(&mut self) -> Value {
+        let line = self.receive_line();
         let value: Value = serde_json::from_str(&line).expect("JSON");
         assert_eq!(value["jsonrpc"], "2.0");
         value

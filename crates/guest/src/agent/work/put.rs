@@ -1,0 +1,384 @@
+//! Taking files and trees. This runs in a copy of the agent: standard input brings the bytes, and may block.
+//!
+//! A file is written beside its place under a name of its own, and renamed when all of it has come: nobody ever sees half
+//! of it, and a client that vanishes leaves nothing.
+
+use alloc::ffi::CString;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::ffi::CStr;
+
+use firebrick_protocol::files::{Put, Transferred};
+use firebrick_protocol::rpc::RpcError;
+use firebrick_protocol::tar::{self, Header, Kind, Step};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps};
+use rustix::io::Errno;
+
+use super::owner::Owner;
+use super::place::{self, Spot, failed};
+use crate::kernel;
+
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// The signal by which the agent says that the client has sent all of a file, so that the end of standard input is no
+/// accident. It is blocked, and only looked at.
+pub(in super::super) const COMPLETE: i32 = 10;
+
+/// So many folders at most get their modes and times after everything is in them.
+const MAX_LATE_FOLDERS: usize = 65_536;
+
+pub(in super::super) fn run(params: &Put) -> Result<Transferred, RpcError> {
+    let owner = Owner::named(params.owner.as_deref())?;
+    if let Some(mode) = params.mode.filter(|mode| *mode > 0o7777) {
+        return Err(RpcError::invalid_params(alloc::format!(
+            "{mode} is no mode of a file"
+        )));
+    }
+    let spot = place::find(&params.place, params.parents)?;
+    let path = &params.place.path;
+    if params.tree {
+        let root =
+            open_root(&spot, params.mode, owner).map_err(|error| failed("make the folder", path, error))?;
+        return Tree::new(root, owner).take();
+    }
+    let bytes = file(&spot, params.mode, owner).map_err(|error| failed("write", path, error))?;
+    Ok(Transferred {
+        bytes,
+        entries: 1,
+        ..Transferred::default()
+    })
+}
+
+/// A file that has no place yet. Dropping it removes it.
+struct Unfinished<'a> {
+    folder: BorrowedFd<'a>,
+    name: CString,
+    file: OwnedFd,
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        let _ = rustix::fs::unlinkat(self.folder, &*self.name, AtFlags::empty());
+    }
+}
+
+/// A name for something unfinished: one process makes one thing at a time.
+fn beside() -> CString {
+    CString::new(alloc::format!(".firebrick-put-{}", rustix::process::getpid())).unwrap_or_default()
+}
+
+impl<'a> Unfinished<'a> {
+    fn new(folder: BorrowedFd<'a>) -> Result<Unfinished<'a>, Errno> {
+        let name = beside();
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        // What a process of that number left when the machine's plug was pulled.
+        let _ = rustix::fs::unlinkat(folder, &*name, AtFlags::empty());
+        let file = rustix::fs::openat(folder, &*name, flags, Mode::from_raw_mode(0o600))?;
+        Ok(Unfinished { folder, name, file })
+    }
+
+    fn place(self, name: &CStr, mode: u32, owner: Option<Owner>) -> Result<(), Errno> {
+        if let Some(owner) = owner {
+            let (uid, gid) = owner.ids();
+            rustix::fs::fchown(&self.file, uid, gid)?;
+        }
+        // After the owner: a change of that clears the set-user-ID bit.
+        rustix::fs::fchmod(&self.file, Mode::from_raw_mode(mode))?;
+        rustix::fs::renameat(self.folder, &*self.name, self.folder, name)
+        // Dropping finds nothing of that name any more.
+    }
+}
+
+fn file(spot: &Spot, mode: Option<u32>, owner: Option<Owner>) -> Result<u64, Errno> {
+    let before = match rustix::fs::statat(&spot.folder, &*spot.name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => return Err(Errno::ISDIR),
+            FileType::RegularFile => Some((
+                stat.st_mode & 0o7777,
+                Owner {
+                    uid: stat.st_uid,
+                    gid: stat.st_gid,
+                },
+            )),
+            _ => None,
+        },
+        Err(Errno::NOENT) => None,
+        Err(error) => return Err(error),
+    };
+    let unfinished = Unfinished::new(spot.folder.as_fd())?;
+    let mut buffer = alloc::vec![0; BUFFER_BYTES];
+    let mut bytes = 0u64;
+    loop {
+        let count = read(&mut buffer)?;
+        if count == 0 {
+            break;
+        }
+        crate::file::write_all(unfinished.file.as_fd(), buffer.get(..count).unwrap_or_default())?;
+        bytes = bytes.saturating_add(count as u64);
+    }
+    if !kernel::is_pending(COMPLETE) {
+        return Err(Errno::CANCELED);
+    }
+    let mode = mode.or(before.map(|(mode, _)| mode)).unwrap_or(0o644);
+    // Only root can give a file away; another agent's replacement is its own.
+    let kept = before.map(|(_, owner)| owner).filter(|_| is_root());
+    unfinished.place(&spot.name, mode, owner.or(kept))?;
+    Ok(bytes)
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Reads standard input; 0 at its end.
+fn read(buffer: &mut [u8]) -> Result<usize, Errno> {
+    loop {
+        match rustix::io::read(kernel::standard(0), &mut *buffer) {
+            Err(Errno::INTR) => {}
+            other => return other,
+        }
+    }
+}
+
+/// The folder that holds a tree, made if it is missing.
+fn open_root(spot: &Spot, mode: Option<u32>, owner: Option<Owner>) -> Result<OwnedFd, Errno> {
+    let made = match rustix::fs::mkdirat(&spot.folder, &*spot.name, Mode::from_raw_mode(0o755)) {
+        Ok(()) => true,
+        Err(Errno::EXIST) => false,
+        Err(error) => return Err(error),
+    };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let root = rustix::fs::openat(&spot.folder, &*spot.name, flags, Mode::empty())?;
+    if made && let Some(owner) = owner {
+        let (uid, gid) = owner.ids();
+        rustix::fs::fchown(&root, uid, gid)?;
+    }
+    if let Some(mode) = mode {
+        rustix::fs::fchmod(&root, Mode::from_raw_mode(mode))?;
+    }
+    Ok(root)
+}
+
+/// A tree that is being taken.
+struct Tree {
+    root: OwnedFd,
+    owner: Option<Owner>,
+    buffer: Vec<u8>,
+    done: Transferred,
+    /// Folders whose modes and times are set last: before, they could be closed, and every entry changes their times.
+    late: Vec<(Vec<u8>, u32, i64)>,
+}
+
+fn broken(reason: impl core::fmt::Display) -> RpcError {
+    RpcError::invalid_params(alloc::format!("{reason}"))
+}
+
+impl Tree {
+    fn new(root: OwnedFd, owner: Option<Owner>) -> Tree {
+        Tree {
+            root,
+            owner,
+            buffer: alloc::vec![0; BUFFER_BYTES],
+            done: Transferred::default(),
+            late: Vec::new(),
+        }
+    }
+
+    fn take(mut self) -> Result<Transferred, RpcError> {
+        let mut reader = tar::Reader::default();
+        loop {
+            let mut block = [0; tar::BLOCK_BYTES];
+            read_whole(&mut block)?;
+            match reader.block(&block).map_err(broken)? {
+                Step::More => {}
+                Step::End => break,
+                Step::Entry(header) => {
+                    let outcome = self.entry(&header);
+                    outcome.map_err(|error| match error {
+                        Failure::Kernel(Errno::XDEV) => broken(alloc::format!(
+                            "the tar names {:?}, which is outside of the folder",
+                            String::from_utf8_lossy(&header.path)
+                        )),
+                        Failure::Kernel(error) => {
+                            failed("put", &String::from_utf8_lossy(&header.path), error)
+                        }
+                        Failure::Stream(error) => error,
+                    })?;
+                    self.done.entries = self.done.entries.saturating_add(1);
+                }
+            }
+        }
+        // What fills the tar up to a whole record.
+        while read(&mut self.buffer).is_ok_and(|count| count > 0) {}
+        for (path, mode, mtime_s) in core::mem::take(&mut self.late).into_iter().rev() {
+            // A folder that a later entry has replaced is not there any more.
+            let _ = self.finish_folder(&path, mode, mtime_s);
+        }
+        Ok(self.done)
+    }
+
+    fn entry(&mut self, header: &Header) -> Result<(), Failure> {
+        if header.path.starts_with(b"/") {
+            return Err(Errno::XDEV.into());
+        }
+        let root = rustix::io::fcntl_dupfd_cloexec(&self.root, 3)?;
+        let spot = place::walk(root, &header.path, true)?;
+        if spot.is_folder_itself() && header.kind != Kind::Dir {
+            return Err(Errno::ISDIR.into());
+        }
+        match header.kind {
+            Kind::File => self.file(&spot, header)?,
+            Kind::Dir => self.folder(&spot, header)?,
+            Kind::Hardlink => {
+                if header.link.starts_with(b"/") {
+                    return Err(Errno::XDEV.into());
+                }
+                let root = rustix::io::fcntl_dupfd_cloexec(&self.root, 3)?;
+                let target = place::walk(root, &header.link, false)?;
+                make_room(&spot)?;
+                rustix::fs::linkat(
+                    &target.folder,
+                    &*target.name,
+                    &spot.folder,
+                    &*spot.name,
+                    AtFlags::empty(),
+                )?;
+            }
+            Kind::Symlink | Kind::Char | Kind::Block | Kind::Fifo => self.node(&spot, header)?,
+        }
+        Ok(())
+    }
+
+    fn owner_of(&self, header: &Header) -> Option<Owner> {
+        let named = Owner {
+            uid: header.uid,
+            gid: header.gid,
+        };
+        self.owner.or(Some(named)).filter(|_| is_root())
+    }
+
+    fn file(&mut self, spot: &Spot, header: &Header) -> Result<(), Failure> {
+        let unfinished = Unfinished::new(spot.folder.as_fd())?;
+        let mut left = header.size;
+        while left > 0 {
+            let part = usize::try_from(left).unwrap_or(BUFFER_BYTES).min(BUFFER_BYTES);
+            let piece = self.buffer.get_mut(..part).unwrap_or_default();
+            let count = read(piece)?;
+            if count == 0 {
+                return Err(Failure::Stream(cut_short()));
+            }
+            crate::file::write_all(unfinished.file.as_fd(), piece.get(..count).unwrap_or_default())?;
+            left = left.saturating_sub(count as u64);
+        }
+        let mut padding = [0; tar::BLOCK_BYTES];
+        read_whole(padding.get_mut(..tar::padding(header.size)).unwrap_or_default())
+            .map_err(Failure::Stream)?;
+        rustix::fs::futimens(&unfinished.file, &times(header.mtime_s))?;
+        unfinished.place(&spot.name, header.mode, self.owner_of(header))?;
+        self.done.bytes = self.done.bytes.saturating_add(header.size);
+        Ok(())
+    }
+
+    fn folder(&mut self, spot: &Spot, header: &Header) -> Result<(), Errno> {
+        match rustix::fs::mkdirat(&spot.folder, &*spot.name, Mode::from_raw_mode(0o700)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error),
+        }
+        let opened = open_folder(spot)?;
+        if let Some(owner) = self.owner_of(header) {
+            let (uid, gid) = owner.ids();
+            rustix::fs::fchown(&opened, uid, gid)?;
+        }
+        if self.late.len() < MAX_LATE_FOLDERS {
+            self.late.push((header.path.clone(), header.mode, header.mtime_s));
+            return Ok(());
+        }
+        rustix::fs::fchmod(&opened, Mode::from_raw_mode(header.mode))
+    }
+
+    fn finish_folder(&self, path: &[u8], mode: u32, mtime_s: i64) -> Result<(), Errno> {
+        let root = rustix::io::fcntl_dupfd_cloexec(&self.root, 3)?;
+        let opened = open_folder(&place::walk(root, path, false)?)?;
+        rustix::fs::fchmod(&opened, Mode::from_raw_mode(mode))?;
+        rustix::fs::futimens(&opened, &times(mtime_s))
+    }
+
+    /// A symlink, device or named pipe.
+    fn node(&self, spot: &Spot, header: &Header) -> Result<(), Errno> {
+        make_room(spot)?;
+        let (folder, name) = (&spot.folder, &*spot.name);
+        let kind = match header.kind {
+            Kind::Symlink => None,
+            Kind::Char => Some(FileType::CharacterDevice),
+            Kind::Block => Some(FileType::BlockDevice),
+            _ => Some(FileType::Fifo),
+        };
+        match kind {
+            None => rustix::fs::symlinkat(header.link.as_slice(), folder, name)?,
+            Some(kind) => {
+                let device = rustix::fs::makedev(header.device.0, header.device.1);
+                rustix::fs::mknodat(folder, name, kind, Mode::from_raw_mode(header.mode), device)?;
+            }
+        }
+        if let Some(owner) = self.owner_of(header) {
+            let (uid, gid) = owner.ids();
+            rustix::fs::chownat(folder, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+        rustix::fs::utimensat(folder, name, &times(header.mtime_s), AtFlags::SYMLINK_NOFOLLOW)
+    }
+}
+
+/// Removes what has the name, unless it is a folder.
+fn make_room(spot: &Spot) -> Result<(), Errno> {
+    match rustix::fs::unlinkat(&spot.folder, &*spot.name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn open_folder(spot: &Spot) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(&spot.folder, &*spot.name, flags, Mode::empty())
+}
+
+fn times(mtime_s: i64) -> Timestamps {
+    let time = Timespec {
+        tv_sec: mtime_s,
+        tv_nsec: 0,
+    };
+    Timestamps {
+        last_access: time,
+        last_modification: time,
+    }
+}
+
+/// Fills the buffer.
+fn read_whole(buffer: &mut [u8]) -> Result<(), RpcError> {
+    let mut filled = 0;
+    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match read(rest) {
+            Ok(0) => return Err(cut_short()),
+            Ok(count) => filled = filled.saturating_add(count),
+            Err(error) => return Err(failed("read", "standard input", error)),
+        }
+    }
+    Ok(())
+}
+
+fn cut_short() -> RpcError {
+    RpcError::invalid_params("the tar ends early")
+}
+
+/// Why an entry could not be put.
+enum Failure {
+    Kernel(Errno),
+    /// The tar itself is at fault.
+    Stream(RpcError),
+}
+
+impl From<Errno> for Failure {
+    fn from(error: Errno) -> Failure {
+        Failure::Kernel(error)
+    }
+}
