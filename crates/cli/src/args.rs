@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{boot, cache, completions, doctor, man, rootfs, run, setup};
+use crate::commands::{boot, cache, completions, doctor, guest, man, rootfs, run, setup};
 
 const AFTER_LONG_HELP: &str = "\
 Exit codes:
@@ -48,6 +48,7 @@ pub(crate) enum Command {
     Boot(boot::Args),
     Setup(setup::Args),
     Doctor(doctor::Args),
+    Guest(guest::Args),
     /// Show or shrink the cache of downloaded layers
     #[command(subcommand)]
     Cache(cache::Command),

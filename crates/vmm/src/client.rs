@@ -6,7 +6,9 @@
 //! The guest is not trusted: lines are bounded, what is not understood is an error, and every wait has a limit.
 
 mod channel;
+mod copy;
 mod stream;
+mod transfer;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -18,7 +20,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use channel::Channel;
+pub use copy::CopyError;
 pub use stream::{Command, Ended, StreamIo};
+pub use transfer::{Download, Upload};
 
 /// A connection to the agent.
 #[derive(Debug)]

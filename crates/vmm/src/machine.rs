@@ -20,6 +20,8 @@ pub struct Port(pub u32);
 impl Port {
     /// The agent's JSON-RPC lines.
     pub const AGENT: Port = Port(firebrick_protocol::AGENT_PORT);
+    /// The agent's framed jobs.
+    pub const JOBS: Port = Port(firebrick_protocol::JOB_PORT);
 }
 
 impl fmt::Display for Port {

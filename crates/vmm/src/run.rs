@@ -1,19 +1,23 @@
 //! Runs one job in a throw-away machine.
 
 use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use firebrick_protocol::agent::{Exec, ExecCode, ExecResult, JobOptions};
 
 use crate::boot::{BootError, boot};
-use crate::client::{CallError, Command, Ended, StreamIo};
+use crate::client::{CallError, Client, Command, CopyError, Ended, StreamIo};
 use crate::interrupts::Interrupts;
 use crate::last_words;
-use crate::machine::Vmm;
+use crate::machine::{Machine, Port, Vmm};
 use crate::spec::BootSpec;
 
 /// How much longer than the guest, which ends the job itself, the host waits.
 const MARGIN: Duration = Duration::from_secs(5);
+
+/// How long nothing may move while files are copied.
+const COPY_STALL: Duration = Duration::from_secs(60);
 
 /// What to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +48,10 @@ pub struct RunSpec<'a> {
     pub timeout: Option<Duration>,
     /// How long the job may go on after a signal was passed on to it.
     pub patience: Duration,
+    /// Files and folders of this host that are copied into the guest before the job, and where to.
+    pub copy_in: Vec<(PathBuf, String)>,
+    /// Files and folders of the guest that are copied to this host after the job, however it ended, and where to.
+    pub copy_out: Vec<(String, PathBuf)>,
 }
 
 /// Where the job's bytes come from and go to.
@@ -54,6 +62,8 @@ pub struct Streams<'a> {
     pub stdout: &'a mut dyn std::io::Write,
     /// Where its errors go.
     pub stderr: &'a mut dyn std::io::Write,
+    /// The terminal that the job's own is to be like, if it is to have one.
+    pub terminal: Option<BorrowedFd<'a>>,
     /// Signals to pass on: the first goes to the job, the second ends the machine.
     pub interrupts: Option<&'a Interrupts>,
 }
@@ -100,6 +110,9 @@ pub enum RunError {
     /// The guest came up, but the job's call failed.
     #[error("cannot run the job")]
     Call(#[source] CallError),
+    /// A file could not be copied.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
     /// The machine ended while the job ran: a panic, or out of memory.
     #[error("the machine ended while the job ran; {words}")]
     MachineEnded {
@@ -124,6 +137,9 @@ pub fn run(vmm: &dyn Vmm, spec: &RunSpec<'_>, streams: Streams<'_>) -> Result<Ru
         }
     };
     let (machine, mut client) = booted.into_parts();
+    for (from, to) in &spec.copy_in {
+        client.copy_in(from, to, COPY_STALL)?;
+    }
     let io = StreamIo {
         stdin: streams.stdin,
         stdout: streams.stdout,
@@ -131,9 +147,13 @@ pub fn run(vmm: &dyn Vmm, spec: &RunSpec<'_>, streams: Streams<'_>) -> Result<Ru
         interrupts: streams.interrupts,
         patience: spec.patience,
         limit: spec.timeout.map(|timeout| timeout + MARGIN),
+        terminal: streams.terminal,
     };
     match client.stream(spec.command(), io) {
-        Ok(ended) => Ok(outcome(ended, spec.timeout)),
+        Ok(ended) => {
+            copy_out(&*machine, &spec.copy_out)?;
+            Ok(outcome(ended, spec.timeout))
+        }
         Err(CallError::Refused { source, .. }) if not_started(&source).is_some() => {
             let code = not_started(&source).expect("just looked");
             Ok(RunOutcome::NotStarted {
@@ -150,6 +170,19 @@ pub fn run(vmm: &dyn Vmm, spec: &RunSpec<'_>, streams: Streams<'_>) -> Result<Ru
         Err(error) => Err(RunError::Call(error)),
     }
     // The machine is dropped, which ends it: its root is read-only, so there is nothing to put in order.
+}
+
+/// On a connection of its own: that of a job that did not end is of no further use.
+fn copy_out(machine: &dyn Machine, files: &[(String, PathBuf)]) -> Result<(), RunError> {
+    if files.is_empty() {
+        return Ok(());
+    }
+    let dialled = machine.dial(Port::AGENT, COPY_STALL).and_then(Client::new);
+    let mut client = dialled.map_err(|error| RunError::Call(CallError::Channel(error)))?;
+    for (from, to) in files {
+        client.copy_out(from, to, COPY_STALL)?;
+    }
+    Ok(())
 }
 
 impl RunSpec<'_> {

@@ -4,6 +4,7 @@ pub(crate) mod boot;
 pub(crate) mod cache;
 pub(crate) mod completions;
 pub(crate) mod doctor;
+pub(crate) mod guest;
 pub(crate) mod man;
 pub(crate) mod rootfs;
 pub(crate) mod run;
@@ -20,6 +21,7 @@ pub(crate) fn run(command: Command, talk: &Talk) -> anyhow::Result<ExitCode> {
         Command::Rootfs(command) => rootfs::run(command, talk)?,
         Command::Run(args) => return run::run(&args, talk),
         Command::Boot(args) => return boot::run(&args, talk),
+        Command::Guest(args) => return guest::run(&args),
         Command::Setup(args) => return setup::run(&args, talk),
         Command::Doctor(args) => return doctor::run(&args),
         Command::Cache(command) => cache::run(command, talk)?,

@@ -62,6 +62,20 @@ impl Channel {
         }
     }
 
+    /// The next message, or `None` as soon as something was sent, or when the deadline comes first.
+    pub(super) fn receive_or_progress(&mut self, deadline: Instant) -> Result<Option<Incoming>, CallError> {
+        let queued = self.outgoing.len();
+        loop {
+            if let Some(message) = self.next_message()? {
+                return Ok(Some(message));
+            }
+            if self.outgoing.len() < queued || Instant::now() >= deadline {
+                return Ok(None);
+            }
+            self.wait(&[], Some(deadline))?;
+        }
+    }
+
     /// A message that has arrived whole.
     pub(super) fn next_message(&mut self) -> Result<Option<Incoming>, CallError> {
         match self.lines.next_line() {

@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use firebrick_protocol::agent::{
-    Data, Exec, ExecCode, ExecResult, JobOptions, MAX_DATA_BYTES, Output, OutputStream, Signal, SignalJob,
-    Stdin, method,
+    Data, Exec, ExecCode, ExecResult, JobOptions, MAX_DATA_BYTES, Output, OutputStream, Resize, Signal,
+    SignalJob, Stdin, TerminalSize, method,
 };
 use firebrick_protocol::rpc::{Id, Incoming, notification_line};
 use rustix::io::Errno;
@@ -49,6 +49,24 @@ pub struct StreamIo<'a> {
     pub patience: Duration,
     /// How long the whole may take.
     pub limit: Option<Duration>,
+    /// The terminal that the job's own is to be like: it gets one, of this one's size, and what it prints all goes to `stdout`.
+    pub terminal: Option<BorrowedFd<'a>>,
+}
+
+/// How often the size of a terminal is looked at.
+const RESIZE_EVERY: Duration = Duration::from_millis(250);
+
+/// A size that suits any program, for a terminal that does not tell its own.
+const USUAL_SIZE: TerminalSize = TerminalSize { rows: 24, cols: 80 };
+
+fn size_of(terminal: BorrowedFd<'_>) -> TerminalSize {
+    match rustix::termios::tcgetwinsize(terminal) {
+        Ok(size) if size.ws_row > 0 && size.ws_col > 0 => TerminalSize {
+            rows: size.ws_row,
+            cols: size.ws_col,
+        },
+        _ => USUAL_SIZE,
+    }
 }
 
 /// How a job ended.
@@ -76,6 +94,8 @@ impl Client {
         let options = command.options();
         options.stream = true;
         options.stdin = io.stdin.is_some();
+        let size = io.terminal.map(size_of);
+        options.pty = size;
         let (method, id) = match command {
             Command::Exec(exec) => (method::EXEC, self.request(method::EXEC, exec)),
             Command::Code(code) => (method::EXEC_CODE, self.request(method::EXEC_CODE, code)),
@@ -88,6 +108,7 @@ impl Client {
             io,
             deadline,
             interrupted: None,
+            size,
         };
         loop {
             if let Some(ended) = job.turn()? {
@@ -105,6 +126,8 @@ struct Running<'a, 'io> {
     deadline: Option<Instant>,
     /// The last signal that was passed on, and when patience with the job ends.
     interrupted: Option<(i32, Instant)>,
+    /// The size that the job's terminal has.
+    size: Option<TerminalSize>,
 }
 
 impl Running<'_, '_> {
@@ -127,8 +150,10 @@ impl Running<'_, '_> {
     }
 
     fn wait(&mut self) -> Result<Option<Ended>, CallError> {
+        self.follow_size();
         let patience = self.interrupted.map(|(_, until)| until);
-        let deadline = self.deadline.into_iter().chain(patience).min();
+        let look = self.io.terminal.map(|_| Instant::now() + RESIZE_EVERY);
+        let deadline = self.deadline.into_iter().chain(patience).chain(look).min();
         let stdin = self
             .io
             .stdin
@@ -155,6 +180,24 @@ impl Running<'_, '_> {
             self.feed(stdin)?;
         }
         Ok(None)
+    }
+
+    /// Tells the job when our terminal has another size.
+    fn follow_size(&mut self) {
+        let Some(terminal) = self.io.terminal else { return };
+        let size = size_of(terminal);
+        if self.size == Some(size) {
+            return;
+        }
+        self.size = Some(size);
+        let params = Resize {
+            id: self.id.clone(),
+            rows: size.rows,
+            cols: size.cols,
+        };
+        self.client
+            .channel
+            .queue(&notification_line(method::RESIZE, params));
     }
 
     fn pass_on(&mut self, number: i32) {

@@ -36,6 +36,7 @@ fn io<'a>(stdout: &'a mut Vec<u8>, stderr: &'a mut Vec<u8>) -> StreamIo<'a> {
         interrupts: None,
         patience: LIMIT,
         limit: Some(LIMIT),
+        terminal: None,
     }
 }
 
@@ -237,6 +238,7 @@ fn a_job_without_end_is_given_up() {
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let io = StreamIo {
         limit: Some(Duration::from_millis(50)),
+        terminal: None,
         ..io(&mut out, &mut err)
     };
     assert_eq!(client.stream(sh("x"), io).unwrap(), Ended::TimedOut);

@@ -78,12 +78,15 @@ impl Host {
             options: JobOptions::default(),
             timeout: Some(timeout),
             patience: Duration::from_secs(2),
+            copy_in: Vec::new(),
+            copy_out: Vec::new(),
         };
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         let streams = Streams {
             stdin: None,
             stdout: &mut stdout,
             stderr: &mut stderr,
+            terminal: None,
             interrupts: None,
         };
         let outcome =
@@ -137,6 +140,7 @@ pub(crate) fn stream(client: &mut Client, command: Command, stdin: &[u8]) -> (En
         interrupts: None,
         patience: Duration::ZERO,
         limit: Some(ANSWER_LIMIT),
+        terminal: None,
     };
     let ended = client.stream(command, io).expect("the stream goes well");
     drop(reader);

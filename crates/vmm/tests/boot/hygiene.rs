@@ -215,11 +215,14 @@ fn child() {
         options: JobOptions::default(),
         timeout: Some(seconds),
         patience: Duration::from_secs(30),
+        copy_in: Vec::new(),
+        copy_out: Vec::new(),
     };
     let streams = Streams {
         stdin: None,
         stdout: &mut std::io::stdout(),
         stderr: &mut std::io::stderr(),
+        terminal: None,
         interrupts: Some(&interrupts),
     };
     let code = match run(&qemu, &spec, streams) {

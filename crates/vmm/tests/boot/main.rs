@@ -4,10 +4,12 @@
 //! Without the shared fixtures Alpine and busybox are left out, and say so; Debian's root comes from the package mirror.
 
 mod aarch64;
+mod agent_figures;
 mod answers;
 #[path = "../common/mod.rs"]
 #[expect(dead_code, reason = "another test program uses the rest")]
 mod common;
+mod conformance;
 mod containers;
 mod figures;
 mod firecracker;

@@ -1,6 +1,7 @@
 //! The flags of `firebrick run`, and what they ask for.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -71,6 +72,18 @@ pub(crate) struct Args {
     #[arg(long)]
     stdin: bool,
 
+    /// Give the program a terminal of its own, joined to this one: for shells and editors
+    #[arg(long)]
+    pub(crate) tty: bool,
+
+    /// Copy a file or folder of this host into the VM before the program starts; root owns it there
+    #[arg(long, value_name = "SRC:DST", value_parser = OsStringValueParser::new().try_map(parse_put))]
+    pub(crate) put: Vec<(PathBuf, String)>,
+
+    /// Copy a file or folder of the VM to this host after the program has ended, however it did
+    #[arg(long, value_name = "SRC:DST", value_parser = OsStringValueParser::new().try_map(parse_get))]
+    pub(crate) get: Vec<(String, PathBuf)>,
+
     #[command(flatten)]
     pub(crate) machine: MachineArgs,
 
@@ -89,6 +102,32 @@ fn parse_env(text: &str) -> Result<(String, Option<String>), String> {
     } else {
         Ok((name.to_owned(), value))
     }
+}
+
+/// `SRC:DST`, where DST is an absolute path of the guest, so that SRC may have colons.
+fn parse_put(word: OsString) -> Result<(PathBuf, String), String> {
+    let bytes = word.as_encoded_bytes();
+    let at = bytes
+        .windows(2)
+        .rposition(|pair| pair == b":/")
+        .filter(|at| *at > 0);
+    let at = at.ok_or("expected SRC:DST, with an absolute path of the VM as DST")?;
+    let to = std::str::from_utf8(&bytes[at + 1..]).map_err(|_| not_text(&bytes[at + 1..]))?;
+    Ok((OsStr::from_bytes(&bytes[..at]).into(), to.to_owned()))
+}
+
+/// `SRC:DST`, where SRC is an absolute path of the guest without colons.
+fn parse_get(word: OsString) -> Result<(String, PathBuf), String> {
+    let bytes = word.as_encoded_bytes();
+    let at = bytes
+        .iter()
+        .position(|byte| *byte == b':')
+        .filter(|_| bytes.starts_with(b"/"));
+    let at = at
+        .filter(|at| at + 1 < bytes.len())
+        .ok_or("expected SRC:DST, with an absolute path of the VM as SRC")?;
+    let from = std::str::from_utf8(&bytes[..at]).map_err(|_| not_text(&bytes[..at]))?;
+    Ok((from.to_owned(), OsStr::from_bytes(&bytes[at + 1..]).into()))
 }
 
 /// Takes text only: the protocol to the guest is JSON, which has no other bytes.
@@ -218,7 +257,7 @@ impl Args {
 
     /// A program must not eat a terminal's input (or stop in the background for it) unless asked to.
     pub(crate) fn wants_stdin(&self) -> bool {
-        self.stdin || !std::io::IsTerminal::is_terminal(&std::io::stdin())
+        self.stdin || self.tty || !std::io::IsTerminal::is_terminal(&std::io::stdin())
     }
 }
 
@@ -239,6 +278,26 @@ mod tests {
 
     fn job(words: &[&str]) -> Job {
         parse(words).unwrap().job().unwrap()
+    }
+
+    #[test]
+    fn copies_name_both_sides() {
+        let args = parse(&["--put", "a:b:/c:d", "--put", "x:/y", "--get", "/a:b:c"]).unwrap();
+        assert_eq!(
+            args.put,
+            [("a:b".into(), "/c:d".to_owned()), ("x".into(), "/y".to_owned())]
+        );
+        assert_eq!(args.get, [("/a".to_owned(), "b:c".into())]);
+        for wrong in [
+            ["--put", "a"],
+            ["--put", "a:b"],
+            ["--put", ":/b"],
+            ["--get", "a:b"],
+            ["--get", "/a"],
+            ["--get", "/a:"],
+        ] {
+            assert!(parse(&wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

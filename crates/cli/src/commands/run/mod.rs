@@ -3,6 +3,7 @@
 mod args;
 mod machine;
 mod source;
+mod terminal;
 
 use std::fs::File;
 use std::io;
@@ -19,6 +20,7 @@ use firebrick_vmm::{BootSpec, Job, RunError, RunOutcome, RunSpec, Streams};
 
 pub(crate) use args::Args;
 pub(crate) use machine::MachineArgs;
+use terminal::Terminal;
 
 use crate::error::{self, CliError};
 use crate::home::Home;
@@ -63,19 +65,25 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<ExitCode> {
         },
         timeout: args.timeout(),
         patience: PATIENCE,
+        copy_in: args.put.clone(),
+        copy_out: args.get.clone(),
     };
     let stdin = io::stdin();
     let (mut stdout, mut stderr) = (
         unbuffered(io::stdout().as_fd())?,
         unbuffered(io::stderr().as_fd())?,
     );
+    let terminal = args.tty.then(|| Terminal::take(stdin.as_fd())).transpose()?;
     let streams = Streams {
         stdin: args.wants_stdin().then(|| stdin.as_fd()),
         stdout: &mut stdout,
         stderr: &mut stderr,
+        terminal: terminal.as_ref().map(|_| stdin.as_fd()),
         interrupts: Some(&interrupts),
     };
-    match firebrick_vmm::run(&*host.vmm, &spec, streams) {
+    let ran = firebrick_vmm::run(&*host.vmm, &spec, streams);
+    drop(terminal); // what follows may end the process
+    match ran {
         Ok(outcome) => Ok(exit_code(outcome, &image)),
         Err(RunError::Call(CallError::Output { source, .. }))
             if source.kind() == io::ErrorKind::BrokenPipe =>
