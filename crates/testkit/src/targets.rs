@@ -2,6 +2,7 @@
 //!
 //! `fuzz/` runs them under libFuzzer; the test `mutations.rs` runs them, on any toolchain, over [`mutate`]d seeds.
 
+mod agent;
 mod ext4;
 pub mod mutate;
 mod source;
@@ -15,6 +16,7 @@ use firebrick_protocol::mux::{Endpoint, Event, MAX_STREAMS, Nonce, Read};
 use firebrick_protocol::rpc::{Incoming, Request};
 use firebrick_tree::{EntryKind, MergeOptions, RegionIndex, Timestamp, Tree};
 
+pub use agent::{jobs, replies, requests};
 pub use ext4::{ext4, to_records};
 pub use source::{archives, manifests};
 pub use squashfs::squashfs;

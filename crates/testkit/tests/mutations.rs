@@ -90,6 +90,74 @@ fn damaged_messages() {
     damage(&seeds_of_protocol(), 3000, |_| {}, targets::protocol);
 }
 
+fn framed(json: &str) -> Vec<u8> {
+    let length = u32::try_from(json.len()).unwrap().to_be_bytes();
+    [&length, json.as_bytes()].concat()
+}
+
+fn seeds_of_requests() -> Vec<Vec<u8>> {
+    let params = [
+        r#""exec","params":{"argv":["a","b"],"env":{"A":"b"},"cwd":"/","user":"0:0","stdin":true,"pty":{"rows":2,"cols":3}}"#,
+        r#""exec_code","params":{"lang":"sh","code":"true","timeout_ms":5,"stream":true}"#,
+        r#""put","params":{"path":"/a","root":"/b","mode":420,"owner":"a:b","tree":true,"parents":true}"#,
+        r#""remove","params":{"path":"a","root":"/r","recursive":true}"#,
+        r#""stdin","params":{"id":"x","data":"QUJD","eof":true}"#,
+        r#""signal","params":{"id":1.5,"signal":"SIGTERM"}"#,
+        r#""clock_sync","params":{"unix_us":1700000000000000}"#,
+        r#""write_file","params":{"path":"/x","content":"\u00e9\n"}"#,
+    ];
+    let line = |params: &str| format!("{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":{params}}}\n").into_bytes();
+    params.map(line).to_vec()
+}
+
+#[test]
+fn damaged_requests() {
+    damage(&seeds_of_requests(), 10_000, |_| {}, targets::requests);
+}
+
+fn seeds_of_jobs() -> Vec<Vec<u8>> {
+    let layer: Layer = LAYER.parse().unwrap();
+    let plain: Vec<_> = layer
+        .entries
+        .iter()
+        .filter(|entry| format!("{entry:?}").contains("motd"))
+        .cloned()
+        .collect();
+    vec![
+        framed(
+            r#"{"trace_id":"t","lang":"python","code":"print(1)","stdin":"x","timeout":3,"meta":{"a":"b"}}"#,
+        ),
+        framed(
+            r#"{"lang":"c","files":[{"name":"a/b.c","content":"x\n"},{"name":"../c","content":""}],"stdin":["a",1,null]}"#,
+        ),
+        to_tar(&Layer { entries: plain }),
+    ]
+}
+
+#[test]
+fn damaged_jobs() {
+    damage(&seeds_of_jobs(), 20_000, mend_tar, targets::jobs);
+}
+
+fn seeds_of_replies() -> Vec<Vec<u8>> {
+    let result = |json: &str| format!("{{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{json}}}\n").into_bytes();
+    vec![
+        result(r#"{"exit_code":3,"signal":9,"timed_out":true,"stdout":"a","stderr":"b"}"#),
+        result(r#"{"version":"1","protocol":2,"pid1":true,"boottime_us":1,"boot":[{"event":"e","boottime_us":1}],"jobs":0,"connections":1,"memory":{"total_bytes":1,"available_bytes":1}}"#),
+        result(r#"{"kind":"symlink","size":1,"mode":511,"uid":0,"gid":0,"mtime_us":-5,"links":1,"target":"x"}"#),
+        result(r#"{"entries":[{"name":"a","is_dir":false,"size":5}]}"#),
+        br#"{"jsonrpc":"2.0","method":"output","params":{"id":"a","stream":"stderr","data":"QUJD"}}"#.iter().copied().chain(*b"\n").collect(),
+        b"{\"jsonrpc\":\"2.0\",\"id\":null,\"error\":{\"code\":-32603,\"message\":\"no\",\"data\":{\"errno\":2}}}\n".to_vec(),
+        framed(r#"{"status":"success","stdout":"","stderr":null,"exception":null,"executionTime":4,"exit_code":1}"#),
+        framed(r#"[{"status":"failed","stdout":"","stderr":"x","exception":"y","executionTime":0,"stdin":"z"}]"#),
+    ]
+}
+
+#[test]
+fn damaged_replies() {
+    damage(&seeds_of_replies(), 20_000, |_| {}, targets::replies);
+}
+
 fn seeds_of_manifests() -> Vec<Vec<u8>> {
     let digest = format!("sha256:{}", "5a".repeat(32));
     let descriptor =
@@ -213,6 +281,9 @@ fn seeds() {
     for (target, seeds) in [
         ("tar", seeds_of_tar()),
         ("protocol", seeds_of_protocol()),
+        ("requests", seeds_of_requests()),
+        ("jobs", seeds_of_jobs()),
+        ("replies", seeds_of_replies()),
         ("manifests", seeds_of_manifests()),
         ("archives", seeds_of_archives()),
         ("ext4", seeds_of_ext4()),
