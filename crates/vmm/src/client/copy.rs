@@ -118,7 +118,6 @@ impl Client {
         let params = StatParams {
             place: Place::at(from),
             follow: true,
-            ..StatParams::default()
         };
         let stat = self.stat(params, stall).map_err(guest)?;
         let name = from.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
@@ -155,7 +154,6 @@ impl Client {
         let params = StatParams {
             place: Place::at(path),
             follow: true,
-            ..StatParams::default()
         };
         match self.stat(params, limit) {
             Ok(stat) => Ok(Some(stat.kind)),
