@@ -169,12 +169,16 @@ client.send(method="stdin", params={"id": "t", "data": base64.b64encode(b"\n").d
 until("40 120\r\n")
 client.send(method="stdin", params={"id": "t", "eof": True})
 until("end\r\n")
-same(client.read()["result"], {"exit_code": 0})
-client.send(id="t", method="exec", params={"cmd": "sleep 60", "pty": {"rows": 1, "cols": 2}, "stdin": True, "stream": True})
+while "id" not in (message := client.read()):
+    pass
+same(message["result"], {"exit_code": 0})
+client.send(id="t", method="exec", params={"cmd": "echo ready; exec sleep 60", "pty": {"rows": 1, "cols": 2}, "stdin": True, "stream": True})
+until("ready")
+time.sleep(0.3)
 client.send(method="stdin", params={"id": "t", "data": base64.b64encode(b"\x03").decode()})
 while "id" not in (message := client.read()):
     pass
-same(message["result"]["signal"], 2)
+same(message["result"], {"exit_code": 130, "signal": 2})
 same(error_code(client.call("exec", cmd="true", pty=True), 1), -32602)
 
 # text files, as the seed's hosts use them

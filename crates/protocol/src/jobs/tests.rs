@@ -1,3 +1,5 @@
+//! The job protocol as hosts of today speak it, and what no host should send.
+
 use super::*;
 use alloc::vec;
 use proptest::prelude::*;
