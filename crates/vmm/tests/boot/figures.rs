@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use firebrick_customise::Service;
 use firebrick_protocol::agent::{Stamp, Status};
 use firebrick_vmm::BootSpec;
 use firebrick_vmm::client::Client;
@@ -15,7 +16,7 @@ use serde_json::json;
 
 use crate::common;
 use crate::host::{ANSWER_LIMIT, Host, host, output};
-use crate::images;
+use crate::images::{self, Recipe, Root};
 
 const ROUNDS: usize = 5;
 
@@ -24,6 +25,15 @@ const ROUNDS: usize = 5;
 fn boots() {
     let host = host().expect("QEMU and a kernel");
     let debian = images::debian(json!({}), &[]).expect("mmdebstrap");
+    let minimal = Recipe {
+        service: Service {
+            minimal: true,
+            user: None,
+        },
+        ..Recipe::default()
+    };
+    let minimal = minimal.of(Root::Debian).expect("mmdebstrap");
+    let openrc = Recipe::default().of(Root::DebianOpenRc).expect("mmdebstrap");
     let alpine = images::alpine(json!({}), &[]);
     let rounds = std::env::var("FIREBRICK_BOOTS").map_or(ROUNDS, |text| text.parse().expect("a number"));
     say("what,host_s,qemu_cpu_s,kernel_ms,stage1_ms,listening_ms,answer_ms,basic_target_ms");
@@ -32,9 +42,15 @@ fn boots() {
             say(&boot("alpine", &host, host.spec(&alpine.path)));
         }
         say(&boot("debian", &host, host.spec(&debian.path)));
-        let mut spec = host.spec(&debian.path);
-        "init=/sbin/init".clone_into(&mut spec.append);
-        say(&boot("debian with systemd", &host, spec));
+        for (what, image) in [
+            ("debian with systemd", &debian),
+            ("debian with systemd, minimal target", &minimal),
+            ("debian with OpenRC", &openrc),
+        ] {
+            let mut spec = host.spec(&image.path);
+            "init=/sbin/init".clone_into(&mut spec.append);
+            say(&boot(what, &host, spec));
+        }
         if rustix::process::geteuid().is_root() {
             say(&in_a_namespace(&host));
         }
@@ -55,6 +71,9 @@ fn boot(what: &str, host: &Host, spec: BootSpec<'_>) -> String {
     if status.pid1 {
         return format!("{what},{took:.2},{cpu:.2},{}", times(&status));
     }
+    if output(&mut booted.client, "cat /proc/1/comm").trim() != "systemd" {
+        return format!("{what},{took:.2},{cpu:.2},,,,,");
+    }
     let shown = |client: &mut Client, of: &str, property: &str| -> u64 {
         let text = output(
             client,
@@ -73,7 +92,7 @@ fn boot(what: &str, host: &Host, spec: BootSpec<'_>) -> String {
         "{what},{took:.2},{cpu:.2},,,{},{},{}",
         since("agent_listening"),
         since("first_answer"),
-        ms(basic - start)
+        basic.checked_sub(start).map(ms).unwrap_or_default()
     )
 }
 
