@@ -50,6 +50,8 @@ fn parse_user(text: &str) -> Result<(u32, u32), String> {
 pub(crate) struct Host {
     pub(crate) kernel: Kernel,
     pub(crate) vmm: Box<dyn Vmm>,
+    /// What the VMM is, and why it is not the fastest.
+    pub(crate) name: String,
     /// The guest for that kernel's processor.
     pub(crate) guest: &'static [u8],
 }
@@ -80,7 +82,12 @@ impl Host {
         let (vmm, name) = choose(home, &kernel, wanted)?;
         talk.detail(&format!("kernel {}, {name}", kernel.manifest().release));
         let guest = guest::for_arch(arch).ok_or(CliError::NoGuestFor { arch })?;
-        Ok(Host { kernel, vmm, guest })
+        Ok(Host {
+            kernel,
+            vmm,
+            name,
+            guest,
+        })
     }
 }
 

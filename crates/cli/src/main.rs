@@ -21,6 +21,7 @@ mod language;
 mod proxy;
 mod talk;
 mod text;
+mod timeline;
 mod volume;
 
 use std::process::ExitCode;

@@ -541,6 +541,64 @@ fn boot_says_that_its_console_has_no_login() {
 }
 
 #[test]
+fn the_boots_timeline_is_drawn_by_run_and_by_boot() {
+    let Some(run) = Run::new() else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let check = |path: &Path| {
+        let svg = fs::read_to_string(path).expect("a picture");
+        let labels = [
+            "kernel",
+            "modules load",
+            "root mounts",
+            "PID 1 starts",
+            "PID 1 mounts",
+            "agent listens",
+            "first answer",
+        ];
+        for label in labels {
+            assert!(svg.contains(&format!(">{label}<")), "no {label} in {svg}");
+        }
+        assert!(
+            svg.contains("busybox.ext4, Linux ") && svg.contains(" s to the first answer"),
+            "{svg}"
+        );
+        // A reader that is not ours; where it is not installed the rest of the test stands.
+        if let Ok(read) = Command::new("python3")
+            .args(["-c", "import sys, xml.dom.minidom as m; m.parse(sys.argv[1])"])
+            .arg(path)
+            .status()
+        {
+            assert!(read.success(), "{svg}");
+        }
+    };
+    let drawn = folder.path().join("run.svg");
+    let (code, stdout, stderr) =
+        run.output(&["--timeline", drawn.to_str().expect("text"), "--", "echo", "hi"]);
+    assert_eq!((code, &*stdout, &*stderr), (0, "hi\n", ""));
+    check(&drawn);
+
+    let drawn = folder.path().join("boot.svg");
+    let mut boot = firebrick(&["boot"])
+        .arg(&run.image)
+        .arg("--timeline")
+        .arg(&drawn)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the binary starts");
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while !drawn.exists() {
+        assert!(Instant::now() < deadline, "nothing was drawn");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    check(&drawn);
+    let id = Pid::from_raw(i32::try_from(boot.id()).expect("an id")).expect("an id");
+    kill_process(id, Signal::TERM).expect("it runs");
+    boot.wait().expect("it ends");
+}
+
+#[test]
 #[expect(clippy::print_stderr, reason = "a test that was left out should be seen")]
 fn an_arm_image_runs_where_it_is_asked_for() {
     let Some(layout) = fixture(BUSYBOX[2]) else { return };

@@ -153,7 +153,7 @@ pub fn boot(
 }
 
 /// Tries to reach the agent for a moment. Only its answer counts: that a stream opens is no sign of readiness.
-fn attempt(machine: &dyn Machine, deadline: Instant) -> Result<Option<Client>, BootError> {
+pub(crate) fn attempt(machine: &dyn Machine, deadline: Instant) -> Result<Option<Client>, BootError> {
     let Ok(stream) = machine.dial(Port::AGENT, ATTEMPT) else {
         // When the machine has ended every dial fails at once, perhaps before its process is reaped.
         let _ = machine.wait(Duration::from_millis(5));

@@ -31,6 +31,7 @@ pub mod qemu;
 pub mod release;
 mod run;
 mod spec;
+mod timeline;
 mod uds;
 
 pub use arch::Arch;
@@ -40,5 +41,6 @@ pub use machine::{
     ControlError, Drive, Exit, LaunchError, Machine, MachineSpec, Network, Port, Snapshot, Vmm, VmmFacts,
     Vsock,
 };
-pub use run::{Job, RunError, RunOutcome, RunSpec, Streams, run};
+pub use run::{Job, RunError, RunOutcome, RunSpec, Streams, run, run_timed};
 pub use spec::BootSpec;
+pub use timeline::Timeline;

@@ -2,7 +2,7 @@
 
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use firebrick_protocol::agent::{Exec, ExecCode, ExecResult, JobOptions};
 
@@ -12,6 +12,7 @@ use crate::interrupts::Interrupts;
 use crate::last_words;
 use crate::machine::{Machine, Port, Vmm};
 use crate::spec::BootSpec;
+use crate::timeline::Timeline;
 
 /// How much longer than the guest, which ends the job itself, the host waits.
 const MARGIN: Duration = Duration::from_secs(5);
@@ -126,6 +127,19 @@ pub enum RunError {
 /// # Errors
 /// [`RunError`] for our own failures; how the job fared is the outcome.
 pub fn run(vmm: &dyn Vmm, spec: &RunSpec<'_>, streams: Streams<'_>) -> Result<RunOutcome, RunError> {
+    run_timed(vmm, spec, streams, None)
+}
+
+/// As [`run()`]; before the job starts, `hear` is told how the boot went.
+///
+/// # Errors
+/// As [`run()`].
+pub fn run_timed(
+    vmm: &dyn Vmm,
+    spec: &RunSpec<'_>,
+    streams: Streams<'_>,
+    hear: Option<&mut dyn FnMut(Timeline)>,
+) -> Result<RunOutcome, RunError> {
     let booted = match boot(vmm, &spec.boot, streams.interrupts) {
         Ok(booted) => booted,
         Err(BootError::Interrupted { signal }) => return Ok(RunOutcome::Interrupted { signal }),
@@ -136,7 +150,12 @@ pub fn run(vmm: &dyn Vmm, spec: &RunSpec<'_>, streams: Streams<'_>) -> Result<Ru
             });
         }
     };
+    let took = booted.took;
+    let launched = Instant::now().checked_sub(took);
     let (machine, mut client) = booted.into_parts();
+    if let (Some(hear), Some(launched)) = (hear, launched) {
+        hear(Timeline::ask(&mut client, launched, took).map_err(RunError::Call)?);
+    }
     for (from, to) in &spec.copy_in {
         client.copy_in(from, to, COPY_STALL)?;
     }

@@ -5,11 +5,12 @@ use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use firebrick_vmm::interrupts::Interrupts;
-use firebrick_vmm::{BootSpec, Exit, Machine};
+use firebrick_vmm::{BootSpec, Exit, Machine, Timeline};
 
 use crate::commands::run::MachineArgs;
 use crate::error::CliError;
@@ -17,6 +18,7 @@ use crate::home::Home;
 use crate::image_file::ImageFile;
 use crate::interrupt;
 use crate::talk::Talk;
+use crate::timeline;
 
 /// How long the end of the console may take to arrive once the machine has ended.
 const LAST_LINES: Duration = Duration::from_millis(100);
@@ -77,6 +79,7 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<ExitCode> {
     let home = Home::of_process()?;
     let image = ImageFile::open(&home, &args.image)?;
     let host = args.machine.host(&home, talk, &image, args.init.as_deref())?;
+    let title = timeline::title(&image.path, &host);
     let spec = BootSpec {
         init: args.init.clone(),
         vsock_socket: args.vsock.clone(),
@@ -85,15 +88,19 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<ExitCode> {
         filesystem: image.filesystem.name().to_owned(),
         ..args.machine.spec(image.path, &host)?
     };
+    let machine_spec = spec.machine(&host.vmm.facts())?;
+    let launched = Instant::now();
     let machine = host
         .vmm
-        .launch(&spec.machine(&host.vmm.facts())?)
+        .launch(&machine_spec)
         .context("cannot launch the machine")?;
     talk.say("Ctrl-C ends the VM");
     if args.init.is_none() {
         talk.say(NO_LOGIN);
     }
-    let end = attach(&*machine, &interrupts)?;
+    let end = timed(args, talk, &*machine, launched, &title, || {
+        attach(&*machine, &interrupts)
+    })?;
     let (console, complaints) = (machine.console(), machine.complaints());
     drop(machine);
     match end {
@@ -107,6 +114,36 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// Does the work, and meanwhile draws how the boot went, if that is asked for.
+fn timed<T>(
+    args: &Args,
+    talk: &Talk,
+    machine: &dyn Machine,
+    launched: Instant,
+    title: &str,
+    work: impl FnOnce() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let Some(path) = &args.machine.timeline else {
+        return work();
+    };
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let drawing = scope.spawn(|| match Timeline::of_machine(machine, launched, &stop) {
+            Some(boot) => timeline::write(path, &boot, title),
+            None => {
+                talk.warn("there is no timeline: the machine ended before an agent answered");
+                Ok(())
+            }
+        });
+        let done = work();
+        stop.store(true, Ordering::Relaxed);
+        match drawing.join() {
+            Ok(drawn) => done.and_then(|done| drawn.map(|()| done)),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
 }
 
 /// The device that makes the socket would only say that it ended.

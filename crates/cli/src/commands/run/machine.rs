@@ -39,6 +39,10 @@ pub(crate) struct MachineArgs {
     #[arg(long, value_name = "OS/ARCH", value_parser = host::parse_arch)]
     platform: Option<Arch>,
 
+    /// Draw how the boot went into this file, as SVG
+    #[arg(long, value_name = "SVG")]
+    pub(crate) timeline: Option<PathBuf>,
+
     #[command(flatten)]
     vmm: VmmArgs,
 }

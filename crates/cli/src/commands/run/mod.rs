@@ -16,7 +16,7 @@ use anyhow::Context as _;
 use firebrick_protocol::agent::JobOptions;
 use firebrick_vmm::client::CallError;
 use firebrick_vmm::interrupts::Interrupts;
-use firebrick_vmm::{BootSpec, Job, RunError, RunOutcome, RunSpec, Streams};
+use firebrick_vmm::{BootSpec, Job, RunError, RunOutcome, RunSpec, Streams, Timeline};
 
 pub(crate) use args::Args;
 pub(crate) use machine::MachineArgs;
@@ -26,7 +26,7 @@ use crate::error::{self, CliError};
 use crate::home::Home;
 use crate::image_file::ImageFile;
 use crate::talk::Talk;
-use crate::{interrupt, text};
+use crate::{interrupt, text, timeline};
 
 /// How long a program may go on after Ctrl-C.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -81,8 +81,20 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<ExitCode> {
         terminal: terminal.as_ref().map(|_| stdin.as_fd()),
         interrupts: Some(&interrupts),
     };
-    let ran = firebrick_vmm::run(&*host.vmm, &spec, streams);
+    let title = timeline::title(&image, &host);
+    let mut drawn = Ok(());
+    let mut draw = |boot| {
+        if let Some(path) = &args.machine.timeline {
+            drawn = timeline::write(path, &boot, &title);
+        }
+    };
+    let draw: Option<&mut dyn FnMut(Timeline)> = match args.machine.timeline {
+        Some(_) => Some(&mut draw),
+        None => None,
+    };
+    let ran = firebrick_vmm::run_timed(&*host.vmm, &spec, streams, draw);
     drop(terminal); // what follows may end the process
+    drawn?;
     match ran {
         Ok(outcome) => Ok(exit_code(outcome, &image)),
         Err(RunError::Call(CallError::Output { source, .. }))
