@@ -1,3 +1,5 @@
+//! What is drawn, and what names cannot do to it.
+
 use super::*;
 
 fn sample() -> Timeline {

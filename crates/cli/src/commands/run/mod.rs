@@ -88,10 +88,8 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<ExitCode> {
             drawn = timeline::write(path, &boot, &title);
         }
     };
-    let draw: Option<&mut dyn FnMut(Timeline)> = match args.machine.timeline {
-        Some(_) => Some(&mut draw),
-        None => None,
-    };
+    let wanted = args.machine.timeline.is_some();
+    let draw: Option<&mut dyn FnMut(Timeline)> = if wanted { Some(&mut draw) } else { None };
     let ran = firebrick_vmm::run_timed(&*host.vmm, &spec, streams, draw);
     drop(terminal); // what follows may end the process
     drawn?;
