@@ -631,3 +631,92 @@ fn an_arm_image_runs_where_it_is_asked_for() {
     run.arg(&image).args(arm).args(["--", "uname", "-m"]);
     assert_eq!(succeed(run), "aarch64\n");
 }
+
+#[test]
+fn files_go_in_and_come_out() {
+    let Some(run) = Run::new() else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let tree = folder.path().join("tree");
+    fs::create_dir_all(tree.join("deep")).expect("a folder");
+    let bytes: Vec<u8> = (0..=255_u8).cycle().take(300_000).collect();
+    fs::write(tree.join("deep/bytes"), &bytes).expect("a file");
+    fs::set_permissions(tree.join("deep/bytes"), fs::Permissions::from_mode(0o750)).expect("a mode");
+    symlink("deep/bytes", tree.join("link")).expect("a link");
+    fs::write(folder.path().join("file"), "from the host\n").expect("a file");
+    let put = |name: &str, to: &str| format!("{}:{to}", folder.path().join(name).display());
+    let get = |from: &str, name: &str| format!("{from}:{}", folder.path().join(name).display());
+    let script =
+        "cat /srv/in; id -u; mkdir -p /out; cat /data/deep/bytes > /out/copy; echo done > /out/word; exit 7";
+    let words = [
+        "--put",
+        &put("tree", "/data"),
+        "--put",
+        &put("file", "/srv/in"),
+        "--get",
+        &get("/out", "out"),
+        "--get",
+        &get("/data", "back"),
+        "--get",
+        &get("/srv/in", "again"),
+        "--",
+        "sh",
+        "-c",
+        script,
+    ];
+    let (code, stdout, stderr) = run.output(&words);
+    assert_eq!((code, stdout.as_str()), (7, "from the host\n0\n"), "{stderr}");
+    assert!(fs::read(folder.path().join("out/copy")).expect("it came out") == bytes);
+    assert_eq!(
+        fs::read_to_string(folder.path().join("again")).expect("it came out"),
+        "from the host\n"
+    );
+    let back = folder.path().join("back");
+    assert!(fs::read(back.join("deep/bytes")).expect("it came out") == bytes);
+    let mode = fs::metadata(back.join("deep/bytes"))
+        .expect("a file")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o7777, 0o750);
+    assert_eq!(
+        fs::read_link(back.join("link")).expect("a link"),
+        Path::new("deep/bytes")
+    );
+    // What is not there is told, on either side.
+    let (code, _, stderr) = run.output(&["--put", "/no/such/file:/x", "--", "sh", "-c", "exit 0"]);
+    assert!(code == 125 && stderr.contains("/no/such/file"), "{stderr}");
+    let (code, _, stderr) = run.output(&["--get", "/no/such/file:x", "--", "sh", "-c", "exit 0"]);
+    assert!(code == 125 && stderr.contains("no such file"), "{stderr}");
+    run.check_nothing_is_left();
+}
+
+#[test]
+fn a_terminal_is_joined_to_ours() {
+    let Some(run) = Run::new() else { return };
+    let firebrick = assert_cmd::cargo::cargo_bin("firebrick");
+    let command = format!(
+        "stty rows 33 cols 77; {} run -q -i {} --tty -- sh -c 'busybox stty size; read -r word; echo \"<$word>\"; exit 5'; echo code $?; stty -a",
+        firebrick.display(),
+        run.image.display()
+    );
+    let mut child = Command::new("script")
+        .args(["-qec", &command, "/dev/null"])
+        .env("FIREBRICK_HOME", state())
+        .env("TMPDIR", run.temp.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("script is part of bsdutils");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+    let mut shown = String::new();
+    while !shown.contains("33 77") {
+        assert!(stdout.read_line(&mut shown).expect("text") > 0, "{shown}");
+    }
+    stdin.write_all(b"typed\r").expect("it reads");
+    stdout.read_to_string(&mut shown).expect("text");
+    assert!(child.wait().expect("it ends").success());
+    assert!(shown.contains("<typed>") && shown.contains("code 5"), "{shown}");
+    // The mode is as it was before.
+    assert!(shown.contains(" icanon") && shown.contains(" echo "), "{shown}");
+    run.check_nothing_is_left();
+}

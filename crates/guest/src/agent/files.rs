@@ -117,10 +117,7 @@ pub(super) fn list_dir(params: &PathParams) -> Result<Listing, RpcError> {
     let list = || -> Result<Vec<ListEntry>, Errno> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let folder = rustix::fs::open(path, flags, Mode::empty())?;
-        let names = names(&folder)?;
-        if names.len() > MAX_LIST_ENTRIES {
-            return Err(Errno::OVERFLOW);
-        }
+        let names = names(&folder, MAX_LIST_ENTRIES)?;
         let entry = |name: &alloc::ffi::CString| {
             let stat = rustix::fs::statat(&folder, &**name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
             let kind = FileType::from_raw_mode(stat.st_mode);

@@ -453,3 +453,38 @@ fn programs_that_cannot_start_say_why() {
             .is_some_and(|text| text.contains("cannot start"))
     );
 }
+
+#[test]
+fn secrets_stay_in_the_jobs_environment() {
+    const SECRET: &str = "hunter2-of-the-test";
+    let mut agent = Agent::start();
+    let mut client = agent.dial();
+    let params = json!({"cmd": "echo $$; sleep 100", "env": {"TOKEN": SECRET}, "stream": true});
+    client.send(json!(1), "exec", params);
+    let pid = String::from_utf8(decode(&client.receive()["params"]["data"])).expect("text");
+    let read = |process: &str, file: &str| std::fs::read(format!("/proc/{process}/{file}")).expect("it runs");
+    let holds = |bytes: &[u8]| String::from_utf8_lossy(bytes).contains(SECRET);
+    assert!(holds(&read(pid.trim(), "environ")), "the job has it");
+    let own = agent.process.id().to_string();
+    for (process, file) in [
+        (pid.trim(), "cmdline"),
+        (pid.trim(), "comm"),
+        (&own, "cmdline"),
+        (&own, "comm"),
+        (&own, "environ"),
+    ] {
+        assert!(!holds(&read(process, file)), "{file} of {process}");
+    }
+    let mut other = agent.dial();
+    assert!(!other.call("status", json!({})).to_string().contains(SECRET));
+    // Neither a job that cannot be started nor a broken request is told with it.
+    let failed = other.fail(
+        "exec",
+        json!({"argv": ["/no/such/program"], "env": {"TOKEN": SECRET}}),
+    );
+    assert!(!failed.to_string().contains(SECRET));
+    let refused = other.fail("exec", json!({"cmd": "x", "env": {"TOKEN": SECRET, "a=b": "c"}}));
+    assert!(!refused.to_string().contains(SECRET));
+    agent.job(&json!({"lang": "sh", "code": format!("true {SECRET}"), "stdin": SECRET}));
+    assert!(!agent.last_words().contains(SECRET));
+}

@@ -30,7 +30,7 @@ pub(crate) fn guest() -> &'static Path {
 pub(crate) struct Agent {
     pub(crate) address: SocketAddr,
     pub(crate) process: Child,
-    _stderr: BufReader<ChildStderr>,
+    stderr: BufReader<ChildStderr>,
     /// The descriptors that it has open without any client.
     files: usize,
 }
@@ -57,7 +57,7 @@ impl Agent {
         let mut agent = Agent {
             address,
             process,
-            _stderr: stderr,
+            stderr,
             files: 0,
         };
         agent.files = agent.open_files();
@@ -100,6 +100,15 @@ impl Agent {
             .expect("a value")
             .parse()
             .expect("a number")
+    }
+
+    /// Ends it, and gives all that it has printed since its start.
+    pub(crate) fn last_words(&mut self) -> String {
+        self.process.kill().expect("it runs");
+        self.process.wait().expect("it ends");
+        let mut words = String::new();
+        self.stderr.read_to_string(&mut words).expect("text");
+        words
     }
 
     pub(crate) fn open_files(&self) -> usize {

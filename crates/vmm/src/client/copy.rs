@@ -202,3 +202,7 @@ fn unpack(from: &mut impl io::Read, folder: &Path) -> Result<(), CopyError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "copy_tests.rs"]
+mod tests;

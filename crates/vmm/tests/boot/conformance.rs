@@ -5,6 +5,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use firebrick_vmm::{Machine, Port};
 use serde_json::json;
@@ -19,6 +20,8 @@ fn check(machine: &dyn Machine, port: u32, script: &str, words: &[&str]) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../guest/tests")
         .join(script);
+    let is_over = AtomicBool::new(false);
+    let is_over = &is_over;
     std::thread::scope(|scope| {
         let ran = scope.spawn(move || {
             let output = Command::new("python3")
@@ -27,12 +30,13 @@ fn check(machine: &dyn Machine, port: u32, script: &str, words: &[&str]) {
                 .args(words)
                 .output()
                 .expect("python3 is needed for this test");
-            // Wakes the listener, which then sees that all is over.
+            is_over.store(true, Ordering::SeqCst);
+            // Wakes the listener, which then sees it.
             drop(TcpStream::connect(address));
             output
         });
         for client in listener.incoming() {
-            if ran.is_finished() {
+            if is_over.load(Ordering::SeqCst) {
                 break;
             }
             let client = client.expect("a client");

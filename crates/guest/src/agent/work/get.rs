@@ -117,7 +117,7 @@ impl Sender {
     /// What is in a folder, folder by folder, each in the order of its names.
     fn below(&mut self, spot: &Spot) -> Result<(), Errno> {
         let opened = open_folder(spot.folder.as_fd(), &spot.name)?;
-        let names = names(&opened)?;
+        let names = names(&opened, usize::MAX)?;
         let mut way = Vec::new();
         way.push((opened, b"./".to_vec(), names.into_iter()));
         while let Some((folder, prefix, names)) = way.last_mut() {
@@ -142,7 +142,7 @@ impl Sender {
                 Err(error) => return Err(error),
             };
             path.push(b'/');
-            let inner = self::names(&deeper)?;
+            let inner = self::names(&deeper, usize::MAX)?;
             if way.len() >= MAX_DEPTH {
                 return Err(Errno::NAMETOOLONG);
             }
@@ -256,8 +256,8 @@ fn open_folder(folder: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
     rustix::fs::openat(folder, name, flags, Mode::empty())
 }
 
-/// The names in a folder, without `.` and `..`, sorted.
-pub(in super::super) fn names(folder: &OwnedFd) -> Result<Vec<CString>, Errno> {
+/// The names in a folder, without `.` and `..`, sorted; [`Errno::OVERFLOW`] when there are more than `limit`.
+pub(in super::super) fn names(folder: &OwnedFd, limit: usize) -> Result<Vec<CString>, Errno> {
     let mut buffer = [core::mem::MaybeUninit::uninit(); 4096];
     let mut entries = RawDir::new(folder, &mut buffer);
     let mut names = Vec::new();
@@ -265,6 +265,9 @@ pub(in super::super) fn names(folder: &OwnedFd) -> Result<Vec<CString>, Errno> {
         let entry = entry?;
         let name = entry.file_name();
         if name != c"." && name != c".." {
+            if names.len() >= limit {
+                return Err(Errno::OVERFLOW);
+            }
             names.push(name.into());
         }
     }
