@@ -398,6 +398,33 @@ fn a_filesystem_that_is_none_or_was_left_in_disorder_is_a_finding() {
     }
 }
 
+#[test]
+fn squashfs_images_ask_for_squashfs_and_not_for_ext4() {
+    let home = Home::new();
+    let root = home.path().join("root");
+    fs::create_dir_all(root.join("bin")).expect("a folder");
+    fs::copy("/bin/busybox", root.join("bin/busybox")).expect("busybox-static is installed");
+    let reference = format!("dir:{}", root.display());
+    let build = [
+        "rootfs",
+        "from-docker",
+        "-q",
+        "-n",
+        "small",
+        "-i",
+        &reference,
+        "--format",
+        "squashfs",
+    ];
+    home.firebrick(&build).assert().success();
+    for (option, expected) in [("EXT4_FS", ""), ("SQUASHFS", "kernel.squashfs problem")] {
+        put_kernel(&home, "6.1.0-1", &config(option));
+        let (report, _) = doctor(&home, &["small"]);
+        assert_eq!(wrong(&report, "image."), Vec::<String>::new(), "{report}");
+        assert_eq!(wrong(&report, "kernel.").join(""), expected, "{report}");
+    }
+}
+
 /// Images that firebrick did not make need not say what they run, or say it well.
 #[test]
 fn settings_that_are_missing_or_damaged_are_a_finding() {
