@@ -287,6 +287,7 @@ fn seeds() {
         ("manifests", seeds_of_manifests()),
         ("archives", seeds_of_archives()),
         ("ext4", seeds_of_ext4()),
+        ("squashfs", seeds_of_squashfs()),
     ] {
         assert!(seeds.iter().all(|seed| !seed.is_empty()), "{target}");
         let Some(folder) = &folder else { continue };
