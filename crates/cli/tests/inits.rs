@@ -114,6 +114,10 @@ fn what_the_image_lacks_is_refused_with_the_way_out() {
             "leave one of the two flags out",
         ),
         (
+            &["--agent-user", "nex"],
+            "in this image the guest is PID 1: choose another --init, or leave it out",
+        ),
+        (
             &["--agent-user", "a b"],
             "is no user: expected NAME, UID, NAME:GROUP or UID:GID",
         ),

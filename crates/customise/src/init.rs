@@ -39,6 +39,18 @@ pub enum Chosen {
     Untouched,
 }
 
+impl fmt::Display for Chosen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Chosen::Guest => "the guest is PID 1",
+            Chosen::Systemd => "systemd starts the agent",
+            Chosen::OpenRc => "OpenRC starts the agent",
+            Chosen::Busybox => "busybox starts the agent",
+            Chosen::Untouched => "nobody starts the agent",
+        })
+    }
+}
+
 /// A text that names no [`Init`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is no init: expected auto, firebrick, systemd, openrc, busybox or none")]
