@@ -83,7 +83,12 @@ pub(super) fn command(
         "-device",
         "virtio-rng-device,rng=rng",
     ]);
-    for (index, drive) in spec.drives.iter().enumerate() {
+    let mut drives: Vec<_> = spec.drives.iter().enumerate().collect();
+    if program.arch() == Arch::Aarch64 {
+        // `virt` fills its slots from the top, and the kernel looks from the bottom: the last device here is its first.
+        drives.reverse();
+    }
+    for (index, drive) in drives {
         let node = format!("drive{index}");
         command.args(["-blockdev", &blockdev(&node, drive)?]);
         command.args([

@@ -7,7 +7,7 @@ use firebrick_source::Reference;
 use firebrick_testkit::fixtures::{BUSYBOX, fixture};
 use firebrick_vmm::kernel::{Format, Kernel, SetupRequest, Source, setup};
 use firebrick_vmm::qemu::{Accelerator, Program, probe};
-use firebrick_vmm::{Arch, BootSpec, boot};
+use firebrick_vmm::{Arch, BootSpec, Drive, boot};
 
 use crate::common;
 use crate::host::{BOOT_LIMIT, exec, output};
@@ -69,10 +69,18 @@ fn an_arm_image_boots_answers_and_powers_off() {
     let guest = images::guest_for(Arch::Aarch64);
     let mut spec = BootSpec::new(&image.path, &kernel, &guest);
     spec.answer_limit = BOOT_LIMIT;
+    // A second drive, by whose size the two are told apart.
+    let second = tempfile::NamedTempFile::new().expect("a file");
+    second.as_file().set_len(3 << 20).expect("a length");
+    spec.drives = vec![Drive {
+        path: second.path().to_owned(),
+        read_only: true,
+    }];
     let mut booted = boot(&qemu, &spec, None).unwrap_or_else(|error| panic!("{}", common::chain(&error)));
     assert_eq!(output(&mut booted.client, "uname -m"), "aarch64\n");
     let release = output(&mut booted.client, "uname -r");
     assert_eq!(release.trim(), kernel.manifest().release);
+    assert_eq!(output(&mut booted.client, "cat /sys/block/vdb/size"), "6144\n");
     // Writable, though the image is not.
     assert_eq!(output(&mut booted.client, "echo hi > /x && cat /x"), "hi\n");
     let status = booted.client.status(BOOT_LIMIT).expect("a status");
