@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{boot, cache, completions, doctor, guest, man, rootfs, run, setup};
+use crate::commands::{boot, cache, completions, doctor, guest, man, pool, rootfs, run, setup};
 
 const AFTER_LONG_HELP: &str = "\
 Exit codes:
@@ -46,6 +46,9 @@ pub(crate) enum Command {
     Rootfs(rootfs::Command),
     Run(run::Args),
     Boot(boot::Args),
+    /// Keep VMs warm, so that run need not wait for a boot
+    #[command(subcommand)]
+    Pool(pool::Command),
     Setup(setup::Args),
     Doctor(doctor::Args),
     Guest(guest::Args),

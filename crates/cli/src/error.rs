@@ -123,6 +123,18 @@ pub(crate) enum CliError {
         "no VMM can run here: Firecracker needs KVM ({reason}), and QEMU, which does without, is not installed"
     )]
     NoVmm { reason: String },
+    /// No pool of that name.
+    #[error("there is no pool {name:?}")]
+    NoPool { name: String },
+    /// A pool of that name.
+    #[error("there is a pool {name:?} already")]
+    PoolExists { name: String },
+    /// The keeper of a pool could not begin.
+    #[error("cannot start the pool: {words}")]
+    KeeperEnded { words: String },
+    /// `--pool` was given, and no VM of a pool can be had.
+    #[error("no VM of a pool can be had: {reason}")]
+    NotFromPool { reason: String },
     /// The guest said so on its console.
     #[error("the VM did not end in order: {words}")]
     BadEnd { words: String },

@@ -176,9 +176,9 @@ fn of_cli(error: &CliError) -> Vec<String> {
                 .to_owned(),
         ],
         CliError::VmmEnded { .. } => vec!["see whether VMs run here at all: firebrick setup".to_owned()],
-        CliError::JailedQemu => vec!["leave one of the two flags out: --vmm qemu or --jailer".to_owned()],
-        CliError::FirecrackerArch { .. } => vec!["QEMU emulates it: --vmm qemu".to_owned()],
-        CliError::NoVmm { .. } => vec![format!("install QEMU: {}", firebrick_vmm::qemu::INSTALL)],
+        CliError::NoPool { .. } | CliError::PoolExists { .. } => of_pool(error),
+        CliError::KeeperEnded { .. } | CliError::NotFromPool { .. } => of_pool(error),
+        CliError::JailedQemu | CliError::FirecrackerArch { .. } | CliError::NoVmm { .. } => of_vmm(error),
         CliError::Stdout { .. } => {
             vec!["where stdout leads cannot take it; see what is full: df -h".to_owned()]
         }
@@ -189,6 +189,34 @@ fn of_cli(error: &CliError) -> Vec<String> {
 fn of_format(flag: &str, format: &str) -> String {
     let other = if format == "ext4" { "squashfs" } else { "ext4" };
     format!("leave {flag} out, or make the other format: --format {other}")
+}
+
+/// What helps to have a VMM.
+fn of_vmm(error: &CliError) -> Vec<String> {
+    match error {
+        CliError::JailedQemu => vec!["leave one of the two flags out: --vmm qemu or --jailer".to_owned()],
+        CliError::FirecrackerArch { .. } => vec!["QEMU emulates it: --vmm qemu".to_owned()],
+        CliError::NoVmm { .. } => vec![format!("install QEMU: {}", firebrick_vmm::qemu::INSTALL)],
+        _ => Vec::new(),
+    }
+}
+
+/// What helps with pools.
+fn of_pool(error: &CliError) -> Vec<String> {
+    match error {
+        CliError::NoPool { name } => vec![
+            format!("start it: firebrick pool start -l {name}"),
+            "see what there is: firebrick pool status".to_owned(),
+        ],
+        CliError::PoolExists { name } => vec![format!(
+            "see it: firebrick pool status -l {name}; for another size stop it first: firebrick pool stop -l {name}"
+        )],
+        CliError::KeeperEnded { .. } => vec!["see how the image boots: firebrick boot IMAGE".to_owned()],
+        CliError::NotFromPool { .. } => {
+            vec!["leave --pool out, and a VM is booted where none is warm".to_owned()]
+        }
+        _ => Vec::new(),
+    }
 }
 
 /// The guest's words are all that tells a wrong user from the rest.

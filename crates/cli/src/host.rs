@@ -27,6 +27,25 @@ pub(crate) struct VmmArgs {
     pub(crate) jailer: Option<(u32, u32)>,
 }
 
+impl VmmName {
+    /// The word for a VMM that is asked for by name.
+    pub(crate) fn word(self) -> Option<&'static str> {
+        match self {
+            VmmName::Auto => None,
+            VmmName::Firecracker => Some("firecracker"),
+            VmmName::Qemu => Some("qemu"),
+        }
+    }
+
+    /// The word for the VMM that a host was found to have.
+    pub(crate) fn word_of(name: &str) -> &'static str {
+        match name.starts_with("QEMU") {
+            true => "qemu",
+            false => "firecracker",
+        }
+    }
+}
+
 /// A name for `--vmm`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum VmmName {
@@ -48,12 +67,34 @@ fn parse_user(text: &str) -> Result<(u32, u32), String> {
 /// Everything that a boot needs from this host.
 #[derive(Debug)]
 pub(crate) struct Host {
-    pub(crate) kernel: Kernel,
+    pub(crate) parts: Parts,
     pub(crate) vmm: Box<dyn Vmm>,
-    /// What the VMM is, and why it is not the fastest.
+    /// The VMM in words: `QEMU with KVM`.
     pub(crate) name: String,
+}
+
+/// What is put into a VM besides its image.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) kernel: Kernel,
     /// The guest for that kernel's processor.
     pub(crate) guest: &'static [u8],
+}
+
+impl Parts {
+    /// Looks for the kernel, and refuses an image that cannot run in a machine of this processor with this kernel.
+    pub(crate) fn ready(
+        home: &Home,
+        image: &ImageFile,
+        init: Option<&str>,
+        arch: Arch,
+    ) -> anyhow::Result<Parts> {
+        fit::processor(image, init, arch)?;
+        let kernel = Kernel::default_for(home.data(), arch)?;
+        fit::kernel(image, &kernel)?;
+        let guest = guest::for_arch(arch).ok_or(CliError::NoGuestFor { arch })?;
+        Ok(Parts { kernel, guest })
+    }
 }
 
 /// What VM is wanted, as far as it decides on the VMM.
@@ -66,8 +107,7 @@ pub(crate) struct Wanted<'a> {
 }
 
 impl Host {
-    /// Looks for the kernel and the VMM, asks once whether KVM is any good, and refuses an image that cannot run in a machine
-    /// of this processor with this kernel.
+    /// As [`Parts::ready`], and looks for the VMM; asks once whether KVM is any good.
     pub(crate) fn ready(
         home: &Home,
         talk: &Talk,
@@ -75,19 +115,10 @@ impl Host {
         init: Option<&str>,
         wanted: &Wanted<'_>,
     ) -> anyhow::Result<Host> {
-        let arch = wanted.arch;
-        fit::processor(image, init, arch)?;
-        let kernel = Kernel::default_for(home.data(), arch)?;
-        fit::kernel(image, &kernel)?;
-        let (vmm, name) = choose(home, &kernel, wanted)?;
-        talk.detail(&format!("kernel {}, {name}", kernel.manifest().release));
-        let guest = guest::for_arch(arch).ok_or(CliError::NoGuestFor { arch })?;
-        Ok(Host {
-            kernel,
-            vmm,
-            name,
-            guest,
-        })
+        let parts = Parts::ready(home, image, init, wanted.arch)?;
+        let (vmm, name) = choose(home, &parts.kernel, wanted)?;
+        talk.detail(&format!("kernel {}, {name}", parts.kernel.manifest().release));
+        Ok(Host { parts, vmm, name })
     }
 }
 

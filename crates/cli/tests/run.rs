@@ -498,7 +498,7 @@ fn boot_fails_where_the_machine_did_not_end_in_order() {
     let Some(run) = Run::new() else { return };
     let (code, said, stderr) = Console::of(&run, &["--init", "/nowhere"]).end();
     assert!(said.contains("/nowhere"), "{said}");
-    let error = "error: the VM did not end in order: firebrick-guest: fatal: cannot run init=/nowhere";
+    let error = "error: the VM did not end in order: firebrick-guest: fatal: init=: cannot run /nowhere";
     assert!(
         code == Some(1) && stderr.contains(error) && stderr.contains("hint: "),
         "{code:?} {stderr}"

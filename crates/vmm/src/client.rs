@@ -124,6 +124,20 @@ impl Client {
         self.call(method::STATUS, agent::NoParams {}, limit)
     }
 
+    /// Mixes random bytes into the guest's generator, which begins anew: that of a restored machine goes on as the snapshot's would.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub fn reseed(&mut self, random: &[u8], limit: Duration) -> Result<(), CallError> {
+        #[derive(Serialize)]
+        struct Reseed {
+            seed: String,
+        }
+        let seed = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        self.call::<serde::de::IgnoredAny>("reseed", Reseed { seed }, limit)
+            .map(drop)
+    }
+
     /// Asks the guest to end in order. The answer comes before it does.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 //! - A machine is *dialled* at a guest [`Port`], which gives a byte stream whatever carries it: vsock, or the mux over
 //!   a virtio-serial port. What is above a stream cannot tell.
 //! - A [`client`] speaks the agent's JSON-RPC over such a stream. Its answer, and nothing else, says that a guest is up.
+//! - A [`pool`] keeps machines that have booted already, for who is in a hurry.
 //! - A [`BootSpec`] is the machine for an image; [`boot()`] puts these together; [`run()`] boots an image, runs one job and forgets the machine.
 //!
 //! Nothing here needs root. A machine never changes the image it boots: the drive is attached read-only. A machine leaves
@@ -25,6 +26,7 @@ pub mod interrupts;
 pub mod kernel;
 mod last_words;
 mod machine;
+pub mod pool;
 mod process;
 mod program;
 pub mod qemu;
@@ -41,6 +43,6 @@ pub use machine::{
     ControlError, Drive, Exit, LaunchError, Machine, MachineSpec, Network, Port, Snapshot, Vmm, VmmFacts,
     Vsock,
 };
-pub use run::{Job, RunError, RunOutcome, RunSpec, Streams, run, run_timed};
+pub use run::{Job, JobSpec, RunError, RunOutcome, RunSpec, Streams, Up, run, run_in, run_timed};
 pub use spec::BootSpec;
 pub use timeline::Timeline;

@@ -1,5 +1,6 @@
 //! Runs one job in a throw-away machine.
 
+use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -53,6 +54,35 @@ pub struct RunSpec<'a> {
     pub copy_in: Vec<(PathBuf, String)>,
     /// Files and folders of the guest that are copied to this host after the job, however it ended, and where to.
     pub copy_out: Vec<(String, PathBuf)>,
+}
+
+/// What to run in a guest that is up. The fields are those of [`RunSpec`].
+#[derive(Clone, Debug)]
+pub struct JobSpec {
+    /// What to run.
+    pub job: Job,
+    /// Its environment, user and folder.
+    pub options: JobOptions,
+    /// How long the job may take.
+    pub timeout: Option<Duration>,
+    /// How long the job may go on after a signal was passed on to it.
+    pub patience: Duration,
+    /// What is copied into the guest before the job.
+    pub copy_in: Vec<(PathBuf, String)>,
+    /// What is copied out of it afterwards.
+    pub copy_out: Vec<(String, PathBuf)>,
+}
+
+/// A machine that is up, as far as a job needs it.
+pub trait Up {
+    /// One more connection to the agent.
+    ///
+    /// # Errors
+    /// What the host said.
+    fn connect(&mut self, limit: Duration) -> io::Result<Client>;
+
+    /// What it said last, once it seems to have ended.
+    fn last_words(&mut self) -> String;
 }
 
 /// Where the job's bytes come from and go to.
@@ -156,6 +186,43 @@ pub fn run_timed(
     if let (Some(hear), Some(launched)) = (hear, launched) {
         hear(Timeline::ask(&mut client, launched, took).map_err(RunError::Call)?);
     }
+    let job = JobSpec {
+        job: spec.job.clone(),
+        options: spec.options.clone(),
+        timeout: spec.timeout,
+        patience: spec.patience,
+        copy_in: spec.copy_in.clone(),
+        copy_out: spec.copy_out.clone(),
+    };
+    run_in(&mut Launched(machine), client, &job, streams)
+    // The machine is dropped, which ends it: its root is read-only, so there is nothing to put in order.
+}
+
+/// A machine of our own.
+struct Launched(Box<dyn Machine>);
+
+impl Up for Launched {
+    fn connect(&mut self, limit: Duration) -> io::Result<Client> {
+        self.0.dial(Port::AGENT, limit).and_then(Client::new)
+    }
+
+    fn last_words(&mut self) -> String {
+        // Either the machine is going down, and its last words are still coming, or the agent alone has failed.
+        let _ = self.0.wait(Duration::from_millis(500));
+        last_words::of(&self.0.console(), &self.0.complaints())
+    }
+}
+
+/// Runs the job in a guest that has booted already, and whose agent is reached with `client`.
+///
+/// # Errors
+/// [`RunError`], but never [`RunError::Boot`].
+pub fn run_in(
+    machine: &mut dyn Up,
+    mut client: Client,
+    spec: &JobSpec,
+    streams: Streams<'_>,
+) -> Result<RunOutcome, RunError> {
     for (from, to) in &spec.copy_in {
         client.copy_in(from, to, COPY_STALL)?;
     }
@@ -170,7 +237,7 @@ pub fn run_timed(
     };
     match client.stream(spec.command(), io) {
         Ok(ended) => {
-            copy_out(&*machine, &spec.copy_out)?;
+            copy_out(machine, &spec.copy_out)?;
             Ok(outcome(ended, spec.timeout))
         }
         Err(CallError::Refused { source, .. }) if not_started(&source).is_some() => {
@@ -180,31 +247,27 @@ pub fn run_timed(
                 message: source.message,
             })
         }
-        Err(CallError::Closed | CallError::Channel(_)) => {
-            // Either the machine is going down, and its last words are still coming, or the agent alone has failed.
-            let _ = machine.wait(Duration::from_millis(500));
-            let words = last_words::of(&machine.console(), &machine.complaints());
-            Err(RunError::MachineEnded { words })
-        }
+        Err(CallError::Closed | CallError::Channel(_)) => Err(RunError::MachineEnded {
+            words: machine.last_words(),
+        }),
         Err(error) => Err(RunError::Call(error)),
     }
-    // The machine is dropped, which ends it: its root is read-only, so there is nothing to put in order.
 }
 
 /// On a connection of its own: that of a job that did not end is of no further use.
-fn copy_out(machine: &dyn Machine, files: &[(String, PathBuf)]) -> Result<(), RunError> {
+fn copy_out(machine: &mut dyn Up, files: &[(String, PathBuf)]) -> Result<(), RunError> {
     if files.is_empty() {
         return Ok(());
     }
-    let dialled = machine.dial(Port::AGENT, COPY_STALL).and_then(Client::new);
-    let mut client = dialled.map_err(|error| RunError::Call(CallError::Channel(error)))?;
+    let connected = machine.connect(COPY_STALL);
+    let mut client = connected.map_err(|error| RunError::Call(CallError::Channel(error)))?;
     for (from, to) in files {
         client.copy_out(from, to, COPY_STALL)?;
     }
     Ok(())
 }
 
-impl RunSpec<'_> {
+impl JobSpec {
     fn command(&self) -> Command {
         let mut options = self.options.clone();
         options.timeout_ms = self

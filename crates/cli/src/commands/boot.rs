@@ -1,27 +1,31 @@
 //! `firebrick boot`.
 
-use std::ffi::OsString;
-use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+mod console;
+mod escape;
+mod print_config;
+mod terminal;
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Context as _;
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use firebrick_vmm::interrupts::Interrupts;
-use firebrick_vmm::{BootSpec, Exit, Machine, Timeline};
+use firebrick_vmm::{BootSpec, Drive, Exit, Machine, Timeline};
 
 use crate::commands::run::MachineArgs;
 use crate::error::CliError;
 use crate::home::Home;
+use crate::host::Parts;
 use crate::image_file::ImageFile;
 use crate::interrupt;
 use crate::talk::Talk;
 use crate::timeline;
-
-/// How long the end of the console may take to arrive once the machine has ended.
-const LAST_LINES: Duration = Duration::from_millis(100);
+use console::End;
 
 /// Who boots an image as it is may wait for a prompt that never comes.
 const NO_LOGIN: &str =
@@ -32,7 +36,8 @@ const SOCKET_PATH_MAX: usize = 107 - ".control".len();
 
 /// Boot an image with its console on this terminal
 ///
-/// The image is not changed. The VM ends when it powers itself off, and on Ctrl-C. There is no login on the console unless
+/// The image is not changed. The VM ends when it powers itself off, and on Ctrl-A x, which is told when it starts; where stdin is
+/// no terminal, on Ctrl-C. There is no login on the console unless
 /// the image has one; with --init /bin/sh it is a shell, if the image has that.
 ///
 /// Exit codes: 0 if the machine powered off or was restarted; 1 if its kernel panicked, its init could not start, or the
@@ -56,8 +61,44 @@ pub(crate) struct Args {
     #[arg(long, value_name = "WORDS", default_value = "", hide_default_value = true)]
     append: String,
 
+    /// Another disk: /dev/vdb and so on in the VM; it is not written unless :rw is said
+    #[arg(long, value_name = "PATH[:ro|:rw]", value_parser = OsStringValueParser::new().map(drive))]
+    drive: Vec<Drive>,
+
+    /// How the image is attached: read-only, so that many VMs share it, with what they write kept in memory
+    #[arg(long, value_name = "HOW", value_enum, default_value_t)]
+    share: Share,
+
+    /// Print what firecracker --config-file takes, and start nothing
+    ///
+    /// It can be used as it stands: its initramfs is written to the state folder.
+    #[arg(long, conflicts_with = "jailer")]
+    print_config: bool,
+
     #[command(flatten)]
     machine: MachineArgs,
+}
+
+/// How VMs share an image. There is one way yet.
+#[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
+enum Share {
+    /// Nobody writes it
+    #[default]
+    Ro,
+}
+
+/// A drive of the command line. Only these two endings are ours: a file's name may have colons.
+fn drive(text: OsString) -> Drive {
+    let bytes = text.as_bytes();
+    let (path, read_only) = match (bytes.strip_suffix(b":rw"), bytes.strip_suffix(b":ro")) {
+        (Some(path), _) => (path, false),
+        (None, Some(path)) => (path, true),
+        (None, None) => (bytes, true),
+    };
+    Drive {
+        path: OsStr::from_bytes(path).into(),
+        read_only,
+    }
 }
 
 /// A path that can stand on a kernel command line.
@@ -78,28 +119,25 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<ExitCode> {
     let interrupts = Interrupts::catch().context("cannot listen for signals")?;
     let home = Home::of_process()?;
     let image = ImageFile::open(&home, &args.image)?;
+    let Share::Ro = args.share;
+    if args.print_config {
+        let parts = args.machine.parts(&home, &image, args.init.as_deref())?;
+        print_config::run(&home, &args.spec(image, &parts)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let host = args.machine.host(&home, talk, &image, args.init.as_deref())?;
     let title = timeline::title(&image.path, &host);
-    let spec = BootSpec {
-        init: args.init.clone(),
-        vsock_socket: args.vsock.clone(),
-        all_modules: true, // a person at a console may want more than an agent needs
-        append: args.append.clone(),
-        filesystem: image.filesystem.name().to_owned(),
-        ..args.machine.spec(image.path, &host)?
-    };
-    let machine_spec = spec.machine(&host.vmm.facts())?;
+    let spec = args.spec(image, &host.parts)?;
+    let facts = host.vmm.facts();
+    let machine_spec = spec.machine(&facts)?;
     let launched = Instant::now();
     let machine = host
         .vmm
         .launch(&machine_spec)
         .context("cannot launch the machine")?;
-    talk.say("Ctrl-C ends the VM");
-    if args.init.is_none() {
-        talk.say(NO_LOGIN);
-    }
     let end = timed(args, talk, &*machine, launched, &title, || {
-        attach(&*machine, &interrupts)
+        let more = args.init.is_none().then_some(NO_LOGIN);
+        console::attach(&*machine, &interrupts, talk, more, facts.exit)
     })?;
     let (console, complaints) = (machine.console(), machine.complaints());
     drop(machine);
@@ -108,7 +146,7 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<ExitCode> {
             interrupt::die_by(signal);
             Ok(ExitCode::SUCCESS)
         }
-        End::Unread => Ok(ExitCode::SUCCESS),
+        End::Unread | End::Escaped => Ok(ExitCode::SUCCESS),
         End::Machine(exit) => {
             judge(exit, &console, &complaints)?;
             Ok(ExitCode::SUCCESS)
@@ -146,6 +184,20 @@ fn timed<T>(
     })
 }
 
+impl Args {
+    fn spec<'a>(&self, image: ImageFile, parts: &'a Parts) -> Result<BootSpec<'a>, CliError> {
+        Ok(BootSpec {
+            drives: self.drive.clone(),
+            init: self.init.clone(),
+            vsock_socket: self.vsock.clone(),
+            all_modules: true, // a person at a console may want more than an agent needs
+            append: self.append.clone(),
+            filesystem: image.filesystem.name().to_owned(),
+            ..self.machine.spec(image.path, parts)?
+        })
+    }
+}
+
 /// The device that makes the socket would only say that it ended.
 fn check_socket(socket: &Path) -> Result<(), CliError> {
     let len = socket.as_os_str().len();
@@ -180,69 +232,6 @@ fn judge(exit: Exit, console: &[u8], complaints: &str) -> Result<(), CliError> {
         });
     }
     Ok(())
-}
-
-/// Why the console is left.
-#[derive(Debug, PartialEq, Eq)]
-enum End {
-    /// This signal came.
-    Interrupted { signal: i32 },
-    /// Nobody reads what the console prints any more.
-    Unread,
-    /// The machine has ended.
-    Machine(Exit),
-}
-
-/// Joins the console to stdin and stdout until the machine ends, a signal comes, or nobody reads any more.
-fn attach(machine: &dyn Machine, interrupts: &Interrupts) -> anyhow::Result<End> {
-    let console = machine.attach_console().context("cannot attach to the console")?;
-    let cut = console.try_clone().context("cannot attach to the console")?;
-    let typed = File::from(console.try_clone().context("cannot attach to the console")?);
-    std::thread::Builder::new()
-        .name("console input".into())
-        .spawn(move || type_in(typed))
-        .context("cannot start a thread")?;
-    let shown = std::thread::Builder::new()
-        .name("console output".into())
-        .spawn(move || show(File::from(console)))
-        .context("cannot start a thread")?;
-    loop {
-        if let Some(signal) = interrupts.take() {
-            return Ok(End::Interrupted { signal });
-        }
-        let exit = machine
-            .wait(Duration::from_millis(50))
-            .context("cannot wait for the machine")?;
-        if let Some(exit) = exit {
-            // The last lines are still on their way; nothing but a cut ends the stream after them.
-            std::thread::sleep(LAST_LINES);
-            let _ = rustix::net::shutdown(&cut, rustix::net::Shutdown::Both);
-            let _ = shown.join();
-            return Ok(End::Machine(exit));
-        }
-        if shown.is_finished() {
-            return Ok(End::Unread);
-        }
-    }
-}
-
-/// Ends with the process: nothing can interrupt a read of stdin.
-fn type_in(mut console: File) {
-    let _ = io::copy(&mut io::stdin().lock(), &mut console);
-}
-
-fn show(mut console: File) {
-    let mut stdout = io::stdout().lock();
-    let mut buffer = [0; 8192];
-    while let Ok(len @ 1..) = console.read(&mut buffer) {
-        if stdout
-            .write_all(&buffer[..len])
-            .and_then(|()| stdout.flush())
-            .is_err()
-        {
-            return;
-        }
-    }
 }
 
 #[cfg(test)]

@@ -12,4 +12,5 @@ mod faults;
 mod jail;
 mod machines;
 mod owner;
+mod pools;
 mod snapshots;

@@ -83,6 +83,15 @@ pub(crate) struct Args {
     /// Copy a file or folder of the VM to this host after the program has ended, however it did
     #[arg(long, value_name = "SRC:DST", value_parser = OsStringValueParser::new().try_map(parse_get))]
     pub(crate) get: Vec<(String, PathBuf)>,
+    /// Take a VM of the image's pool, and wait for one if none is warm
+    ///
+    /// Without it one is taken if there is a pool and it has one right now.
+    #[arg(long)]
+    pool: bool,
+
+    /// Boot a VM even if there is a pool
+    #[arg(long, conflicts_with = "pool")]
+    no_pool: bool,
 
     #[command(flatten)]
     pub(crate) machine: MachineArgs,
@@ -130,6 +139,25 @@ fn parse_get(word: OsString) -> Result<(String, PathBuf), String> {
     Ok((from.to_owned(), OsStr::from_bytes(&bytes[at + 1..]).into()))
 }
 
+/// Whether a VM must come from a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PoolUse {
+    /// A VM is booted where none is warm.
+    May,
+    /// It is waited for.
+    Must,
+}
+
+/// The image of a language, or of that name.
+pub(crate) fn image_of_lang(home: &Home, word: &str) -> anyhow::Result<PathBuf> {
+    // `-l node` means the image of nodejs, unless somebody has named one "node".
+    let canonical = Language::named(word).map_or(word, |language| language.name);
+    images::find(home, word.as_ref()).or_else(|error| match canonical == word {
+        true => Err(error),
+        false => images::find(home, canonical.as_ref()),
+    })
+}
+
 /// Takes text only: the protocol to the guest is JSON, which has no other bytes.
 fn text_parser() -> impl clap::builder::TypedValueParser<Value = String> {
     OsStringValueParser::new().try_map(|value| text::utf8(value).map_err(|bytes| not_text(&bytes)))
@@ -163,15 +191,17 @@ impl Args {
     pub(crate) fn image(&self, home: &Home) -> anyhow::Result<PathBuf> {
         match (&self.image, &self.lang) {
             (Some(image), _) => images::find(home, image),
-            (None, lang) => {
-                let word = lang.as_deref().unwrap_or(DEFAULT_LANG);
-                // `-l node` means the image of nodejs, unless somebody has named one "node".
-                let canonical = Language::named(word).map_or(word, |language| language.name);
-                images::find(home, word.as_ref()).or_else(|error| match canonical == word {
-                    true => Err(error),
-                    false => images::find(home, canonical.as_ref()),
-                })
-            }
+            (None, lang) => image_of_lang(home, lang.as_deref().unwrap_or(DEFAULT_LANG)),
+        }
+    }
+
+    /// How a VM of a pool is to be had; `None` where none is wanted.
+    pub(crate) fn pool(&self) -> Option<PoolUse> {
+        // Of a boot that is over there is no timeline to draw.
+        match (self.pool, self.no_pool || self.machine.timeline.is_some()) {
+            (true, _) => Some(PoolUse::Must),
+            (false, true) => None,
+            (false, false) => Some(PoolUse::May),
         }
     }
 

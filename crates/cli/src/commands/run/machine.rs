@@ -1,12 +1,14 @@
 //! The flags that describe a VM.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use firebrick_vmm::pool::{ImageId, Terms, Wish};
 use firebrick_vmm::{Arch, BootSpec, Network};
 
 use crate::error::CliError;
 use crate::home::Home;
-use crate::host::{self, Host, VmmArgs, Wanted};
+use crate::host::{self, Host, Parts, VmmArgs, VmmName, Wanted};
 use crate::image_file::ImageFile;
 use crate::talk::Talk;
 use crate::text;
@@ -15,13 +17,13 @@ use crate::text;
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Machine")]
 pub(crate) struct MachineArgs {
-    /// Memory, in MiB or with a unit
-    #[arg(long, value_name = "SIZE", default_value = "512", value_parser = parse_memory)]
-    mem: u64,
+    /// Memory, in MiB or with a unit [default: 512]
+    #[arg(long, value_name = "SIZE", value_parser = parse_memory)]
+    mem: Option<u64>,
 
-    /// Virtual processors
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
-    vcpus: u32,
+    /// Virtual processors [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    vcpus: Option<u32>,
 
     /// Most that the program can write, in MiB or with a unit [default: half the memory]
     #[arg(long, value_name = "SIZE", value_parser = parse_overlay)]
@@ -57,36 +59,89 @@ impl MachineArgs {
         init: Option<&str>,
     ) -> anyhow::Result<Host> {
         let wanted = Wanted {
-            arch: self.platform.unwrap_or(Arch::HOST),
+            arch: self.arch(),
             vmm: &self.vmm,
             network: self.net,
         };
         Host::ready(home, talk, image, init, &wanted)
     }
 
+    /// What is put into the VM; without a VMM.
+    pub(crate) fn parts(&self, home: &Home, image: &ImageFile, init: Option<&str>) -> anyhow::Result<Parts> {
+        Parts::ready(home, image, init, self.arch())
+    }
+
+    /// What a pool of such machines promises.
+    pub(crate) fn terms(&self, spec: &BootSpec<'_>, host: &Host) -> std::io::Result<Terms> {
+        Ok(Terms {
+            image: ImageId::of(&spec.image)?,
+            memory_mib: spec.memory_mib,
+            vcpus: spec.vcpus,
+            overlay_mib: spec.overlay_mib,
+            network: self.net,
+            others: self.others(VmmName::word_of(&host.name)),
+        })
+    }
+
+    /// What is asked of a pool: only what was said counts, for memory, processors and VMM; but each wants this firebrick's guest.
+    pub(crate) fn wish(&self, image: &Path, wait: Duration) -> std::io::Result<Wish> {
+        let mut others = self.others(self.vmm.vmm.word().unwrap_or_default());
+        others.retain(|(_, value)| !value.is_empty());
+        Ok(Wish {
+            image: ImageId::of(image)?,
+            memory_mib: self.mem.map(mib),
+            vcpus: self.vcpus,
+            overlay_mib: self.overlay_size.map(mib),
+            network: self.net,
+            others,
+            wait_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+        })
+    }
+
+    fn others(&self, vmm: &str) -> Vec<(String, String)> {
+        let jail = self
+            .vmm
+            .jailer
+            .map_or("no".to_owned(), |(uid, gid)| format!("{uid}:{gid}"));
+        let others = [
+            ("vmm", vmm),
+            ("processor", self.arch().name()),
+            ("firebrick", env!("CARGO_PKG_VERSION")),
+            ("jailer", &jail),
+        ];
+        others
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .to_vec()
+    }
+
+    fn arch(&self) -> Arch {
+        self.platform.unwrap_or(Arch::HOST)
+    }
+
     /// The machine for an image on this host, whatever runs in it.
     ///
     /// # Errors
     /// [`CliError`] where this host, or the machine, has not the memory.
-    pub(crate) fn spec<'a>(&self, image: PathBuf, host: &'a Host) -> Result<BootSpec<'a>, CliError> {
+    pub(crate) fn spec<'a>(&self, image: PathBuf, parts: &'a Parts) -> Result<BootSpec<'a>, CliError> {
+        let asked = self.mem.unwrap_or(MEMORY_DEFAULT);
         if let Some(has) = host::memory_bytes()
-            && self.mem > has
+            && asked > has
         {
-            return Err(CliError::MemoryOfHost { asked: self.mem, has });
+            return Err(CliError::MemoryOfHost { asked, has });
         }
-        let overlay = self.overlay_size.unwrap_or(self.mem / 2);
-        if overlay > self.mem {
+        let overlay = self.overlay_size.unwrap_or(asked / 2);
+        if overlay > asked {
             return Err(CliError::Overlay {
                 asked: overlay,
-                memory: self.mem,
+                memory: asked,
             });
         }
         Ok(BootSpec {
-            memory_mib: mib(self.mem),
-            vcpus: self.vcpus,
+            memory_mib: mib(asked),
+            vcpus: self.vcpus.unwrap_or(1),
             overlay_mib: mib(overlay),
             network: if self.net { Network::User } else { Network::None },
-            ..BootSpec::new(image, &host.kernel, host.guest)
+            ..BootSpec::new(image, &parts.kernel, parts.guest)
         })
     }
 }
@@ -94,6 +149,9 @@ impl MachineArgs {
 fn mib(bytes: u64) -> u32 {
     u32::try_from(bytes >> 20).unwrap_or(u32::MAX)
 }
+
+/// Memory where nobody says.
+const MEMORY_DEFAULT: u64 = 512 << 20;
 
 /// Memory that a kernel can start in at all.
 const MEMORY_MIN: u64 = 96 << 20;

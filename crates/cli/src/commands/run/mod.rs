@@ -4,6 +4,7 @@ mod args;
 mod machine;
 mod source;
 mod terminal;
+mod warm;
 
 use std::fs::File;
 use std::io;
@@ -16,9 +17,9 @@ use anyhow::Context as _;
 use firebrick_protocol::agent::JobOptions;
 use firebrick_vmm::client::CallError;
 use firebrick_vmm::interrupts::Interrupts;
-use firebrick_vmm::{BootSpec, Job, RunError, RunOutcome, RunSpec, Streams, Timeline};
+use firebrick_vmm::{BootSpec, Job, JobSpec, RunError, RunOutcome, RunSpec, Streams, Timeline};
 
-pub(crate) use args::Args;
+pub(crate) use args::{Args, image_of_lang};
 pub(crate) use machine::MachineArgs;
 use terminal::Terminal;
 
@@ -48,14 +49,8 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<ExitCode> {
         must_name_a_program(&opened)?;
     }
     let env = args.environment()?.into_iter().collect();
-    let host = args.machine.host(&home, talk, &opened, None)?;
-    let image = opened.path;
-    let spec = RunSpec {
-        boot: BootSpec {
-            answer_limit: args.boot_timeout(),
-            filesystem: opened.filesystem.name().to_owned(),
-            ..args.machine.spec(image.clone(), &host)?
-        },
+    let image = opened.path.clone();
+    let job = JobSpec {
         job,
         options: JobOptions {
             env,
@@ -81,18 +76,11 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<ExitCode> {
         terminal: terminal.as_ref().map(|_| stdin.as_fd()),
         interrupts: Some(&interrupts),
     };
-    let title = timeline::title(&image, &host);
-    let mut drawn = Ok(());
-    let mut draw = |boot| {
-        if let Some(path) = &args.machine.timeline {
-            drawn = timeline::write(path, &boot, &title);
-        }
+    let ran = match warm::take(args, &home, &opened.path, talk)? {
+        Some(warm) => warm.run(&job, streams),
+        None => cold(args, &home, talk, &opened, job, streams)?,
     };
-    let wanted = args.machine.timeline.is_some();
-    let draw: Option<&mut dyn FnMut(Timeline)> = if wanted { Some(&mut draw) } else { None };
-    let ran = firebrick_vmm::run_timed(&*host.vmm, &spec, streams, draw);
     drop(terminal); // what follows may end the process
-    drawn?;
     match ran {
         Ok(outcome) => Ok(exit_code(outcome, &image)),
         Err(RunError::Call(CallError::Output { source, .. }))
@@ -105,6 +93,42 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<ExitCode> {
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Boots a VM for the job.
+fn cold(
+    args: &Args,
+    home: &Home,
+    talk: &Talk,
+    image: &ImageFile,
+    job: JobSpec,
+    streams: Streams<'_>,
+) -> anyhow::Result<Result<RunOutcome, RunError>> {
+    let host = args.machine.host(home, talk, image, None)?;
+    let spec = RunSpec {
+        boot: BootSpec {
+            answer_limit: args.boot_timeout(),
+            filesystem: image.filesystem.name().to_owned(),
+            ..args.machine.spec(image.path.clone(), &host.parts)?
+        },
+        job: job.job,
+        options: job.options,
+        timeout: job.timeout,
+        patience: job.patience,
+        copy_in: job.copy_in,
+        copy_out: job.copy_out,
+    };
+    let title = timeline::title(&image.path, &host);
+    let mut drawn = Ok(());
+    let mut draw = |boot| {
+        if let Some(path) = &args.machine.timeline {
+            drawn = timeline::write(path, &boot, &title);
+        }
+    };
+    let wanted = args.machine.timeline.is_some();
+    let draw: Option<&mut dyn FnMut(Timeline)> = if wanted { Some(&mut draw) } else { None };
+    let ran = firebrick_vmm::run_timed(&*host.vmm, &spec, streams, draw);
+    drawn.map(|()| ran)
 }
 
 /// That an image says what to run is known without a boot, where firebrick made it.

@@ -1,0 +1,233 @@
+//! `firebrick pool start`, and the keeper that it leaves behind.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use firebrick_vmm::BootSpec;
+use firebrick_vmm::interrupts::Interrupts;
+use firebrick_vmm::pool::{self, Held, Keeper, PoolFiles, PoolStatus};
+
+use crate::commands::run::{MachineArgs, image_of_lang};
+use crate::error::{CliError, write_stdout};
+use crate::home::Home;
+use crate::image_file::ImageFile;
+use crate::talk::Talk;
+
+/// How long a keeper may take to listen; it may have to try KVM first.
+const START_LIMIT: Duration = Duration::from_secs(90);
+/// How long a VM of the pool may take to boot.
+const BOOT_LIMIT: Duration = Duration::from_secs(120);
+/// How long a keeper that has said that it is done may take to end.
+const END_LIMIT: Duration = Duration::from_secs(20);
+/// How often the keeper is asked how it goes.
+const ASK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Start a pool: keep VMs of an image warm, for firebrick run -l NAME
+///
+/// Returns when all of them are warm. A process stays that keeps the pool: each VM is used once, and another takes its place. Stop it
+/// with firebrick pool stop.
+#[derive(Debug, clap::Args)]
+#[command(mut_arg("timeline", |arg| arg.hide(true)))]
+pub(crate) struct Args {
+    /// The image, as for firebrick run: its name is the pool's
+    #[arg(short, long, value_name = "NAME")]
+    lang: String,
+
+    /// How many VMs to keep warm
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    size: u16,
+
+    /// Do not wait until they are
+    #[arg(long)]
+    no_wait: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    machine: MachineArgs,
+}
+
+impl Args {
+    fn files(&self, home: &Home, image: &ImageFile) -> PoolFiles {
+        PoolFiles::of(home.run(), crate::images::name_of(&image.path))
+    }
+}
+
+pub(super) fn start(args: &Args, talk: &Talk) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        args.machine.timeline.is_none(),
+        "--timeline is for one boot: firebrick run -l {} --timeline FILE",
+        args.lang
+    );
+    let home = Home::of_process()?;
+    let image = ImageFile::open_file(image_of_lang(&home, &args.lang)?)?;
+    // What is wrong with the image, the kernel or the machine is told here, and not in a log.
+    let parts = args.machine.parts(&home, &image, None)?;
+    args.machine.spec(image.path.clone(), &parts)?;
+    let files = args.files(&home, &image);
+    if pool::status(&files).context("cannot ask for a pool")?.is_some() {
+        return Err(CliError::PoolExists {
+            name: files.name().to_owned(),
+        }
+        .into());
+    }
+    let mut keeper = spawn(&files)?;
+    let status = wait(args, &files, &mut keeper, talk)?;
+    if args.json {
+        return write_stdout(format!("{:#}\n", super::as_json(files.name(), &status)).as_bytes());
+    }
+    talk.say(&format!(
+        "the pool {} has {} of {} VMs warm; use them: firebrick run -l {}",
+        files.name(),
+        status.warm,
+        status.size,
+        args.lang
+    ));
+    Ok(())
+}
+
+/// Starts ourselves once more, as the keeper: the same words, but for one.
+fn spawn(files: &PoolFiles) -> anyhow::Result<Child> {
+    let mut words: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let at = words.iter().position(|word| word == "pool");
+    let at = at.and_then(|at| Some(at + words[at..].iter().position(|word| word == "start")?));
+    words[at.context("the command line has no pool start")?] = "keep".into();
+    let log = files.log();
+    let opening = || format!("cannot write {log:?}");
+    if let Some(folder) = log.parent() {
+        std::fs::create_dir_all(folder).with_context(opening)?;
+    }
+    let log = File::create(&log).with_context(opening)?;
+    let program = std::env::current_exe().context("cannot find firebrick's own program")?;
+    std::process::Command::new(program)
+        .args(words)
+        .current_dir("/")
+        .env("FIREBRICK_HOME", Home::of_process()?.data())
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().context("cannot copy a descriptor")?)
+        .stderr(log)
+        .spawn()
+        .context("cannot start the pool's keeper")
+}
+
+/// Waits until the pool is as it shall be; ends it if it cannot be.
+fn wait(args: &Args, files: &PoolFiles, keeper: &mut Child, talk: &Talk) -> anyhow::Result<PoolStatus> {
+    let deadline = Instant::now() + START_LIMIT;
+    let mut told = 0;
+    loop {
+        if keeper.try_wait().context("cannot wait for the keeper")?.is_some() {
+            let log = std::fs::read_to_string(files.log()).unwrap_or_default();
+            let _ = std::fs::remove_file(files.log());
+            return Err(CliError::KeeperEnded {
+                words: last_words(&log),
+            }
+            .into());
+        }
+        // Between its binding and its listening it cannot be asked; the deadline ends that.
+        match pool::status(files) {
+            Ok(Some(status)) => {
+                if status.warm > told {
+                    told = status.warm;
+                    talk.detail(&format!("{told} of {} VMs are warm", status.size));
+                }
+                if args.no_wait || status.warm >= status.size {
+                    return Ok(status);
+                }
+                if let (0, Some(error)) = (status.warm, status.last_error) {
+                    let _ = pool::stop(files);
+                    let _ = keeper.wait();
+                    return Err(CliError::KeeperEnded { words: error }.into());
+                }
+            }
+            _ if Instant::now() >= deadline => {
+                let _ = keeper.kill();
+                let _ = keeper.wait();
+                return Err(CliError::KeeperEnded {
+                    words: "it did not answer".to_owned(),
+                }
+                .into());
+            }
+            _ => {}
+        }
+        std::thread::sleep(ASK_INTERVAL);
+    }
+}
+
+/// What the keeper has said in error, without what is repeated for a person.
+fn last_words(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+    lines[lines.len().saturating_sub(5)..]
+        .join("; ")
+        .trim_start_matches("error: ")
+        .to_owned()
+}
+
+/// Waits until the keeper's process has let go of the pool.
+pub(super) fn wait_until_gone(files: &PoolFiles) -> anyhow::Result<()> {
+    let deadline = Instant::now() + END_LIMIT;
+    loop {
+        if let Some(held) = files.hold().context("cannot look after the keeper")? {
+            held.remove();
+            return Ok(());
+        }
+        anyhow::ensure!(
+            Instant::now() < deadline,
+            "the keeper of the pool {} does not end",
+            files.name()
+        );
+        std::thread::sleep(ASK_INTERVAL);
+    }
+}
+
+/// The keeper itself. Its stderr is the log.
+pub(super) fn keep(args: &Args, talk: &Talk) -> anyhow::Result<()> {
+    // A session of its own: the end of the terminal is not the end of the pool.
+    let _ = rustix::process::setsid();
+    let interrupts = Interrupts::catch().context("cannot listen for signals")?;
+    let home = Home::of_process()?;
+    let image = ImageFile::open_file(image_of_lang(&home, &args.lang)?)?;
+    let files = args.files(&home, &image);
+    let Some(held) = files.hold().context("cannot become the keeper")? else {
+        return Err(CliError::PoolExists {
+            name: files.name().to_owned(),
+        }
+        .into());
+    };
+    let kept = keep_held(args, talk, &home, &image, &held, &interrupts);
+    match kept {
+        Ok(()) => held.remove(),
+        Err(_) => held.remove_but_log(),
+    }
+    kept
+}
+
+fn keep_held(
+    args: &Args,
+    talk: &Talk,
+    home: &Home,
+    image: &ImageFile,
+    held: &Held,
+    interrupts: &Interrupts,
+) -> anyhow::Result<()> {
+    let listener = held.listen().context("cannot listen for those who want VMs")?;
+    let host = args.machine.host(home, talk, image, None)?;
+    let spec = BootSpec {
+        answer_limit: BOOT_LIMIT,
+        filesystem: image.filesystem.name().to_owned(),
+        ..args.machine.spec(image.path.clone(), &host.parts)?
+    };
+    let terms = args
+        .machine
+        .terms(&spec, &host)
+        .context("cannot look at the image")?;
+    let log = |line: &str| talk.say(line);
+    let snapshot = args.files(home, image).snapshot();
+    let keeper = Keeper::new(&*host.vmm, &spec, terms, usize::from(args.size), snapshot, &log);
+    let kept = keeper.context("cannot make a pool")?.run(&listener, interrupts);
+    kept.context("cannot go on keeping the pool")
+}

@@ -1,0 +1,177 @@
+//! Warm pools by the command itself: VMs that answer at once, are used once, and go with their pool, however it ends.
+
+#[path = "support/vm.rs"]
+mod vm;
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use vm::{Home, LIMIT, eventually};
+
+fn status(home: &Home) -> Value {
+    let (code, json, stderr) = home.output(&["pool", "status", "-l", "busybox", "--json"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    serde_json::from_str::<Value>(&json).expect("JSON")[0].take()
+}
+
+fn start(home: &Home, args: &[&str]) {
+    let (code, stdout, stderr) = home.output(&[&["pool", "start", "-l", "busybox"], args].concat());
+    assert_eq!((code, &*stdout), (Some(0), ""), "{stderr}");
+    assert!(stderr.contains("use them: firebrick run -l busybox"), "{stderr}");
+}
+
+fn run(home: &Home, args: &[&str], command: &str) -> (Option<i32>, String, String) {
+    let fixed = ["-v", "run", "-l", "busybox", "--boot-timeout", "180"];
+    home.output(&[&fixed, args, &["--", "sh", "-c", command]].concat())
+}
+
+fn warm(home: &Home) -> u64 {
+    status(home)["warm"].as_u64().expect("a number")
+}
+
+/// The keeper, its VMs and its files are gone.
+fn is_clean(home: &Home) {
+    home.no_process_is_left();
+    let left: Vec<_> = fs::read_dir(home.path().join("run")).expect("a folder").collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn warm_vms_answer_at_once_are_used_once_and_replaced() {
+    let Some(home) = Home::new() else { return };
+    start(&home, &["--size", "1"]);
+    assert_eq!(warm(&home), 1);
+    let begun = Instant::now();
+    let (code, stdout, stderr) = run(&home, &[], "echo x > /marker; date +%s; exit 5");
+    let took = begun.elapsed();
+    assert_eq!(code, Some(5), "{stderr}");
+    assert!(stderr.contains("a VM of the pool busybox"), "{stderr}");
+    let boot = Duration::from_millis(status(&home)["last_start_ms"].as_u64().expect("a number"));
+    assert!(took < boot, "{took:?} is not less than the {boot:?} of a boot");
+    let clock: u64 = stdout.trim().parse().expect("seconds");
+    let now = std::time::SystemTime::UNIX_EPOCH
+        .elapsed()
+        .expect("after 1970")
+        .as_secs();
+    assert!(now.abs_diff(clock) < 5, "the clock is {clock}, and it is {now}");
+    // The next one has nothing of the first.
+    eventually(LIMIT, || warm(&home) == 1);
+    let (code, _, stderr) = run(&home, &["--pool"], "cat /marker");
+    assert_eq!(code, Some(1), "{stderr}");
+    eventually(LIMIT, || status(&home)["used"] == 2);
+    // None is warm: one is booted, or waited for.
+    let (code, _, stderr) = run(&home, &[], "exit 4");
+    assert!(
+        code == Some(4) && stderr.contains("no VM of the pool busybox: none is warm"),
+        "{stderr}"
+    );
+    let (code, _, stderr) = run(&home, &["--pool"], "exit 6");
+    assert!(code == Some(6) && stderr.contains("a VM of the pool"), "{stderr}");
+    let (code, _, stderr) = home.output(&["pool", "start", "-l", "busybox"]);
+    assert!(code == Some(1) && stderr.contains("already"), "{stderr}");
+    let table = home.output(&["pool", "status"]).1;
+    assert!(
+        table.starts_with("NAME") && table.contains("\nbusybox "),
+        "{table}"
+    );
+    assert_eq!(home.output(&["pool", "stop", "-l", "busybox"]).0, Some(0));
+    is_clean(&home);
+    let (code, _, stderr) = home.output(&["pool", "stop", "-l", "busybox"]);
+    assert!(
+        code == Some(1) && stderr.contains("there is no pool \"busybox\""),
+        "{stderr}"
+    );
+    let (code, _, stderr) = run(&home, &["--pool"], "true");
+    assert!(
+        code == Some(125) && stderr.contains("there is no pool"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn a_killed_keeper_leaves_no_vm_and_its_files_are_no_hindrance() {
+    let Some(home) = Home::new() else { return };
+    start(&home, &["--size", "1"]);
+    let pid = i32::try_from(status(&home)["pid"].as_i64().expect("a number")).expect("a process");
+    kill_process(Pid::from_raw(pid).expect("a process"), Signal::KILL).expect("it is there");
+    home.no_process_is_left();
+    let (code, table, _) = home.output(&["pool", "status"]);
+    assert_eq!((code, table.lines().count()), (Some(0), 1), "{table}");
+    is_clean(&home);
+    // A signal ends it as `pool stop` does.
+    start(&home, &["--size", "1"]);
+    let pid = i32::try_from(status(&home)["pid"].as_i64().expect("a number")).expect("a process");
+    kill_process(Pid::from_raw(pid).expect("a process"), Signal::TERM).expect("it is there");
+    is_clean(&home);
+}
+
+#[test]
+fn vms_that_differ_are_not_taken_and_an_image_that_is_another_replaces_them() {
+    let Some(home) = Home::new() else { return };
+    start(&home, &["--size", "1", "--mem", "300"]);
+    let (code, _, stderr) = run(&home, &["--pool", "--mem", "400"], "true");
+    assert!(
+        code == Some(125) && stderr.contains("its VMs have a memory (MiB) of 300, not 400"),
+        "{stderr}"
+    );
+    let (code, _, stderr) = run(&home, &["--pool", "--vmm", "firecracker"], "true");
+    assert!(
+        code == Some(125) && stderr.contains("its vmm is qemu"),
+        "{stderr}"
+    );
+    fs::write(home.at("root/new"), "new").expect("a file");
+    home.make_image();
+    let (code, stdout, stderr) = run(&home, &["--pool"], "cat /new");
+    assert_eq!((code, &*stdout), (Some(0), "new"), "{stderr}");
+    // Who is killed has no use for a VM any more.
+    eventually(LIMIT, || warm(&home) == 1);
+    let mut child = home
+        .firebrick(&[
+            "run",
+            "-l",
+            "busybox",
+            "--pool",
+            "--",
+            "sh",
+            "-c",
+            "echo up; sleep 200",
+        ])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().expect("piped"))
+        .read_line(&mut line)
+        .expect("text");
+    assert_eq!(
+        (line.as_str(), &status(&home)["in_use"]),
+        ("up\n", &Value::from(1))
+    );
+    child.kill().expect("it is there");
+    child.wait().expect("it ends");
+    eventually(Duration::from_secs(10), || status(&home)["in_use"] == 0);
+    assert_eq!(home.output(&["pool", "stop", "--all"]).0, Some(0));
+    is_clean(&home);
+}
+
+#[test]
+fn what_cannot_start_is_told_and_leaves_nothing() {
+    let Some(home) = Home::new() else { return };
+    let (code, _, stderr) = home.output(&["pool", "start", "-l", "nothing"]);
+    assert!(
+        code == Some(1) && stderr.contains("there is no image named"),
+        "{stderr}"
+    );
+    // A Firecracker that is no longer there when the keeper looks.
+    let (code, _, stderr) = home.output(&["pool", "start", "-l", "busybox", "--vmm", "firecracker"]);
+    assert!(
+        code == Some(1) && stderr.contains("cannot start the pool: firecracker is not installed"),
+        "{stderr}"
+    );
+    is_clean(&home);
+}

@@ -1,0 +1,507 @@
+//! The process that keeps a pool: threads that fill it, one for each who asks, and the one that waits for them.
+
+use std::collections::VecDeque;
+use std::io::{self, BufReader, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+
+use super::message::{ImageId, PoolStatus, Reply, Request, Terms, Wish, line, receive, send};
+use super::template::{FillError, Member, Template};
+use crate::interrupts::Interrupts;
+use crate::last_words;
+use crate::machine::{Port, Snapshot, Vmm};
+use crate::spec::BootSpec;
+
+/// How long who connects may take to say what they want.
+const REQUEST_LIMIT: Duration = Duration::from_secs(10);
+/// How long a warm machine may take to show that it is still there.
+const ALIVE_LIMIT: Duration = Duration::from_secs(2);
+/// How often the warm ones are looked at.
+const TICK: Duration = Duration::from_millis(500);
+/// The longest pause after starts that failed.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// The most who may be connected at once.
+const CONNECTIONS_MAX: usize = 256;
+
+/// Keeps machines warm, and gives each to one who asks.
+pub struct Keeper<'a> {
+    vmm: &'a dyn Vmm,
+    spec: &'a BootSpec<'a>,
+    size: usize,
+    at_once: usize,
+    snapshot_folder: PathBuf,
+    log: &'a (dyn Fn(&str) + Sync),
+    state: Mutex<State>,
+    changed: Condvar,
+    /// Ends the boots that are under way.
+    cut: Interrupts,
+    cutter: crate::interrupts::InterruptSender,
+}
+
+struct State {
+    terms: Terms,
+    warm: VecDeque<Member>,
+    starting: usize,
+    in_use: usize,
+    used: u64,
+    failed: u64,
+    /// Starts that failed in a row.
+    failures: u32,
+    not_before: Instant,
+    last_start: Option<Duration>,
+    last_error: Option<String>,
+    source: Source,
+    connected: usize,
+    stopping: bool,
+}
+
+/// What the next machine is made from.
+enum Source {
+    /// It is not known yet whether a snapshot can be had.
+    Unknown,
+    /// One thread is making it.
+    Making,
+    Snapshot(Snapshot),
+    Boot,
+}
+
+impl std::fmt::Debug for Keeper<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keeper")
+            .field("size", &self.size)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'a> Keeper<'a> {
+    /// A keeper of `size` machines of this kind. What it does is told to `log`; a snapshot goes to a folder of this name.
+    ///
+    /// # Errors
+    /// What the host said.
+    pub fn new(
+        vmm: &'a dyn Vmm,
+        spec: &'a BootSpec<'a>,
+        terms: Terms,
+        size: usize,
+        snapshot_folder: PathBuf,
+        log: &'a (dyn Fn(&str) + Sync),
+    ) -> io::Result<Keeper<'a>> {
+        let (cutter, cut) = Interrupts::pair()?;
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let source = if vmm.facts().snapshots {
+            Source::Unknown
+        } else {
+            Source::Boot
+        };
+        Ok(Keeper {
+            vmm,
+            spec,
+            size,
+            at_once: (processors / 2).clamp(1, 4),
+            snapshot_folder,
+            log,
+            state: Mutex::new(State {
+                terms,
+                warm: VecDeque::new(),
+                starting: 0,
+                in_use: 0,
+                used: 0,
+                failed: 0,
+                failures: 0,
+                not_before: Instant::now(),
+                last_start: None,
+                last_error: None,
+                source,
+                connected: 0,
+                stopping: false,
+            }),
+            changed: Condvar::new(),
+            cut,
+            cutter,
+        })
+    }
+
+    /// Keeps the pool until it is asked to stop or a signal comes. No machine is left when this returns.
+    ///
+    /// # Errors
+    /// What the host said of the listener.
+    pub fn run(&self, listener: &UnixListener, interrupts: &Interrupts) -> io::Result<()> {
+        std::thread::scope(|scope| {
+            for _ in 0..self.at_once {
+                scope.spawn(|| self.fill());
+            }
+            let ended = loop {
+                if self.lock().stopping {
+                    break Ok(());
+                }
+                if interrupts.take().is_some() {
+                    break Ok(());
+                }
+                match wait_for(listener, interrupts) {
+                    Ok(false) => self.look_after(),
+                    Ok(true) => match listener.accept() {
+                        Ok((stream, _)) if is_ours(&stream) && self.admit() => {
+                            scope.spawn(move || {
+                                self.serve(stream);
+                                self.lock().connected -= 1;
+                            });
+                        }
+                        Ok(_) => {}
+                        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                        Err(error) => break Err(error),
+                    },
+                    Err(error) => break Err(error),
+                }
+            };
+            self.stop();
+            ended
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn admit(&self) -> bool {
+        let mut state = self.lock();
+        let admitted = state.connected < CONNECTIONS_MAX;
+        state.connected += usize::from(admitted);
+        admitted
+    }
+
+    /// Ends the boots, the warm machines, and lets everyone who waits see it.
+    fn stop(&self) {
+        let warm = {
+            let mut state = self.lock();
+            state.stopping = true;
+            std::mem::take(&mut state.warm)
+        };
+        self.changed.notify_all();
+        for _ in 0..self.at_once {
+            self.cutter.send(15);
+        }
+        drop(warm);
+    }
+
+    /// Forgets warm machines that have ended, and those of an image that is another now.
+    fn look_after(&self) {
+        let mut gone: Vec<Member> = Vec::new();
+        let mut state = self.lock();
+        if !state.terms.image.is_current() {
+            self.renew(&mut state, &mut gone);
+        }
+        let all = std::mem::take(&mut state.warm);
+        for member in all {
+            match member.machine.wait(Duration::ZERO) {
+                Ok(None) => state.warm.push_back(member),
+                _ => gone.push(member),
+            }
+        }
+        if !gone.is_empty() {
+            self.changed.notify_all();
+        }
+        drop(state);
+        drop(gone);
+    }
+
+    /// Goes on with the image that has the name now.
+    fn renew(&self, state: &mut State, gone: &mut Vec<Member>) {
+        gone.extend(std::mem::take(&mut state.warm));
+        // While there is none the old one is waited for.
+        if let Ok(image) = ImageId::of(state.terms.image.path()) {
+            (self.log)("the image is another now: all VMs are replaced");
+            state.terms.image = image;
+            if matches!(state.source, Source::Snapshot(_)) {
+                state.source = Source::Unknown;
+            }
+        }
+        self.changed.notify_all();
+    }
+
+    fn status(&self) -> PoolStatus {
+        let state = self.lock();
+        PoolStatus {
+            pid: std::process::id(),
+            size: self.size,
+            warm: state.warm.len(),
+            starting: state.starting,
+            in_use: state.in_use,
+            used: state.used,
+            failed: state.failed,
+            snapshot: matches!(state.source, Source::Snapshot(_)),
+            last_start_ms: state
+                .last_start
+                .map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX)),
+            last_error: state.last_error.clone(),
+            terms: state.terms.clone(),
+        }
+    }
+
+    /// A thread that starts machines while there are too few.
+    fn fill(&self) {
+        let template = Template::new(self.vmm, self.spec, self.snapshot_folder.clone(), &self.cut);
+        while let Some((task, image)) = self.next_task() {
+            let started = Instant::now();
+            let done = match &task {
+                Task::Boot => template.boot().map(Some),
+                Task::Restore(snapshot) => template.restore(snapshot).map(Some),
+                Task::Snapshot => template.snapshot().map(|snapshot| {
+                    self.lock().source = Source::Snapshot(snapshot);
+                    None
+                }),
+            };
+            self.settle(&task, &image, done, started.elapsed());
+        }
+    }
+
+    /// What is to be done next; `None` at the end.
+    fn next_task(&self) -> Option<(Task, ImageId)> {
+        let mut state = self.lock();
+        loop {
+            if state.stopping {
+                return None;
+            }
+            let wait = state.not_before.saturating_duration_since(Instant::now());
+            let lacks = state.warm.len() + state.starting < self.size;
+            if lacks && wait.is_zero() {
+                let task = match &state.source {
+                    Source::Unknown => Some(Task::Snapshot),
+                    Source::Snapshot(snapshot) => Some(Task::Restore(snapshot.clone())),
+                    Source::Boot => Some(Task::Boot),
+                    Source::Making => None,
+                };
+                if let Some(task) = task {
+                    if matches!(task, Task::Snapshot) {
+                        state.source = Source::Making;
+                    }
+                    state.starting += 1;
+                    return Some((task, state.terms.image.clone()));
+                }
+            }
+            let wait = if wait.is_zero() { TICK } else { wait };
+            state = self
+                .changed
+                .wait_timeout(state, wait)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    fn settle(&self, task: &Task, image: &ImageId, done: Result<Option<Member>, FillError>, took: Duration) {
+        let mut state = self.lock();
+        state.starting -= 1;
+        let useless = match done {
+            Ok(member) => {
+                state.failures = 0;
+                state.last_error = None;
+                if member.is_some() {
+                    state.last_start = Some(took);
+                }
+                // In the meantime the image may have become another, or the pool come to its end.
+                if state.stopping || state.terms.image != *image {
+                    member
+                } else {
+                    state.warm.extend(member);
+                    None
+                }
+            }
+            Err(_) if state.stopping => None,
+            Err(error) => {
+                let words = chain(&error);
+                (self.log)(&words);
+                state.failed += 1;
+                state.last_error = Some(words);
+                if matches!(task, Task::Boot) || matches!(error, FillError::Boot(_)) {
+                    state.failures = state.failures.saturating_add(1);
+                    let pause = Duration::from_secs(1 << state.failures.min(6)).min(PAUSE_MAX);
+                    state.not_before = Instant::now() + pause;
+                    if matches!(task, Task::Snapshot) {
+                        state.source = Source::Unknown;
+                    }
+                } else {
+                    (self.log)("no snapshots: from now on VMs are booted");
+                    state.source = Source::Boot;
+                }
+                None
+            }
+        };
+        drop(state);
+        self.changed.notify_all();
+        drop(useless);
+    }
+
+    /// One who has connected.
+    fn serve(&self, stream: UnixStream) {
+        if stream.set_read_timeout(Some(REQUEST_LIMIT)).is_err() {
+            return;
+        }
+        let Ok(writer) = stream.try_clone() else { return };
+        let mut reader = BufReader::new(stream);
+        let _ = match receive(&mut reader) {
+            Ok(Some(Request::Status)) => send(&writer, &Reply::Status(Box::new(self.status()))),
+            Ok(Some(Request::Take(wish))) => self.lend(&wish, &writer, &mut reader),
+            Ok(Some(Request::Stop)) => {
+                self.stop();
+                self.wait_until_all_have_ended();
+                send(&writer, &Reply::Stopped)
+            }
+            Ok(Some(Request::Words | Request::Dial) | None) | Err(_) => Ok(()),
+        };
+    }
+
+    fn wait_until_all_have_ended(&self) {
+        let mut state = self.lock();
+        while state.in_use + state.starting > 0 {
+            state = self
+                .changed
+                .wait_timeout(state, TICK)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    /// Gives one machine away, and ends it when who has it is gone.
+    fn lend(&self, wish: &Wish, writer: &UnixStream, reader: &mut BufReader<UnixStream>) -> io::Result<()> {
+        let mut member = match self.choose(wish) {
+            Ok(member) => member,
+            Err(reply) => return send(writer, &reply),
+        };
+        let passed = pass(writer, member.stream.as_fd());
+        if passed.is_ok() {
+            self.until_returned(&mut member, writer, reader);
+        }
+        drop(member);
+        let mut state = self.lock();
+        state.in_use -= 1;
+        state.used += 1;
+        drop(state);
+        self.changed.notify_all();
+        passed
+    }
+
+    fn until_returned(&self, member: &mut Member, writer: &UnixStream, reader: &mut BufReader<UnixStream>) {
+        // Short, so that the end of the pool is seen.
+        if reader.get_ref().set_read_timeout(Some(TICK / 5)).is_err() {
+            return;
+        }
+        while !self.lock().stopping {
+            match receive(reader) {
+                Ok(Some(Request::Words)) => {
+                    // Either the machine is going down, and its last words are still coming, or its agent alone has failed.
+                    let _ = member.machine.wait(TICK);
+                    let words = last_words::of(&member.machine.console(), &member.machine.complaints());
+                    if send(writer, &Reply::Words(words)).is_err() {
+                        return;
+                    }
+                }
+                Ok(Some(Request::Dial)) => {
+                    let dialled = member.machine.dial(Port::AGENT, ALIVE_LIMIT);
+                    if dialled.and_then(|stream| pass(writer, stream.as_fd())).is_err() {
+                        return;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(_) | Err(_) => return,
+            }
+        }
+    }
+
+    /// A warm machine that is alive and as wished.
+    fn choose(&self, wish: &Wish) -> Result<Member, Reply> {
+        let deadline = Instant::now() + Duration::from_millis(wish.wait_ms);
+        let mut gone = Vec::new();
+        loop {
+            let mut state = self.lock();
+            if !state.terms.image.is_current() {
+                self.renew(&mut state, &mut gone);
+            }
+            if let Some(difference) = state.terms.mismatch(wish) {
+                return Err(Reply::Refused(difference));
+            }
+            if state.stopping {
+                return Err(Reply::Empty);
+            }
+            let Some(mut member) = state.warm.pop_front() else {
+                let left = deadline.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return Err(Reply::Empty);
+                }
+                drop(self.changed.wait_timeout(state, left.min(TICK)));
+                continue;
+            };
+            state.in_use += 1;
+            drop(state);
+            self.changed.notify_all();
+            let alive = matches!(member.machine.wait(Duration::ZERO), Ok(None))
+                && member.client.ping(ALIVE_LIMIT).is_ok();
+            if alive {
+                // Its clock may have gone astray while it waited. An agent that cannot set it has a clock that was never stopped.
+                let _ = member.client.clock_sync(ALIVE_LIMIT);
+                return Ok(member);
+            }
+            self.lock().in_use -= 1;
+            gone.push(member);
+        }
+    }
+}
+
+enum Task {
+    Snapshot,
+    Restore(Snapshot),
+    Boot,
+}
+
+/// Waits a while; whether somebody wants to be let in.
+fn wait_for(listener: &UnixListener, interrupts: &Interrupts) -> io::Result<bool> {
+    let mut fds = [
+        PollFd::new(listener, PollFlags::IN),
+        PollFd::new(interrupts, PollFlags::IN),
+    ];
+    let limit = Timespec::try_from(TICK).expect("it is short");
+    match poll(&mut fds, Some(&limit)) {
+        Ok(_) => Ok(!fds[0].revents().is_empty()),
+        Err(rustix::io::Errno::INTR) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Whether who connects is the user that we are, or root.
+fn is_ours(stream: &UnixStream) -> bool {
+    let us = rustix::process::geteuid();
+    rustix::net::sockopt::socket_peercred(stream).is_ok_and(|peer| peer.uid == us || peer.uid.is_root())
+}
+
+/// Passes the stream to the agent on, with the line that says so.
+fn pass(writer: &UnixStream, stream: BorrowedFd<'_>) -> io::Result<()> {
+    let line = line(&Reply::Taken);
+    let descriptors = [stream];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+    let sent = sendmsg(
+        writer,
+        &[IoSlice::new(&line)],
+        &mut ancillary,
+        SendFlags::NOSIGNAL,
+    )?;
+    io::Write::write_all(&mut &*writer, &line[sent..])
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,153 @@
+//! What is asked of a keeper from outside.
+
+use std::io::{self, BufReader, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+
+use super::PoolFiles;
+use super::message::{PoolStatus, Reply, Request, Wish, receive, send};
+use crate::client::Client;
+use crate::run::Up;
+
+/// How long a keeper may take to answer what it can answer at once.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+/// How long all of its machines may take to end.
+const STOP_LIMIT: Duration = Duration::from_secs(60);
+
+/// A machine taken from a pool. Dropping it ends the machine.
+#[derive(Debug)]
+pub struct Lease {
+    keeper: BufReader<UnixStream>,
+    agent: Option<OwnedFd>,
+}
+
+/// What came of the wish for a machine.
+#[derive(Debug)]
+pub enum Taking {
+    /// There is no such pool.
+    NoPool,
+    /// It has none right now.
+    Empty,
+    /// Its machines are others.
+    Refused(String),
+    /// Here it is.
+    Taken(Lease),
+}
+
+/// Takes a machine, if there is such a pool and it has one.
+///
+/// # Errors
+/// What the host said.
+pub fn take(files: &PoolFiles, wish: Wish) -> io::Result<Taking> {
+    let Some(stream) = files.connect()? else {
+        return Ok(Taking::NoPool);
+    };
+    let limit = ANSWER_LIMIT + Duration::from_millis(wish.wait_ms);
+    stream.set_read_timeout(Some(limit))?;
+    send(&stream, &Request::Take(Box::new(wish)))?;
+    let (reply, agent) = receive_with_descriptor(&stream)?;
+    stream.set_read_timeout(Some(ANSWER_LIMIT))?;
+    Ok(match reply {
+        Reply::Taken if agent.is_some() => Taking::Taken(Lease {
+            keeper: BufReader::new(stream),
+            agent,
+        }),
+        Reply::Empty => Taking::Empty,
+        Reply::Refused(reason) => Taking::Refused(reason),
+        other => return Err(unexpected(&other)),
+    })
+}
+
+/// An answer, and the stream that comes with it.
+fn receive_with_descriptor(stream: &UnixStream) -> io::Result<(Reply, Option<OwnedFd>)> {
+    let mut byte = [0];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut buffers = [IoSliceMut::new(&mut byte)];
+    // It comes with the line's first byte, so that one is not read through a buffer.
+    let received = recvmsg(stream, &mut buffers, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+    let mut agent = None;
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+            agent = descriptors.last();
+        }
+    }
+    let rest = io::Read::chain(&byte[..received.bytes], stream);
+    let mut line = String::new();
+    io::BufRead::read_line(&mut BufReader::with_capacity(1, rest), &mut line)?;
+    Ok((serde_json::from_str(&line)?, agent))
+}
+
+impl Lease {
+    /// The stream to the agent; once.
+    pub fn agent(&mut self) -> Option<OwnedFd> {
+        self.agent.take()
+    }
+}
+
+impl Up for Lease {
+    fn connect(&mut self, _limit: Duration) -> io::Result<Client> {
+        let stream = self.keeper.get_ref();
+        send(stream, &Request::Dial)?;
+        match receive_with_descriptor(stream)? {
+            (Reply::Taken, Some(agent)) => Client::new(agent),
+            (other, _) => Err(unexpected(&other)),
+        }
+    }
+
+    fn last_words(&mut self) -> String {
+        let asked = send(self.keeper.get_ref(), &Request::Words);
+        match asked.and_then(|()| receive(&mut self.keeper)) {
+            Ok(Some(Reply::Words(words))) => words,
+            _ => "its pool was stopped".to_owned(),
+        }
+    }
+}
+
+/// How a pool is; `None` if there is none.
+///
+/// # Errors
+/// What the host said.
+pub fn status(files: &PoolFiles) -> io::Result<Option<PoolStatus>> {
+    match ask(files, &Request::Status, ANSWER_LIMIT)? {
+        None => Ok(None),
+        Some(Reply::Status(status)) => Ok(Some(*status)),
+        Some(other) => Err(unexpected(&other)),
+    }
+}
+
+/// Ends a pool with all of its machines, those in use too, and waits for it. Whether there was one.
+///
+/// # Errors
+/// What the host said.
+pub fn stop(files: &PoolFiles) -> io::Result<bool> {
+    match ask(files, &Request::Stop, STOP_LIMIT)? {
+        None => Ok(false),
+        Some(Reply::Stopped) => Ok(true),
+        Some(other) => Err(unexpected(&other)),
+    }
+}
+
+fn ask(files: &PoolFiles, request: &Request, limit: Duration) -> io::Result<Option<Reply>> {
+    let Some(stream) = files.connect()? else {
+        return Ok(None);
+    };
+    stream.set_read_timeout(Some(limit))?;
+    send(&stream, request)?;
+    match receive(&mut BufReader::new(stream))? {
+        Some(reply) => Ok(Some(reply)),
+        // Its keeper is ending.
+        None => Ok(None),
+    }
+}
+
+fn unexpected(reply: &Reply) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("the pool's keeper answers {reply:?}"),
+    )
+}
