@@ -25,6 +25,9 @@ pub(crate) enum CliError {
         folder: PathBuf,
         known: Vec<String>,
     },
+    /// What is taken for an image is something else.
+    #[error("it holds no filesystem that firebrick makes: neither ext4 nor squashfs")]
+    NoFilesystem,
     /// No file at that path.
     #[error("there is no image file {path:?}")]
     NoSuchFile { path: PathBuf },

@@ -124,6 +124,7 @@ fn of_cli(error: &CliError) -> Vec<String> {
             }
             vec![format!("there are: {}", known.join(", ")), make]
         }
+        CliError::NoFilesystem => vec!["see what it is: file PATH".to_owned()],
         CliError::NoSuchFile { .. } => vec!["list the images of this host: firebrick rootfs list".to_owned()],
         CliError::OtherPlatform { image, .. } => of_other_platform(image),
         CliError::NoSuchLanguage { .. } => vec![

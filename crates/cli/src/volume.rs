@@ -10,10 +10,15 @@ use firebrick_ext4::read as ext4;
 use firebrick_squashfs::read as squashfs;
 use firebrick_tree::Timestamp;
 
+use crate::error::CliError;
+
 pub(crate) use firebrick_ext4::read::{FileType, LastSymlink};
 
 /// The first bytes of every squashfs.
-const SQUASHFS: [u8; 4] = *b"hsqs";
+const SQUASHFS: &[u8] = b"hsqs";
+
+/// `s_magic` of ext4, and where it stands.
+const EXT4: (usize, &[u8]) = (1024 + 0x38, &[0x53, 0xef]);
 
 /// An opened filesystem.
 pub(crate) enum Volume {
@@ -48,15 +53,19 @@ pub(crate) struct Stat {
 }
 
 impl Volume {
-    /// Opens what is in a file, by its magic number: ext4 unless it is that of squashfs.
+    /// Opens what is in a file, by its magic number.
     pub(crate) fn open(mut file: File) -> anyhow::Result<Volume> {
-        let mut magic = [0; 4];
-        let is_squashfs = file.read_exact(&mut magic).is_ok() && magic == SQUASHFS;
+        let mut start = Vec::new();
+        (&mut file).take(2048).read_to_end(&mut start)?;
         file.rewind()?;
-        Ok(match is_squashfs {
-            true => Volume::Squashfs(squashfs::Filesystem::open(file)?),
-            false => Volume::Ext4(ext4::Filesystem::open(file)?),
-        })
+        if start.starts_with(SQUASHFS) {
+            return Ok(Volume::Squashfs(squashfs::Filesystem::open(file)?));
+        }
+        let (place, magic) = EXT4;
+        match start.get(place..).is_some_and(|rest| rest.starts_with(magic)) {
+            true => Ok(Volume::Ext4(ext4::Filesystem::open(file)?)),
+            false => Err(CliError::NoFilesystem.into()),
+        }
     }
 
     /// Its name, as the kernel has it.

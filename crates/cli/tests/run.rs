@@ -413,7 +413,7 @@ fn what_is_no_image_is_told_before_a_boot() {
         .expect("the binary starts");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(125), "{stderr}");
-    assert!(stderr.contains("as an ext4 image"), "{stderr}");
+    assert!(stderr.contains("neither ext4 nor squashfs"), "{stderr}");
 }
 
 /// `firebrick boot` with a console that the test reads and types at.

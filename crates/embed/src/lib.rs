@@ -91,6 +91,7 @@ pub fn build_guest(out_dir: impl AsRef<Path>) -> PathBuf {
     for path in [
         "Cargo.toml",
         "Cargo.lock",
+        "crates/embed/guest.ld",
         "crates/guest/Cargo.toml",
         "crates/guest/src",
         "crates/protocol/Cargo.toml",
@@ -195,6 +196,7 @@ fn linking(target: &str) -> &'static [&'static str] {
             "link-arg=-Wl,--build-id=none",
             "link-arg=-Wl,-z,noexecstack",
             "link-arg=-Wl,--gc-sections",
+            "link-arg=-Wl,--no-eh-frame-hdr",
         ]
     } else {
         &[
@@ -204,6 +206,7 @@ fn linking(target: &str) -> &'static [&'static str] {
             "link-arg=--build-id=none",
             "link-arg=-znoexecstack",
             "link-arg=--gc-sections",
+            "link-arg=--no-eh-frame-hdr",
         ]
     }
 }
@@ -220,5 +223,8 @@ fn flags(workspace: &Path, target: &str) -> Vec<String> {
     ];
     flags.extend(["relocation-model=static", "force-unwind-tables=no"].map(|flag| format!("-C{flag}")));
     flags.extend(linking(target).iter().map(|flag| format!("-C{flag}")));
+    // Both the C compiler and the linker itself know `-T`.
+    let script = workspace.join("crates/embed/guest.ld");
+    flags.extend(["-T".to_owned(), script.display().to_string()].map(|word| format!("-Clink-arg={word}")));
     flags
 }
