@@ -233,7 +233,7 @@ for method, params in [("remove", {"path": "/"}), ("remove", {"path": ".", "root
                        ("make_dir", {"path": "/x", "mode": 99999}), ("make_dir", {"path": "/x", "owner": "no such user"}),
                        ("stat", {"path": "../etc", "root": folder}), ("put", {"path": "a/../../x", "root": folder}),
                        ("stat", {"path": "x", "root": folder, "follow": True}), ("clock_sync", {}), ("clock_sync", {"unix_us": -1}),
-                       ("clock_sync", {"unix_us": 2**64 - 1})]:
+                       ("clock_sync", {"unix_us": 2**64 - 1}), ("reseed", {}), ("reseed", {"data": "AAAA"}), ("reseed", {"data": "A" * 88})]:
     same(error_code(client.call(method, **params), 1), -32602)
 
 # files as they are: any bytes, any length, whole or not at all
@@ -351,6 +351,7 @@ if in_guest:
     assert abs(client.call("status")["result"]["unix_us"] - 2 * 10**15) < 60 * 10**6
     assert moved > 10**14, moved
     client.call("clock_sync", unix_us=int(time.time() * 10**6))
+    same(client.call("reseed", data="QUJD" * 8)["result"], {})
 else:
     same(error_code(client.call("shutdown"), 1), -32603)
 

@@ -45,6 +45,8 @@ pub mod method {
     pub const MAKE_DIR: &str = "make_dir";
     /// Sets the clock; [`crate::files::ClockSync`] → [`crate::files::ClockSynced`].
     pub const CLOCK_SYNC: &str = "clock_sync";
+    /// Mixes random bytes in; [`crate::files::Reseed`] → an empty object.
+    pub const RESEED: &str = "reseed";
     /// Notification from the agent: [`super::Output`].
     pub const OUTPUT: &str = "output";
     /// Notification to the agent: [`super::Stdin`].

@@ -11,6 +11,8 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+use crate::agent::Data;
+
 /// The largest file that `read_file` gives.
 pub const MAX_READ_BYTES: u64 = 10 * 1024 * 1024;
 
@@ -230,6 +232,14 @@ pub struct MakeDir {
 pub struct ClockSync {
     /// The time, in microseconds since 1970.
     pub unix_us: u64,
+}
+
+/// Parameters of `reseed`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reseed {
+    /// Random bytes that nobody else knows, 16 to 64 of them.
+    pub data: Data,
 }
 
 /// The result of `clock_sync`.

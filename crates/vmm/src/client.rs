@@ -15,6 +15,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use firebrick_protocol::agent::{self, Exec, ExecCode, ExecResult, OutputStream, Pong, Status, method};
+use firebrick_protocol::files::Reseed;
 use firebrick_protocol::rpc::{BadReply, Id, Incoming, Payload, RpcError, request_line};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -129,12 +130,8 @@ impl Client {
     /// # Errors
     /// [`CallError`].
     pub fn reseed(&mut self, random: &[u8], limit: Duration) -> Result<(), CallError> {
-        #[derive(Serialize)]
-        struct Reseed {
-            seed: String,
-        }
-        let seed = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        self.call::<serde::de::IgnoredAny>("reseed", Reseed { seed }, limit)
+        let data = agent::Data(random.to_vec());
+        self.call::<serde::de::IgnoredAny>(method::RESEED, Reseed { data }, limit)
             .map(drop)
     }
 

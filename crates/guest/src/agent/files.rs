@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use firebrick_protocol::agent::NoParams;
 use firebrick_protocol::files::{
     ClockSync, ClockSynced, FileKind, FileStatus, ListEntry, Listing, MAX_LIST_ENTRIES, MAX_READ_BYTES,
-    MakeDir, PathParams, Place, Remove, StatParams, WriteFile, Written,
+    MakeDir, PathParams, Place, Remove, Reseed, StatParams, WriteFile, Written,
 };
 use firebrick_protocol::rpc::{Id, RpcError};
 use firebrick_protocol::{Queue, rpc};
@@ -233,6 +233,23 @@ pub(super) fn make_dir(params: &MakeDir) -> Result<NoParams, RpcError> {
         rustix::fs::fchmod(&made, Mode::from_raw_mode(mode))
     };
     make().map_err(|error| failed("make the folder", &params.place.path, error))?;
+    Ok(NoParams {})
+}
+
+pub(super) fn reseed(params: &Reseed) -> Result<NoParams, RpcError> {
+    let bytes = &params.data.0;
+    if !(16..=crate::init::SEED_BYTES).contains(&bytes.len()) {
+        return Err(RpcError::invalid_params("`data` has 16 to 64 bytes"));
+    }
+    crate::init::add_entropy(bytes)
+        .and_then(|()| crate::init::reseed())
+        .map_err(|error| {
+            let reason = crate::errno::describe(error);
+            RpcError::internal(
+                alloc::format!("cannot reseed: {reason}"),
+                Some(error.raw_os_error()),
+            )
+        })?;
     Ok(NoParams {})
 }
 

@@ -121,6 +121,7 @@ impl Agent {
             method::STAT => conn.send(&result_line(id, files::stat(&request.params()?)?)),
             method::MAKE_DIR => conn.send(&result_line(id, files::make_dir(&request.params()?)?)),
             method::CLOCK_SYNC => conn.send(&result_line(id, files::clock_sync(&request.params()?)?)),
+            method::RESEED => conn.send(&result_line(id, files::reseed(&request.params()?)?)),
             method::STATUS => {
                 request.params::<NoParams>()?;
                 conn.send(&result_line(id, self.status()));

@@ -1,6 +1,7 @@
 //! What makes a machine this machine: name, clock, randomness.
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::boot::Boot;
 use crate::cmdline::Cmdline;
@@ -59,23 +60,50 @@ fn parse_epoch(text: &str) -> Option<u64> {
 
 /// Gives the kernel's random generator what the host's random device has, so that nothing waits for it.
 pub(super) fn seed_entropy(boot: &mut Boot) {
-    const RNDADDENTROPY: u32 = 0x4008_5203;
-    // `struct rand_pool_info`: bits of entropy and number of bytes, as `int` each, then the bytes.
-    let mut pool = [0u8; 8 + 64];
+    let mut bytes = [0u8; SEED_BYTES];
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let Ok(device) = rustix::fs::open("/dev/hwrng", flags, Mode::empty()) else {
         return;
     };
-    let Ok(count @ 1..) = rustix::io::read(&device, &mut pool[8..]) else {
+    let Ok(count @ 1..) = rustix::io::read(&device, &mut bytes) else {
         return;
     };
-    let count = u32::try_from(count).unwrap_or(0);
-    pool[..4].copy_from_slice(&count.saturating_mul(8).to_ne_bytes());
-    pool[4..8].copy_from_slice(&count.to_ne_bytes());
-    let random = rustix::fs::open("/dev/urandom", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
-    if let Err(error) = random.and_then(|random| kernel::ioctl_bytes(&random, RNDADDENTROPY, &mut pool)) {
+    if let Err(error) = add_entropy(bytes.get(..count).unwrap_or_default()) {
         boot.warn(format_args!("cannot add randomness: {}", describe(error)));
     }
+}
+
+/// The most random bytes that are taken at once.
+pub const SEED_BYTES: usize = 64;
+
+/// Gives the kernel's random generator bytes that nobody else knows, at most [`SEED_BYTES`] of them.
+///
+/// # Errors
+/// The kernel's; [`Errno::PERM`] for who is not root.
+pub fn add_entropy(bytes: &[u8]) -> Result<(), Errno> {
+    const RNDADDENTROPY: u32 = 0x4008_5203;
+    // `struct rand_pool_info`: bits of entropy and number of bytes, as `int` each, then the bytes.
+    let mut pool = [0u8; 8 + SEED_BYTES];
+    let place = pool.get_mut(8..8 + bytes.len()).ok_or(Errno::INVAL)?;
+    place.copy_from_slice(bytes);
+    let count = u32::try_from(bytes.len()).unwrap_or(0);
+    pool[..4].copy_from_slice(&count.saturating_mul(8).to_ne_bytes());
+    pool[4..8].copy_from_slice(&count.to_ne_bytes());
+    let random = open_random()?;
+    kernel::ioctl_bytes(&random, RNDADDENTROPY, &mut pool)
+}
+
+/// Has the kernel's random generator begin anew from what it was given, at once and not after its usual minutes.
+///
+/// # Errors
+/// As [`add_entropy`].
+pub fn reseed() -> Result<(), Errno> {
+    const RNDRESEEDCRNG: u32 = 0x5207;
+    kernel::ioctl_bytes(open_random()?, RNDRESEEDCRNG, &mut [])
+}
+
+fn open_random() -> Result<rustix::fd::OwnedFd, Errno> {
+    rustix::fs::open("/dev/urandom", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ use crate::errno::describe;
 use crate::image::Image;
 use crate::kernel;
 
+pub use machine::{SEED_BYTES, add_entropy, reseed};
 pub use shutdown::{Exit, end_machine};
 
 /// Runs as PID 1 until the machine ends.

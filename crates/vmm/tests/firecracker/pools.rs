@@ -108,9 +108,9 @@ fn members_are_restored_with_a_clock_and_random_numbers_of_their_own() {
     // Every member another seed, and the time of now.
     let mut seeds: Vec<&str> = calls(&log, "reseed")
         .iter()
-        .map(|call| call["params"]["seed"].as_str().expect("text"))
+        .map(|call| call["params"]["data"].as_str().expect("text"))
         .collect();
-    assert!(seeds.iter().all(|seed| seed.len() == 128), "{seeds:?}");
+    assert!(seeds.iter().all(|seed| seed.len() == 88), "{seeds:?}");
     let given = seeds.len();
     seeds.sort_unstable();
     seeds.dedup();
