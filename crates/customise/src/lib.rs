@@ -7,6 +7,7 @@
 //! /etc/firebrick/image.json            0644  what the OCI config says about running it
 //! /etc/firebrick/cmdline               0644  words for the guest, as on a kernel command line; only if there are any
 //! /proc /sys /dev /run /tmp                  mount points, only those that the image lacks
+//! /usr/bin/firebrick -> …/firebrick-guest    so that `firebrick guest --port 5000` works in the image
 //! /sbin/overlay-init -> …/firebrick-guest    makes a read-only root writable, then becomes /sbin/init
 //! /sbin/init -> …/firebrick-guest            only if asked, or if the image has no init that can supervise a service
 //! a unit, a service script or an inittab     under the image's own init
@@ -40,6 +41,10 @@ pub use time::parse_rfc3339;
 
 /// Where the guest lies in every image.
 pub const GUEST_PATH: &str = "usr/lib/firebrick/firebrick-guest";
+
+/// A symbolic link to the guest, under the name by which the hosts of Runner Codes start it; not made where the image has
+/// something of that name.
+pub const COMMAND_PATH: &str = "usr/bin/firebrick";
 /// Where the guest finds what the OCI config says.
 pub const IMAGE_JSON_PATH: &str = "etc/firebrick/image.json";
 /// Where the guest finds words that are not on the kernel command line.

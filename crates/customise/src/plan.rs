@@ -9,7 +9,7 @@ use crate::config::ImageJson;
 use crate::init::{Chosen, Init, is_file, link_of};
 use crate::lower::{Lower, LowerKind, Resolved, join, resolve};
 use crate::service::{Service, ServiceFile};
-use crate::{GUEST_PATH, IMAGE_JSON_PATH, WORDS_PATH};
+use crate::{COMMAND_PATH, GUEST_PATH, IMAGE_JSON_PATH, WORDS_PATH};
 
 /// What the layer shall hold.
 #[derive(Debug)]
@@ -197,9 +197,13 @@ impl<'a> Planner<'a, '_> {
             minimal: request.service.minimal || request.profile == Some(Profile::Containerd),
             ..request.service.clone()
         };
+        let guest = format!("/{GUEST_PATH}").into_bytes();
+        // A convenience: an image that has no place for it boots all the same.
+        if matches!(resolve(self.lower, COMMAND_PATH.as_bytes()), Resolved::Missing(_)) {
+            _ = self.add(COMMAND_PATH, 0o777, EntryKind::Symlink(guest.clone()));
+        }
         if request.init != Init::None {
-            let target = format!("/{GUEST_PATH}").into_bytes();
-            self.add("sbin/overlay-init", 0o777, EntryKind::Symlink(target))?;
+            self.add("sbin/overlay-init", 0o777, EntryKind::Symlink(guest))?;
         }
         if let Some(target) = link_of(chosen, self.lower) {
             self.add("sbin/init", 0o777, EntryKind::Symlink(target.into_bytes()))?;

@@ -45,6 +45,8 @@ fn empty_image_gets_everything() {
             "d 755 usr/lib",
             "d 755 usr/lib/firebrick",
             "f 755 usr/lib/firebrick/firebrick-guest \"guest\"",
+            "d 755 usr/bin",
+            "l usr/bin/firebrick -> /usr/lib/firebrick/firebrick-guest",
             "d 755 sbin",
             "l sbin/overlay-init -> /usr/lib/firebrick/firebrick-guest",
             "l sbin/init -> /usr/lib/firebrick/firebrick-guest",
@@ -75,6 +77,8 @@ fn existing_directories_and_symlinked_parents_are_kept() {
         "f 644 etc/firebrick/image.json \"{}\\n\"",
         "d 755 usr/lib/firebrick",
         "f 755 usr/lib/firebrick/firebrick-guest \"guest\"",
+        "d 755 usr/bin",
+        "l usr/bin/firebrick -> /usr/lib/firebrick/firebrick-guest",
     ];
     let overlay = "l usr/sbin/overlay-init -> /usr/lib/firebrick/firebrick-guest";
     let link = "l usr/sbin/init -> /usr/lib/firebrick/firebrick-guest";
@@ -88,6 +92,20 @@ fn existing_directories_and_symlinked_parents_are_kept() {
         planned(without_systemd, Init::Auto).unwrap(),
         [&files[..], &[overlay, link]].concat()
     );
+}
+
+#[test]
+fn the_command_takes_nobodys_place() {
+    for odd in [
+        &["usr/", "usr/bin/", "usr/bin/firebrick"][..],
+        &["usr/", "usr/bin"],
+    ] {
+        let entries = planned(odd, Init::None).unwrap();
+        assert!(
+            !entries.iter().any(|entry| entry.contains("bin/firebrick")),
+            "{entries:?}"
+        );
+    }
 }
 
 /// The paths that an init adds, after those of every image.
