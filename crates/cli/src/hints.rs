@@ -153,19 +153,7 @@ fn of_cli(error: &CliError) -> Vec<String> {
         CliError::OutputIsNoFile { .. } | CliError::OutputFolder { .. } => {
             vec!["give -o the name of a file in a folder that you may write to".to_owned()]
         }
-        CliError::MemoryOfHost { has, .. } => {
-            vec![format!("leave some for the host: --mem {}", (has / 2) >> 20)]
-        }
-        CliError::Overlay { asked, .. } => {
-            let mib = asked.div_ceil(1 << 20).saturating_mul(2);
-            vec![format!("give the VM more memory, --mem {mib}, or a smaller --overlay-size")]
-        }
-        CliError::OtherProcessor { machine, arch, .. } => of_other_processor(*machine, *arch),
-        CliError::NoPin { version, .. } => vec![of_no_pin(version)],
-        CliError::NoGuestFor { arch } => vec![format!(
-            "build firebrick with a Rust that can build for it: rustup target add {arch}-unknown-linux-gnu"
-        )],
-        CliError::NodeNeedsKernel { .. } => vec!["get a newer kernel: firebrick setup --kernel-version 6.1".to_owned()],
+        CliError::MemoryOfHost { .. } | CliError::Overlay { .. } => of_memory(error),
         CliError::NothingToRun { image } => vec![format!(
             "say what to run: firebrick run -i {} -- COMMAND",
             image.display()
@@ -190,6 +178,30 @@ fn of_cli(error: &CliError) -> Vec<String> {
 fn of_format(flag: &str, format: &str) -> String {
     let other = if format == "ext4" { "squashfs" } else { "ext4" };
     format!("leave {flag} out, or make the other format: --format {other}")
+}
+
+/// What helps where there is not memory enough.
+fn of_memory(error: &CliError) -> Vec<String> {
+    match error {
+        CliError::MemoryOfHost { has, .. } => {
+            vec![format!("leave some for the host: --mem {}", (has / 2) >> 20)]
+        }
+        CliError::Overlay { asked, .. } => {
+            let mib = asked.div_ceil(1 << 20).saturating_mul(2);
+            vec![format!(
+                "give the VM more memory, --mem {mib}, or a smaller --overlay-size"
+            )]
+        }
+        CliError::OtherProcessor { machine, arch, .. } => of_other_processor(*machine, *arch),
+        CliError::NoPin { version, .. } => vec![of_no_pin(version)],
+        CliError::NoGuestFor { arch } => vec![format!(
+            "build firebrick with a Rust that can build for it: rustup target add {arch}-unknown-linux-gnu"
+        )],
+        CliError::NodeNeedsKernel { .. } => {
+            vec!["get a newer kernel: firebrick setup --kernel-version 6.1".to_owned()]
+        }
+        _ => Vec::new(),
+    }
 }
 
 /// What helps to have a VMM.
