@@ -154,6 +154,14 @@ fn of_cli(error: &CliError) -> Vec<String> {
             vec!["give -o the name of a file in a folder that you may write to".to_owned()]
         }
         CliError::MemoryOfHost { .. } | CliError::Overlay { .. } => of_memory(error),
+        CliError::OtherProcessor { machine, arch, .. } => of_other_processor(*machine, *arch),
+        CliError::NoPin { version, .. } => vec![of_no_pin(version)],
+        CliError::NoGuestFor { arch } => vec![format!(
+            "build firebrick with a Rust that can build for it: rustup target add {arch}-unknown-linux-gnu"
+        )],
+        CliError::NodeNeedsKernel { .. } => {
+            vec!["get a newer kernel: firebrick setup --kernel-version 6.1".to_owned()]
+        }
         CliError::NothingToRun { image } => vec![format!(
             "say what to run: firebrick run -i {} -- COMMAND",
             image.display()
@@ -191,14 +199,6 @@ fn of_memory(error: &CliError) -> Vec<String> {
             vec![format!(
                 "give the VM more memory, --mem {mib}, or a smaller --overlay-size"
             )]
-        }
-        CliError::OtherProcessor { machine, arch, .. } => of_other_processor(*machine, *arch),
-        CliError::NoPin { version, .. } => vec![of_no_pin(version)],
-        CliError::NoGuestFor { arch } => vec![format!(
-            "build firebrick with a Rust that can build for it: rustup target add {arch}-unknown-linux-gnu"
-        )],
-        CliError::NodeNeedsKernel { .. } => {
-            vec!["get a newer kernel: firebrick setup --kernel-version 6.1".to_owned()]
         }
         _ => Vec::new(),
     }
