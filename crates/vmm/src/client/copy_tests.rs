@@ -36,8 +36,11 @@ fn guest(tar: Vec<u8>) -> Client {
     Client::new(host.into()).unwrap()
 }
 
+/// Name, type, link's target, content.
+type Entry<'a> = (&'a str, tar::EntryType, &'a str, &'a [u8]);
+
 /// A tar with names that no honest program writes.
-fn packed(entries: &[(&str, tar::EntryType, &str, &[u8])]) -> Vec<u8> {
+fn packed(entries: &[Entry<'_>]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     for (name, kind, link, content) in entries {
         let mut header = tar::Header::new_gnu();
@@ -61,7 +64,7 @@ fn nothing_is_made_outside_of_the_folder() {
     fs::write(&kept, "kept").unwrap();
     let out = outside.path().to_str().unwrap();
     let kept_name = kept.to_str().unwrap();
-    let hostile: &[&[(&str, EntryType, &str, &[u8])]] = &[
+    let hostile: &[&[Entry<'_>]] = &[
         &[("../evil", file, "", b"x")],
         &[("a/../../evil", file, "", b"x")],
         &[
