@@ -58,11 +58,13 @@ impl Cmdline {
             .as_deref()
     }
 
-    /// Whether `name` stands there without a value.
-    pub fn flag(&self, name: &str) -> bool {
-        self.words
+    /// Whether `name` stands there without a value, and behind it nothing that takes it back.
+    pub fn flag_unless(&self, name: &str, taken_back_by: &str) -> bool {
+        let last = self
+            .words
             .iter()
-            .any(|(word, value)| word == name && value.is_none())
+            .rfind(|(word, value)| value.is_none() && (word == name || word == taken_back_by));
+        last.is_some_and(|(word, _)| word == name)
     }
 }
 
@@ -94,10 +96,15 @@ mod tests {
         assert_eq!(line.value("init"), Some("/a b"));
         assert_eq!(line.value("x"), Some("1 2"));
         assert_eq!(
-            (line.flag("ro"), line.flag("rw"), line.flag("console")),
-            (true, false, false)
+            [("ro", "rw"), ("rw", "ro"), ("console", "")].map(|(name, other)| line.flag_unless(name, other)),
+            [true, false, false]
         );
         assert_eq!(line.value("missing"), None);
+        assert!(
+            !Cmdline::parse("rw quiet ro").flag_unless("rw", "ro"),
+            "the last one counts"
+        );
+        assert!(Cmdline::parse("ro rw quiet").flag_unless("rw", "ro"));
     }
 
     #[test]

@@ -80,7 +80,7 @@ fn load_modules(boot: &mut Boot) {
 
 /// Whether the root itself is to be writable, without an overlay.
 fn is_plain_writable(cmdline: &Cmdline) -> bool {
-    cmdline.flag("rw") && cmdline.value("firebrick.overlay") == Some("off")
+    cmdline.flag_unless("rw", "ro") && cmdline.value("firebrick.overlay") == Some("off")
 }
 
 /// Mounts `root=` at `/root`.

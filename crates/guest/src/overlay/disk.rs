@@ -1,10 +1,11 @@
 //! The layer on a disk: one that holds an ext4 is used as it is, one that is empty is formatted, and nothing else is touched.
 //!
-//! *Empty* is what a new disk is: zeros where any file system, partition table, volume or swap space leaves its mark, which is
-//! the first MiB and the last 64 KiB.
+//! *Empty* is what a new disk is: zeros in its first 4 MiB, its last MiB, and a thousand blocks between them.
 
 use alloc::string::String;
 use alloc::vec;
+#[cfg(test)]
+use alloc::vec::Vec;
 
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FileType, Mode, OFlags, SeekFrom};
@@ -16,8 +17,14 @@ use crate::boot::Boot;
 use crate::errno::describe;
 use crate::kernel::Clock;
 
-const HEAD_BYTES: u64 = 1 << 20;
-const TAIL_BYTES: u64 = 64 << 10;
+/// File systems, volumes, RAIDs and swap spaces leave their marks here: at most 1 MiB behind the start, and 128 KiB before the end.
+const HEAD_BYTES: u64 = 4 << 20;
+const TAIL_BYTES: u64 = 1 << 20;
+/// Between them so many blocks are looked at, evenly spread: data without any mark is somebody's, too.
+const PROBES: u64 = 1024;
+const PROBE_BYTES: u64 = 4096;
+/// How much is read at once.
+const READ_BYTES: usize = 64 << 10;
 
 /// What a disk holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,19 +57,48 @@ impl Device {
     }
 
     fn content(&self, bytes: u64) -> Result<Content, Errno> {
-        let mut head = vec![0; usize::try_from(HEAD_BYTES.min(bytes)).unwrap_or(0)];
-        read_at(self.0.as_fd(), 0, &mut head)?;
-        if head.starts_with(mkfs::MARK) {
+        let mut start = [0; 2048];
+        let start_len = start.len().min(usize::try_from(bytes).unwrap_or(usize::MAX));
+        read_at(self.0.as_fd(), 0, &mut start[..start_len])?;
+        if start.starts_with(mkfs::MARK) {
             return Ok(Content::Nothing);
         }
-        if head.get(1024 + 0x38..1024 + 0x3a) == Some(&[0x53, 0xef]) {
+        if start.get(1024 + 0x38..1024 + 0x3a) == Some(&[0x53, 0xef]) {
             return Ok(Content::Ext);
         }
-        let mut tail = vec![0; usize::try_from(TAIL_BYTES.min(bytes)).unwrap_or(0)];
-        read_at(self.0.as_fd(), bytes.saturating_sub(TAIL_BYTES), &mut tail)?;
-        let empty = head.iter().chain(&tail).all(|byte| *byte == 0);
-        Ok(if empty { Content::Nothing } else { Content::Foreign })
+        for (offset, len) in looked_at(bytes) {
+            if !self.is_zeros(offset, len)? {
+                return Ok(Content::Foreign);
+            }
+        }
+        Ok(Content::Nothing)
     }
+
+    fn is_zeros(&self, mut offset: u64, mut len: u64) -> Result<bool, Errno> {
+        let mut buffer = vec![0; READ_BYTES];
+        while len > 0 {
+            let count = len.min(READ_BYTES as u64);
+            let piece = &mut buffer[..count as usize];
+            read_at(self.0.as_fd(), offset, piece)?;
+            if piece.iter().any(|byte| *byte != 0) {
+                return Ok(false);
+            }
+            offset = offset.saturating_add(count);
+            len -= count;
+        }
+        Ok(true)
+    }
+}
+
+/// The places, each an offset and a length, at which an empty disk of so many bytes must be zeros.
+fn looked_at(bytes: u64) -> impl Iterator<Item = (u64, u64)> {
+    let head = HEAD_BYTES.min(bytes);
+    let tail_at = bytes.saturating_sub(TAIL_BYTES).max(head);
+    let step = ((tail_at - head) / PROBES).max(PROBE_BYTES) / PROBE_BYTES * PROBE_BYTES;
+    let probes = (head..tail_at)
+        .step_by(usize::try_from(step).unwrap_or(usize::MAX))
+        .map(move |at| (at, PROBE_BYTES.min(tail_at - at)));
+    [(0, head), (tail_at, bytes - tail_at)].into_iter().chain(probes)
 }
 
 fn read_at(file: rustix::fd::BorrowedFd<'_>, mut offset: u64, buffer: &mut [u8]) -> Result<(), Errno> {
@@ -144,7 +180,7 @@ pub(super) fn mount_disk(
             Content::Foreign => {
                 return Err(alloc::format!(
                     "overlay_root={named}: {path} holds something that is no ext4, and only an empty disk is formatted; if \
-                     it is not needed, empty it first: its first MiB and last 64 KiB must be zeros"
+                     it is not needed, make it anew: truncate -s 0 FILE && truncate -s SIZE FILE"
                 ));
             }
         }
@@ -182,4 +218,26 @@ fn identity() -> Identity {
     identity.uuid[6] = identity.uuid[6] & 0x0f | 0x40;
     identity.uuid[8] = identity.uuid[8] & 0x3f | 0x80;
     identity
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_disk_is_looked_at_all_over() {
+        for bytes in [0, 1, 4096, 1 << 20, 5 << 20, (5 << 20) + 4097, 64 << 20, 1 << 40] {
+            let mut places: Vec<_> = looked_at(bytes).filter(|(_, len)| *len > 0).collect();
+            places.sort_unstable();
+            let mut end = 0;
+            let mut longest_gap = 0;
+            for (offset, len) in places {
+                assert!(offset >= end, "{bytes}: {offset} again");
+                longest_gap = longest_gap.max(offset - end);
+                end = offset + len;
+            }
+            assert_eq!(end, bytes, "the end of {bytes}");
+            assert!(longest_gap <= bytes / 1000, "{bytes}: {longest_gap} unseen");
+        }
+    }
 }
