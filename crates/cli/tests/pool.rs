@@ -175,3 +175,31 @@ fn what_cannot_start_is_told_and_leaves_nothing() {
     );
     is_clean(&home);
 }
+
+/// The keeper finds an image that was named by a path from here, and then leaves the folder.
+#[test]
+fn an_image_may_be_named_by_a_relative_path() {
+    let Some(home) = Home::new() else { return };
+    let mine = home.at("mine.ext4");
+    fs::copy(home.path().join("images/rootfs-busybox.ext4"), &mine).expect("a copy");
+    let output = home
+        .firebrick(&[
+            "pool",
+            "start",
+            "-l",
+            "./mine.ext4",
+            "--size",
+            "1",
+            "--no-wait",
+            "--json",
+        ])
+        .current_dir(mine.parent().expect("a folder"))
+        .output()
+        .expect("the binary starts");
+    assert!(output.status.success(), "{output:?}");
+    let status: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let folder = fs::read_link(format!("/proc/{}/cwd", status["pid"])).expect("it is there");
+    assert_eq!(folder, std::path::Path::new("/"));
+    assert_eq!(home.output(&["pool", "stop", "-l", "mine.ext4"]).0, Some(0));
+    is_clean(&home);
+}

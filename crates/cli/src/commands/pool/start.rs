@@ -106,7 +106,6 @@ fn spawn(files: &PoolFiles) -> anyhow::Result<Child> {
     let program = std::env::current_exe().context("cannot find firebrick's own program")?;
     std::process::Command::new(program)
         .args(words)
-        .current_dir("/")
         .env("FIREBRICK_HOME", Home::of_process()?.data())
         .stdin(Stdio::null())
         .stdout(log.try_clone().context("cannot copy a descriptor")?)
@@ -190,7 +189,11 @@ pub(super) fn keep(args: &Args, talk: &Talk) -> anyhow::Result<()> {
     let _ = rustix::process::setsid();
     let interrupts = Interrupts::catch().context("cannot listen for signals")?;
     let home = Home::of_process()?;
-    let image = ImageFile::open_file(image_of_lang(&home, &args.lang)?)?;
+    let found = image_of_lang(&home, &args.lang)?;
+    let image =
+        ImageFile::open_file(std::path::absolute(&found).with_context(|| format!("cannot find {found:?}"))?)?;
+    // The words were those of the folder that it was started in; from here on that one may go.
+    std::env::set_current_dir("/").context("cannot leave the folder")?;
     let files = args.files(&home, &image);
     let Some(held) = files.hold().context("cannot become the keeper")? else {
         return Err(CliError::PoolExists {
