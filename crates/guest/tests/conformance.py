@@ -1,4 +1,4 @@
-"""Checks an agent against docs/protocol-jsonrpc.md, with nothing but the standard library.
+"""Checks an agent against docs/protocol-jsonrpc.md, with nothing but the standard library and GNU tar.
 
 usage: conformance.py HOST PORT [guest]     with "guest": the agent is PID 1 of a machine, and a shell and tar are there
 """
@@ -8,8 +8,10 @@ import io
 import json
 import os
 import socket
+import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 
 checks = 0
@@ -329,6 +331,34 @@ for entries in [[("../outside/evil", tarfile.REGTYPE, {"content": b"x"})], [("/t
     assert "error" in reply, (entries, reply)
 same(client.put(packed([("name", tarfile.REGTYPE, {"content": b"new"})]), tree=True, path=f"{folder}/inside")["result"]["entries"], 1)
 same(client.call("exec", cmd=f"cd {folder}/outside; ls -A; cat file; cat ../inside/name; ls -A ../inside | grep put")["result"]["stdout"], "file\nkept\nnew")
+
+# what had a name stays where its successor cannot be made, and a file is never linked over itself
+client.call("exec", cmd=f"mkdir {folder}/kept; cd {folder}/kept; echo mine > a; echo too > b; ln a c; mkdir full; touch full/x")
+with tempfile.TemporaryDirectory() as here:
+    with open(f"{here}/a", "w") as file:
+        file.write("new\n")
+    twice = subprocess.run(["tar", "-C", here, "--format=gnu", "-cf", "-", "a", "a"], check=True, stdout=subprocess.PIPE).stdout
+same([(info.name, info.linkname) for info in tarfile.open(fileobj=io.BytesIO(twice))], [("a", ""), ("a", "a")])
+for name, target, errno in [("a", "a", None), ("c", "a", None), ("a", "c", None), ("b", "missing", 2), ("b", "full", 1), ("full", "a", 21)]:
+    reply = client.put(packed([(name, tarfile.LNKTYPE, {"linkname": target})]), tree=True, path=f"{folder}/kept")
+    same(reply.get("error", {"data": {"errno": None}})["data"]["errno"], errno)
+same(client.put(packed([("full", tarfile.SYMTYPE, {"linkname": "a"})]), tree=True, path=f"{folder}/kept")["error"]["data"]["errno"], 21)
+same(client.put(packed([("b", tarfile.SYMTYPE, {"linkname": "l" * 5000})]), tree=True, path=f"{folder}/kept")["error"]["data"]["errno"], 36)
+same(client.call("exec", cmd=f"cd {folder}/kept; cat a b c; ls -A . full; stat -c %h a")["result"]["stdout"], "mine\ntoo\nmine\n.:\na\nb\nc\nfull\n\nfull:\nx\n2\n")
+same(client.put(twice, tree=True, path=f"{folder}/kept")["result"]["entries"], 2)
+same(client.call("exec", cmd=f"cd {folder}/kept; cat a c; ls -A; stat -c %h a")["result"]["stdout"], "new\nmine\na\nb\nc\nfull\n1\n")
+for name, kind in [("a", tarfile.SYMTYPE), ("b", tarfile.FIFOTYPE)]:
+    same(client.put(packed([(name, kind, {"linkname": "c"})]), tree=True, path=f"{folder}/kept")["result"]["entries"], 1)
+same(client.call("exec", cmd=f"cd {folder}/kept; cat a; ls -A; test -p b && echo pipe")["result"]["stdout"], "mine\na\nb\nc\nfull\npipe\n")
+
+# the number by which the kernel leaves an owner as it is belongs to nobody
+for ids in [{"uid": 2**32 - 1}, {"gid": 2**32 - 1}]:
+    reply = client.put(packed([("z", tarfile.REGTYPE, {"content": b"x", **ids})]), tree=True, path=f"{folder}/kept")
+    same(error_code(reply, "put"), -32602)
+    assert "4294967295" in reply["error"]["message"], reply
+same(client.put(packed([("z", tarfile.REGTYPE, {"uid": 2**32 - 2})]), tree=True, path=f"{folder}/kept")["result"]["entries"], 1)
+same(error_code(client.put(b"x", path=f"{folder}/kept/z", owner="4294967295"), "put"), -32602)
+
 for broken in [tree[:len(tree) // 2], b"", b"x" * 5000, b"\0" * 100]:
     same(error_code(client.put(broken, tree=True, path=f"{folder}/broken"), "put"), -32602)
 same(client.put(tree, tree=True, path=f"{folder}/z")["error"]["data"]["errno"], 20)

@@ -5,6 +5,9 @@ use rustix::fs::{Gid, Uid};
 
 use crate::users;
 
+/// The number that is nobody's: to the kernel it says that the owner stays as it is.
+pub(super) const NOBODY: u32 = u32::MAX;
+
 /// A user and group by number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) struct Owner {
@@ -18,6 +21,11 @@ impl Owner {
         let Some(spec) = spec else { return Ok(None) };
         let (passwd, group) = (crate::file::text("/etc/passwd"), crate::file::text("/etc/group"));
         let user = users::resolve(spec, &passwd, &group).map_err(RpcError::invalid_params)?;
+        if [user.uid, user.gid].contains(&NOBODY) {
+            return Err(RpcError::invalid_params(alloc::format!(
+                "{NOBODY} is no number of an owner or group"
+            )));
+        }
         Ok(Some(Owner {
             uid: user.uid,
             gid: user.gid,

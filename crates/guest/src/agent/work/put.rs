@@ -1,7 +1,8 @@
 //! Taking files and trees. This runs in a copy of the agent: standard input brings the bytes, and may block.
 //!
 //! A file is written beside its place under a name of its own, and renamed when all of it has come: nobody ever sees half
-//! of it, and a client that vanishes leaves nothing.
+//! of it, and a client that vanishes leaves nothing. Links and devices come to their places in the same way, so that what
+//! had the name stays where its successor cannot be made.
 
 use alloc::ffi::CString;
 use alloc::string::String;
@@ -15,7 +16,7 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
-use super::owner::Owner;
+use super::owner::{NOBODY, Owner};
 use super::place::{self, Spot, failed};
 use crate::kernel;
 
@@ -50,32 +51,47 @@ pub(in super::super) fn run(params: &Put) -> Result<Transferred, RpcError> {
     })
 }
 
-/// A file that has no place yet. Dropping it removes it.
-struct Unfinished<'a> {
+/// A name beside its place, for something that is not whole yet. Dropping it removes what has the name.
+struct Beside<'a> {
     folder: BorrowedFd<'a>,
     name: CString,
-    file: OwnedFd,
 }
 
-impl Drop for Unfinished<'_> {
+impl Drop for Beside<'_> {
     fn drop(&mut self) {
         let _ = rustix::fs::unlinkat(self.folder, &*self.name, AtFlags::empty());
     }
 }
 
-/// A name for something unfinished: one process makes one thing at a time.
-fn beside() -> CString {
-    CString::new(alloc::format!(".firebrick-put-{}", rustix::process::getpid())).unwrap_or_default()
+impl<'a> Beside<'a> {
+    /// One process makes one thing at a time, so its number makes the name its own.
+    fn new(folder: BorrowedFd<'a>) -> Beside<'a> {
+        let name = alloc::format!(".firebrick-put-{}", rustix::process::getpid());
+        let name = CString::new(name).unwrap_or_default();
+        // What a process of that number left when the machine's plug was pulled.
+        let _ = rustix::fs::unlinkat(folder, &*name, AtFlags::empty());
+        Beside { folder, name }
+    }
+
+    /// Gives it its own name. Where that is one of the same file already, the kernel leaves both, and dropping removes the
+    /// one beside; else dropping finds nothing of that name any more.
+    fn place(self, name: &CStr) -> Result<(), Errno> {
+        rustix::fs::renameat(self.folder, &*self.name, self.folder, name)
+    }
+}
+
+/// A file that has no place yet.
+struct Unfinished<'a> {
+    file: OwnedFd,
+    beside: Beside<'a>,
 }
 
 impl<'a> Unfinished<'a> {
     fn new(folder: BorrowedFd<'a>) -> Result<Unfinished<'a>, Errno> {
-        let name = beside();
+        let beside = Beside::new(folder);
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        // What a process of that number left when the machine's plug was pulled.
-        let _ = rustix::fs::unlinkat(folder, &*name, AtFlags::empty());
-        let file = rustix::fs::openat(folder, &*name, flags, Mode::from_raw_mode(0o600))?;
-        Ok(Unfinished { folder, name, file })
+        let file = rustix::fs::openat(folder, &*beside.name, flags, Mode::from_raw_mode(0o600))?;
+        Ok(Unfinished { file, beside })
     }
 
     fn place(self, name: &CStr, mode: u32, owner: Option<Owner>) -> Result<(), Errno> {
@@ -85,8 +101,7 @@ impl<'a> Unfinished<'a> {
         }
         // After the owner: a change of that clears the set-user-ID bit.
         rustix::fs::fchmod(&self.file, Mode::from_raw_mode(mode))?;
-        rustix::fs::renameat(self.folder, &*self.name, self.folder, name)
-        // Dropping finds nothing of that name any more.
+        self.beside.place(name)
     }
 }
 
@@ -227,6 +242,12 @@ impl Tree {
         if spot.is_folder_itself() && header.kind != Kind::Dir {
             return Err(Errno::ISDIR.into());
         }
+        if self.owner.is_none() && [header.uid, header.gid].contains(&NOBODY) {
+            return Err(Failure::Stream(broken(alloc::format!(
+                "the tar gives {:?} to the owner or group {NOBODY}, which cannot own anything",
+                String::from_utf8_lossy(&header.path)
+            ))));
+        }
         match header.kind {
             Kind::File => self.file(&spot, header)?,
             Kind::Dir => self.folder(&spot, header)?,
@@ -236,14 +257,15 @@ impl Tree {
                 }
                 let root = rustix::io::fcntl_dupfd_cloexec(&self.root, 3)?;
                 let target = place::walk(root, &header.link, false)?;
-                make_room(&spot)?;
+                let beside = Beside::new(spot.folder.as_fd());
                 rustix::fs::linkat(
                     &target.folder,
                     &*target.name,
-                    &spot.folder,
-                    &*spot.name,
+                    beside.folder,
+                    &*beside.name,
                     AtFlags::empty(),
                 )?;
+                beside.place(&spot.name)?;
             }
             Kind::Symlink | Kind::Char | Kind::Block | Kind::Fifo => self.node(&spot, header)?,
         }
@@ -306,8 +328,8 @@ impl Tree {
 
     /// A symlink, device or named pipe.
     fn node(&self, spot: &Spot, header: &Header) -> Result<(), Errno> {
-        make_room(spot)?;
-        let (folder, name) = (&spot.folder, &*spot.name);
+        let beside = Beside::new(spot.folder.as_fd());
+        let (folder, name) = (beside.folder, &*beside.name);
         let kind = match header.kind {
             Kind::Symlink => None,
             Kind::Char => Some(FileType::CharacterDevice),
@@ -325,15 +347,8 @@ impl Tree {
             let (uid, gid) = owner.ids();
             rustix::fs::chownat(folder, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
         }
-        rustix::fs::utimensat(folder, name, &times(header.mtime_s), AtFlags::SYMLINK_NOFOLLOW)
-    }
-}
-
-/// Removes what has the name, unless it is a folder.
-fn make_room(spot: &Spot) -> Result<(), Errno> {
-    match rustix::fs::unlinkat(&spot.folder, &*spot.name, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(error) => Err(error),
+        rustix::fs::utimensat(folder, name, &times(header.mtime_s), AtFlags::SYMLINK_NOFOLLOW)?;
+        beside.place(&spot.name)
     }
 }
 
