@@ -60,7 +60,7 @@ pub(crate) fn listen(socket: &Path, port: Port) -> io::Result<UnixListener> {
     UnixListener::bind(path)
 }
 
-/// Removes a socket that nobody listens on any more; what else there is stays, and is an error.
+/// Removes a socket that nobody listens on any more, or a link to one or to nothing; what else there is stays, and is an error.
 pub(crate) fn remove_stale(path: &Path) -> io::Result<()> {
     let taken = |why: &str| {
         let text = format!("{}: {why}", path.display());
@@ -69,9 +69,19 @@ pub(crate) fn remove_stale(path: &Path) -> io::Result<()> {
     match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
-        Ok(found) if !found.file_type().is_socket() => taken("there is a file of this name"),
+        Ok(found) if !found.file_type().is_socket() && !leads_to_socket_or_nothing(path) => {
+            taken("there is a file of this name")
+        }
         Ok(_) if UnixStream::connect(path).is_ok() => taken("another program listens there"),
         Ok(_) => std::fs::remove_file(path),
+    }
+}
+
+/// What a killed machine in a jail has left is a link to a socket that may be gone.
+fn leads_to_socket_or_nothing(path: &Path) -> bool {
+    match std::fs::metadata(path) {
+        Ok(target) => target.file_type().is_socket(),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
     }
 }
 

@@ -5,8 +5,9 @@ use std::io::{self, BufReader, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::Scope;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -27,8 +28,14 @@ const ALIVE_LIMIT: Duration = Duration::from_secs(2);
 const TICK: Duration = Duration::from_millis(500);
 /// The longest pause after starts that failed.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
-/// The most who may be connected at once.
-const CONNECTIONS_MAX: usize = 256;
+/// How many may wait for a machine, besides those who have one.
+const WAITING_MAX: usize = 256;
+/// How many more may be connected: there is room for commands however many want machines.
+const COMMANDS_MAX: usize = 64;
+/// What is said to who is one too many.
+const TOO_MANY: &str = "too many programs want VMs of it at once";
+/// How long to wait when the host has no room for another connection.
+const NO_ROOM_PAUSE: Duration = Duration::from_millis(100);
 
 /// Keeps machines warm, and gives each to one who asks.
 pub struct Keeper<'a> {
@@ -38,6 +45,7 @@ pub struct Keeper<'a> {
     at_once: usize,
     snapshot_folder: PathBuf,
     log: &'a (dyn Fn(&str) + Sync),
+    fits: &'a (dyn Fn(&Path) -> Result<(), String> + Sync),
     state: Mutex<State>,
     changed: Condvar,
     /// Ends the boots that are under way.
@@ -58,7 +66,13 @@ struct State {
     last_start: Option<Duration>,
     last_error: Option<String>,
     source: Source,
+    /// Counts the images that the name has had. What was begun for one of them is no good for the next.
+    generation: u64,
     connected: usize,
+    /// Those of them who have a machine or wait for one.
+    takers: usize,
+    /// Why there will be no more machines; the pool ends with the last one in use.
+    retired: Option<String>,
     stopping: bool,
 }
 
@@ -95,11 +109,6 @@ impl<'a> Keeper<'a> {
     ) -> io::Result<Keeper<'a>> {
         let (cutter, cut) = Interrupts::pair()?;
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let source = if vmm.facts().snapshots {
-            Source::Unknown
-        } else {
-            Source::Boot
-        };
         Ok(Keeper {
             vmm,
             spec,
@@ -107,6 +116,7 @@ impl<'a> Keeper<'a> {
             at_once: (processors / 2).clamp(1, 4),
             snapshot_folder,
             log,
+            fits: &|_| Ok(()),
             state: Mutex::new(State {
                 terms,
                 warm: VecDeque::new(),
@@ -118,8 +128,11 @@ impl<'a> Keeper<'a> {
                 not_before: Instant::now(),
                 last_start: None,
                 last_error: None,
-                source,
+                source: Source::first(vmm),
+                generation: 0,
                 connected: 0,
+                takers: 0,
+                retired: None,
                 stopping: false,
             }),
             changed: Condvar::new(),
@@ -128,18 +141,26 @@ impl<'a> Keeper<'a> {
         })
     }
 
+    /// The same, which asks `fits` whether what is described is still what the name means, when the image at the path that it is given
+    /// is no longer there or another, or somebody wants another. If it is not, no machine is made or lent any more, and
+    /// [`Keeper::run`] ends with the reason when the last one comes back.
+    #[must_use]
+    pub fn while_it_fits(self, fits: &'a (dyn Fn(&Path) -> Result<(), String> + Sync)) -> Keeper<'a> {
+        Keeper { fits, ..self }
+    }
+
     /// Keeps the pool until it is asked to stop or a signal comes. No machine is left when this returns.
     ///
     /// # Errors
-    /// What the host said of the listener.
+    /// What the host said of the listener; why the pool had to end.
     pub fn run(&self, listener: &UnixListener, interrupts: &Interrupts) -> io::Result<()> {
         std::thread::scope(|scope| {
             for _ in 0..self.at_once {
                 scope.spawn(|| self.fill());
             }
             let ended = loop {
-                if self.lock().stopping {
-                    break Ok(());
+                if let Some(ended) = self.ended() {
+                    break ended;
                 }
                 if interrupts.take().is_some() {
                     break Ok(());
@@ -147,14 +168,11 @@ impl<'a> Keeper<'a> {
                 match wait_for(listener, interrupts) {
                     Ok(false) => self.look_after(),
                     Ok(true) => match listener.accept() {
-                        Ok((stream, _)) if is_ours(&stream) && self.admit() => {
-                            scope.spawn(move || {
-                                self.serve(stream);
-                                self.lock().connected -= 1;
-                            });
+                        Ok((stream, _)) => self.admit(scope, stream),
+                        Err(error) if is_passing(&error) => {
+                            (self.log)(&format!("cannot let somebody in: {error}"));
+                            std::thread::sleep(NO_ROOM_PAUSE);
                         }
-                        Ok(_) => {}
-                        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                         Err(error) => break Err(error),
                     },
                     Err(error) => break Err(error),
@@ -169,11 +187,38 @@ impl<'a> Keeper<'a> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn admit(&self) -> bool {
-        let mut state = self.lock();
-        let admitted = state.connected < CONNECTIONS_MAX;
-        state.connected += usize::from(admitted);
-        admitted
+    /// Whether the pool has come to its end.
+    fn ended(&self) -> Option<io::Result<()>> {
+        let state = self.lock();
+        if state.stopping {
+            return Some(Ok(()));
+        }
+        let reason = state.retired.as_ref()?;
+        (state.takers + state.starting == 0).then(|| Err(io::Error::other(reason.clone())))
+    }
+
+    /// Lets somebody in, who is served by a thread; or says why not.
+    fn admit<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>, stream: UnixStream) {
+        if !is_ours(&stream) {
+            return;
+        }
+        {
+            let mut state = self.lock();
+            if state.connected >= self.size + WAITING_MAX + COMMANDS_MAX {
+                let _ = stream.set_nonblocking(true);
+                let _ = send(&stream, &Reply::Refused(TOO_MANY.to_owned()));
+                return;
+            }
+            state.connected += 1;
+        }
+        let served = std::thread::Builder::new().spawn_scoped(scope, move || {
+            self.serve(stream);
+            self.lock().connected -= 1;
+        });
+        if let Err(error) = served {
+            (self.log)(&format!("cannot let somebody in: {error}"));
+            self.lock().connected -= 1;
+        }
     }
 
     /// Ends the boots, the warm machines, and lets everyone who waits see it.
@@ -214,15 +259,40 @@ impl<'a> Keeper<'a> {
     /// Goes on with the image that has the name now.
     fn renew(&self, state: &mut State, gone: &mut Vec<Member>) {
         gone.extend(std::mem::take(&mut state.warm));
-        // While there is none the old one is waited for.
-        if let Ok(image) = ImageId::of(state.terms.image.path()) {
-            (self.log)("the image is another now: all VMs are replaced");
-            state.terms.image = image;
-            if matches!(state.source, Source::Snapshot(_)) {
-                state.source = Source::Unknown;
+        if !self.retire(state) {
+            // While there is none the old one is waited for.
+            if let Ok(image) = ImageId::of(state.terms.image.path()) {
+                (self.log)("the image is another now: all VMs are replaced");
+                if matches!(state.source, Source::Snapshot(_)) {
+                    self.forget_snapshot(state.generation);
+                }
+                state.terms.image = image;
+                state.generation += 1;
+                state.source = Source::first(self.vmm);
             }
         }
         self.changed.notify_all();
+    }
+
+    /// Makes and lends no more machines if they would be others than what the name means now. Whether that is so.
+    fn retire(&self, state: &mut State) -> bool {
+        if state.retired.is_none()
+            && let Err(reason) = (self.fits)(state.terms.image.path())
+        {
+            (self.log)(&reason);
+            state.last_error = Some(reason.clone());
+            state.retired = Some(reason);
+        }
+        state.retired.is_some()
+    }
+
+    /// Each has a folder of its own: machines in use map the file of theirs, which must not change. They keep it when it is removed.
+    fn snapshot_of(&self, generation: u64) -> PathBuf {
+        self.snapshot_folder.join(generation.to_string())
+    }
+
+    fn forget_snapshot(&self, generation: u64) {
+        let _ = std::fs::remove_dir_all(self.snapshot_of(generation));
     }
 
     fn status(&self) -> PoolStatus {
@@ -246,30 +316,29 @@ impl<'a> Keeper<'a> {
 
     /// A thread that starts machines while there are too few.
     fn fill(&self) {
-        let template = Template::new(self.vmm, self.spec, self.snapshot_folder.clone(), &self.cut);
-        while let Some((task, image)) = self.next_task() {
+        let template = Template::new(self.vmm, self.spec, &self.cut);
+        while let Some((task, generation)) = self.next_task() {
             let started = Instant::now();
             let done = match &task {
-                Task::Boot => template.boot().map(Some),
-                Task::Restore(snapshot) => template.restore(snapshot).map(Some),
-                Task::Snapshot => template.snapshot().map(|snapshot| {
-                    self.lock().source = Source::Snapshot(snapshot);
-                    None
-                }),
+                Task::Boot => template.boot().map(Done::Member),
+                Task::Restore(snapshot) => template.restore(snapshot).map(Done::Member),
+                Task::Snapshot => template
+                    .snapshot(&self.snapshot_of(generation))
+                    .map(Done::Snapshot),
             };
-            self.settle(&task, &image, done, started.elapsed());
+            self.settle(&task, generation, done, started.elapsed());
         }
     }
 
     /// What is to be done next; `None` at the end.
-    fn next_task(&self) -> Option<(Task, ImageId)> {
+    fn next_task(&self) -> Option<(Task, u64)> {
         let mut state = self.lock();
         loop {
             if state.stopping {
                 return None;
             }
             let wait = state.not_before.saturating_duration_since(Instant::now());
-            let lacks = state.warm.len() + state.starting < self.size;
+            let lacks = state.warm.len() + state.starting < self.size && state.retired.is_none();
             if lacks && wait.is_zero() {
                 let task = match &state.source {
                     Source::Unknown => Some(Task::Snapshot),
@@ -282,7 +351,7 @@ impl<'a> Keeper<'a> {
                         state.source = Source::Making;
                     }
                     state.starting += 1;
-                    return Some((task, state.terms.image.clone()));
+                    return Some((task, state.generation));
                 }
             }
             let wait = if wait.is_zero() { TICK } else { wait };
@@ -294,47 +363,69 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    fn settle(&self, task: &Task, image: &ImageId, done: Result<Option<Member>, FillError>, took: Duration) {
+    /// Counts what came of a task; if it was begun for an image that is gone by now, it is of no use.
+    fn settle(&self, task: &Task, generation: u64, done: Result<Done, FillError>, took: Duration) {
         let mut state = self.lock();
+        let mut gone = Vec::new();
+        if !state.stopping && !state.terms.image.is_current() {
+            self.renew(&mut state, &mut gone);
+        }
         state.starting -= 1;
-        let useless = match done {
-            Ok(member) => {
+        let useless = state.stopping || state.retired.is_some() || state.generation != generation;
+        let kept_snapshot = match done {
+            Ok(Done::Member(member)) if useless => {
+                gone.push(member);
+                false
+            }
+            Ok(Done::Snapshot(_)) if useless => false,
+            Err(error) if useless => {
+                (self.log)(&format!("a VM that is of no use any more: {}", chain(&error)));
+                false
+            }
+            Ok(done) => {
                 state.failures = 0;
                 state.last_error = None;
-                if member.is_some() {
-                    state.last_start = Some(took);
-                }
-                // In the meantime the image may have become another, or the pool come to its end.
-                if state.stopping || state.terms.image != *image {
-                    member
-                } else {
-                    state.warm.extend(member);
-                    None
+                match done {
+                    Done::Member(member) => {
+                        state.last_start = Some(took);
+                        state.warm.push_back(member);
+                        false
+                    }
+                    Done::Snapshot(snapshot) => {
+                        state.source = Source::Snapshot(snapshot);
+                        true
+                    }
                 }
             }
-            Err(_) if state.stopping => None,
             Err(error) => {
-                let words = chain(&error);
-                (self.log)(&words);
-                state.failed += 1;
-                state.last_error = Some(words);
-                if matches!(task, Task::Boot) || matches!(error, FillError::Boot(_)) {
-                    state.failures = state.failures.saturating_add(1);
-                    let pause = Duration::from_secs(1 << state.failures.min(6)).min(PAUSE_MAX);
-                    state.not_before = Instant::now() + pause;
-                    if matches!(task, Task::Snapshot) {
-                        state.source = Source::Unknown;
-                    }
-                } else {
-                    (self.log)("no snapshots: from now on VMs are booted");
-                    state.source = Source::Boot;
-                }
-                None
+                self.fail(&mut state, task, &error);
+                false
             }
         };
+        if matches!(task, Task::Snapshot) && !kept_snapshot {
+            self.forget_snapshot(generation);
+        }
         drop(state);
         self.changed.notify_all();
-        drop(useless);
+        drop(gone);
+    }
+
+    fn fail(&self, state: &mut State, task: &Task, error: &FillError) {
+        let words = chain(error);
+        (self.log)(&words);
+        state.failed += 1;
+        if !matches!(task, Task::Boot) && !matches!(error, FillError::Boot(_)) {
+            (self.log)("no snapshots: from now on VMs are booted");
+            state.source = Source::Boot;
+            return;
+        }
+        state.last_error = Some(words);
+        state.failures = state.failures.saturating_add(1);
+        let pause = Duration::from_secs(1 << state.failures.min(6)).min(PAUSE_MAX);
+        state.not_before = Instant::now() + pause;
+        if matches!(task, Task::Snapshot) {
+            state.source = Source::Unknown;
+        }
     }
 
     /// One who has connected.
@@ -346,7 +437,7 @@ impl<'a> Keeper<'a> {
         let mut reader = BufReader::new(stream);
         let _ = match receive(&mut reader) {
             Ok(Some(Request::Status)) => send(&writer, &Reply::Status(Box::new(self.status()))),
-            Ok(Some(Request::Take(wish))) => self.lend(&wish, &writer, &mut reader),
+            Ok(Some(Request::Take(wish))) => self.take(&wish, &writer, &mut reader),
             Ok(Some(Request::Stop)) => {
                 self.stop();
                 self.wait_until_all_have_ended();
@@ -365,6 +456,20 @@ impl<'a> Keeper<'a> {
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
+    }
+
+    /// One who wants a machine.
+    fn take(&self, wish: &Wish, writer: &UnixStream, reader: &mut BufReader<UnixStream>) -> io::Result<()> {
+        {
+            let mut state = self.lock();
+            if state.takers >= self.size + WAITING_MAX {
+                return send(writer, &Reply::Refused(TOO_MANY.to_owned()));
+            }
+            state.takers += 1;
+        }
+        let lent = self.lend(wish, writer, reader);
+        self.lock().takers -= 1;
+        lent
     }
 
     /// Gives one machine away, and ends it when who has it is gone.
@@ -422,6 +527,12 @@ impl<'a> Keeper<'a> {
             if !state.terms.image.is_current() {
                 self.renew(&mut state, &mut gone);
             }
+            if state.terms.image != wish.image {
+                self.retire(&mut state);
+            }
+            if let Some(reason) = &state.retired {
+                return Err(Reply::Refused(reason.clone()));
+            }
             if let Some(difference) = state.terms.mismatch(wish) {
                 return Err(Reply::Refused(difference));
             }
@@ -456,6 +567,34 @@ enum Task {
     Snapshot,
     Restore(Snapshot),
     Boot,
+}
+
+enum Done {
+    Member(Member),
+    Snapshot(Snapshot),
+}
+
+impl Source {
+    fn first(vmm: &dyn Vmm) -> Source {
+        match vmm.facts().snapshots {
+            true => Source::Unknown,
+            false => Source::Boot,
+        }
+    }
+}
+
+/// Whether an error of `accept` is about one connection, or about what the host has in use just now.
+fn is_passing(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let passing = [
+        Errno::INTR,
+        Errno::CONNABORTED,
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::NOBUFS,
+        Errno::NOMEM,
+    ];
+    Errno::from_io_error(error).is_some_and(|errno| passing.contains(&errno))
 }
 
 /// Waits a while; whether somebody wants to be let in.

@@ -48,8 +48,8 @@ pub fn take(files: &PoolFiles, wish: Wish) -> io::Result<Taking> {
     };
     let limit = ANSWER_LIMIT + Duration::from_millis(wish.wait_ms);
     stream.set_read_timeout(Some(limit))?;
-    send(&stream, &Request::Take(Box::new(wish)))?;
-    let (reply, agent) = receive_with_descriptor(&stream)?;
+    request(&stream, &Request::Take(Box::new(wish)))?;
+    let (reply, agent) = receive_with_descriptor(&stream).map_err(in_words)?;
     stream.set_read_timeout(Some(ANSWER_LIMIT))?;
     Ok(match reply {
         Reply::Taken if agent.is_some() => Taking::Taken(Lease {
@@ -111,7 +111,7 @@ impl Up for Lease {
 /// How a pool is; `None` if there is none.
 ///
 /// # Errors
-/// What the host said.
+/// What the host said; [`io::ErrorKind::TimedOut`] and [`io::ErrorKind::ResourceBusy`] if its keeper does not answer.
 pub fn status(files: &PoolFiles) -> io::Result<Option<PoolStatus>> {
     match ask(files, &Request::Status, ANSWER_LIMIT)? {
         None => Ok(None),
@@ -137,11 +137,28 @@ fn ask(files: &PoolFiles, request: &Request, limit: Duration) -> io::Result<Opti
         return Ok(None);
     };
     stream.set_read_timeout(Some(limit))?;
-    send(&stream, request)?;
-    match receive(&mut BufReader::new(stream))? {
+    self::request(&stream, request)?;
+    match receive(&mut BufReader::new(stream)).map_err(in_words)? {
+        Some(Reply::Refused(reason)) => Err(io::Error::new(io::ErrorKind::ResourceBusy, reason)),
         Some(reply) => Ok(Some(reply)),
         // Its keeper is ending.
         None => Ok(None),
+    }
+}
+
+/// Asks. A keeper that has no room for one more has said so already, and listens no more.
+fn request(stream: &UnixStream, request: &Request) -> io::Result<()> {
+    match send(stream, request) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        sent => sent,
+    }
+}
+
+/// What a time-out of a socket is called by the system says nothing.
+fn in_words(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::WouldBlock => io::Error::new(io::ErrorKind::TimedOut, "its keeper does not answer"),
+        _ => error,
     }
 }
 

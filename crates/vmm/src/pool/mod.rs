@@ -15,7 +15,7 @@ mod template;
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -120,15 +120,32 @@ impl PoolFiles {
             .recursive(true)
             .mode(0o700)
             .create(&self.folder)?;
-        let lock = File::create(self.file("lock"))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Some(Held {
-                files: self.clone(),
-                _lock: lock,
-            })),
-            Err(fs::TryLockError::WouldBlock) => Ok(None),
-            Err(fs::TryLockError::Error(error)) => Err(error),
+        let path = self.file("lock");
+        loop {
+            let lock = File::create(&path)?;
+            match lock.try_lock() {
+                // Who held it may have removed it in between; then it is no longer the one that others see.
+                Ok(()) if !is_at(&lock, &path)? => {}
+                Ok(()) => {
+                    return Ok(Some(Held {
+                        files: self.clone(),
+                        _lock: lock,
+                    }));
+                }
+                Err(fs::TryLockError::WouldBlock) => return Ok(None),
+                Err(fs::TryLockError::Error(error)) => return Err(error),
+            }
         }
+    }
+}
+
+/// Whether the opened file is the one of this name.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let opened = file.metadata()?;
+    match fs::metadata(path) {
+        Ok(named) => Ok((named.dev(), named.ino()) == (opened.dev(), opened.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -168,5 +185,27 @@ impl Held {
         for kind in ["sock", "lock"] {
             let _ = fs::remove_file(self.files.file(kind));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_was_removed_is_nobodys() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let first = File::create(&path).unwrap();
+        assert!(is_at(&first, &path).unwrap());
+        fs::remove_file(&path).unwrap();
+        assert!(!is_at(&first, &path).unwrap());
+        let _second = File::create(&path).unwrap();
+        assert!(!is_at(&first, &path).unwrap());
+        let files = PoolFiles::of(dir.path(), "x");
+        let held = files.hold().unwrap().unwrap();
+        assert!(files.hold().unwrap().is_none());
+        held.remove();
+        assert!(files.hold().unwrap().is_some());
     }
 }

@@ -1,8 +1,10 @@
 //! How a pool gets its next machine: restored from a snapshot where the VMM has them, booted elsewhere.
 
+use std::fs::DirBuilder;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::boot::{BootError, boot};
@@ -45,23 +47,15 @@ pub(super) enum FillError {
 pub(super) struct Template<'a> {
     vmm: &'a dyn Vmm,
     spec: &'a BootSpec<'a>,
-    /// The folder for a snapshot.
-    folder: PathBuf,
     /// Wakes the boots that are under way.
     interrupts: &'a Interrupts,
 }
 
 impl<'a> Template<'a> {
-    pub(super) fn new(
-        vmm: &'a dyn Vmm,
-        spec: &'a BootSpec<'a>,
-        folder: PathBuf,
-        interrupts: &'a Interrupts,
-    ) -> Template<'a> {
+    pub(super) fn new(vmm: &'a dyn Vmm, spec: &'a BootSpec<'a>, interrupts: &'a Interrupts) -> Template<'a> {
         Template {
             vmm,
             spec,
-            folder,
             interrupts,
         }
     }
@@ -73,15 +67,21 @@ impl<'a> Template<'a> {
         Member::of(machine, client)
     }
 
-    /// Boots a machine and makes a snapshot of it.
-    pub(super) fn snapshot(&self) -> Result<Snapshot, FillError> {
-        std::fs::create_dir_all(&self.folder).map_err(FillError::Keep)?;
+    /// Boots a machine and makes a snapshot of it in `folder`, which is made anew, for its owner only: a guest's memory is in it.
+    pub(super) fn snapshot(&self, folder: &Path) -> Result<Snapshot, FillError> {
+        match std::fs::remove_dir_all(folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(FillError::Keep(error)),
+            _ => {}
+        }
+        let mut builder = DirBuilder::new();
+        builder.recursive(true).mode(0o700);
+        builder.create(folder).map_err(FillError::Keep)?;
         let booted = boot(self.vmm, self.spec, Some(self.interrupts)).map_err(FillError::Boot)?;
         // No connection is kept in it: they would be dead in who is restored.
         let (machine, client) = booted.into_parts();
         drop(client);
         machine.pause().map_err(FillError::Snapshot)?;
-        machine.snapshot(&self.folder).map_err(FillError::Snapshot)
+        machine.snapshot(folder).map_err(FillError::Snapshot)
     }
 
     /// Restores a member, and sets right what it brings from the past.

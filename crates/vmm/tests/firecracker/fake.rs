@@ -15,6 +15,7 @@ use crate::common;
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// A folder with a fake Firecracker, and all that a machine needs.
+#[derive(Debug)]
 pub(crate) struct Fake {
     pub(crate) dir: tempfile::TempDir,
 }
