@@ -689,6 +689,36 @@ fn files_go_in_and_come_out() {
     run.check_nothing_is_left();
 }
 
+/// The keys are the program's only once it runs: this one would not heed Ctrl-C.
+#[test]
+fn ctrl_c_ends_a_boot_that_has_a_terminal() {
+    let Some(run) = Run::new() else { return };
+    let command = format!(
+        "exec {} -v run -i {} --tty -- sh -c 'trap \"\" INT; echo started; busybox sleep 60'",
+        assert_cmd::cargo::cargo_bin("firebrick").display(),
+        run.image.display()
+    );
+    let mut child = Command::new("script")
+        .args(["-qec", &command, "/dev/null"])
+        .env("FIREBRICK_HOME", state())
+        .env("TMPDIR", run.temp.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("script is part of bsdutils");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+    let mut shown = String::new();
+    while !shown.contains("kernel ") {
+        assert!(stdout.read_line(&mut shown).expect("text") > 0, "{shown}");
+    }
+    stdin.write_all(b"\x03").expect("it reads");
+    stdout.read_to_string(&mut shown).expect("text");
+    assert_eq!(child.wait().expect("it ends").code(), Some(130), "{shown}");
+    assert!(!shown.contains("started"), "{shown}");
+    run.check_nothing_is_left();
+}
+
 #[test]
 fn a_terminal_is_joined_to_ours() {
     let Some(run) = Run::new() else { return };

@@ -95,6 +95,8 @@ pub struct Streams<'a> {
     pub stderr: &'a mut dyn std::io::Write,
     /// The terminal that the job's own is to be like, if it is to have one.
     pub terminal: Option<BorrowedFd<'a>>,
+    /// Called when the machine is up and the job about to start.
+    pub starting: Option<&'a mut dyn FnMut() -> io::Result<()>>,
     /// Signals to pass on: the first goes to the job, the second ends the machine.
     pub interrupts: Option<&'a Interrupts>,
 }
@@ -225,6 +227,9 @@ pub fn run_in(
 ) -> Result<RunOutcome, RunError> {
     for (from, to) in &spec.copy_in {
         client.copy_in(from, to, COPY_STALL)?;
+    }
+    if let Some(starting) = streams.starting {
+        starting().map_err(|error| RunError::Call(CallError::Input(error)))?;
     }
     let io = StreamIo {
         stdin: streams.stdin,

@@ -87,6 +87,7 @@ impl Host {
             stdout: &mut stdout,
             stderr: &mut stderr,
             terminal: None,
+            starting: None,
             interrupts: None,
         };
         let outcome =

@@ -223,6 +223,7 @@ fn child() {
         stdout: &mut std::io::stdout(),
         stderr: &mut std::io::stderr(),
         terminal: None,
+        starting: None,
         interrupts: Some(&interrupts),
     };
     let code = match run(&qemu, &spec, streams) {

@@ -68,12 +68,15 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<ExitCode> {
         unbuffered(io::stdout().as_fd())?,
         unbuffered(io::stderr().as_fd())?,
     );
-    let terminal = args.tty.then(|| Terminal::take(stdin.as_fd())).transpose()?;
+    let mut terminal = args.tty.then(|| Terminal::of(stdin.as_fd())).transpose()?;
+    // Until the job starts Ctrl-C ends the boot; from then on it is a key like any other.
+    let mut starting = || terminal.as_mut().map_or(Ok(()), Terminal::go_raw);
     let streams = Streams {
         stdin: args.wants_stdin().then(|| stdin.as_fd()),
         stdout: &mut stdout,
         stderr: &mut stderr,
-        terminal: terminal.as_ref().map(|_| stdin.as_fd()),
+        terminal: args.tty.then(|| stdin.as_fd()),
+        starting: Some(&mut starting),
         interrupts: Some(&interrupts),
     };
     let ran = match warm::take(args, &home, &opened.path, talk)? {
