@@ -263,6 +263,13 @@ fn the_printed_document_boots_as_it_stands() {
         "1",
     ]);
     assert_eq!((code, &*stderr), (Some(0), ""));
+    let (code, config_of_none, stderr) =
+        home.output(&["boot", "busybox", "--print-config", "--drive", "/nonexistent:rw"]);
+    assert_eq!((code, &*config_of_none), (Some(1), ""));
+    assert!(
+        stderr.contains("cannot open the drive \"/nonexistent\""),
+        "{stderr}"
+    );
     let parsed: Value = serde_json::from_str(&config).expect("JSON");
     assert_eq!(parsed["machine-config"]["mem_size_mib"], 300);
     let again = home.output(&[

@@ -15,6 +15,13 @@ use crate::images;
 
 /// Prints it. The initramfs goes to a file that is named after its content.
 pub(super) fn run(home: &Home, spec: &BootSpec<'_>) -> anyhow::Result<()> {
+    for drive in &spec.drives {
+        let opened = fs::File::options()
+            .read(true)
+            .write(!drive.read_only)
+            .open(&drive.path);
+        opened.with_context(|| format!("cannot open the drive {:?}", drive.path))?;
+    }
     let mut machine = spec.machine_for_later(&firecracker::facts())?;
     let initramfs = keep(home, &machine.initramfs.take().unwrap_or_default())?;
     if machine.vsock == Vsock::Host {
