@@ -186,6 +186,13 @@ fn firecracker(home: &Home, args: &VmmArgs) -> anyhow::Result<Firecracker> {
     Ok(vmm.with_jail(Jail::find(&search_path, uid, gid, base)?))
 }
 
+/// The Firecracker that runs VMs here, with its version; `None` if there is none that tells it.
+pub(crate) fn find_firecracker(home: &Home) -> Option<(firecracker::Program, String)> {
+    let program = firecracker::Program::find(&with_own_programs(home)).ok()?;
+    let version = program.version().ok()?;
+    Some((program, version))
+}
+
 /// The folders of PATH, and before them the one for programs that were set up.
 pub(crate) fn with_own_programs(home: &Home) -> OsString {
     let mut path = release::folder(home.data()).into_os_string();

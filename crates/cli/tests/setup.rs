@@ -129,9 +129,18 @@ fn a_kernel_arrives_though_the_connection_breaks_in_the_middle() {
     assert!(json.contains(&digest(&bytes)), "{json}");
     let (text, code) = setup(&home, &["--check"]);
     assert!(
-        text.contains("ok       kernel  file-") && text.contains("missing  QEMU") && code == 1,
+        text.contains("ok       kernel  5.10.223 (") && text.contains("missing  QEMU") && code == 1,
         "{text}"
     );
+    for (version, word) in [
+        ("5.10", "ok"),
+        ("5.10.223", "ok"),
+        ("5.1", "missing"),
+        ("6.1", "missing"),
+    ] {
+        let (text, _) = setup(&home, &["--check", "--kernel-version", version]);
+        assert!(text.starts_with(&format!("{word} ")), "{version}: {text}");
+    }
 }
 
 #[test]
@@ -232,4 +241,54 @@ fn a_dry_run_tells_what_would_be_pinned_and_changes_nothing() {
     );
     assert!(text.contains(&archive), "{text}");
     assert!(!home.path().join("fb").exists());
+}
+
+/// Who has Firecracker in PATH needs neither QEMU nor another Firecracker.
+#[test]
+fn a_firecracker_in_path_is_enough() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let home = Home::new();
+    let program = home.path().join("bin/firecracker");
+    fs::create_dir(home.path().join("bin")).expect("a folder");
+    fs::write(&program, "#!/bin/sh\necho Firecracker v1.99.0\n").expect("a file");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("a mode");
+    fs::write(home.path().join("vmlinux"), kernel()).expect("a file");
+    let setup = |args: &[&str]| {
+        let output = home
+            .firebrick(&[&["setup"], args].concat())
+            .env("PATH", home.path().join("bin"))
+            .output()
+            .expect("it starts");
+        let text = String::from_utf8([output.stdout, output.stderr].concat()).expect("text");
+        (text, output.status.code())
+    };
+    let (text, code) = setup(&["--kernel", "vmlinux"]);
+    assert!(text.contains("VMs run with Firecracker 1.99.0"), "{text}");
+    assert_eq!(code, Some(0));
+    let (text, code) = setup(&["--check"]);
+    assert!(
+        text.contains("ok  Firecracker  1.99.0 (") && code == Some(0),
+        "{text}"
+    );
+    let (text, code) = setup(&["--check", "--firecracker-version", "1.98.0"]);
+    assert!(
+        text.contains("missing  Firecracker  1.99.0") && code == Some(1),
+        "{text}"
+    );
+    // For another processor it is of no use.
+    let other = if cfg!(target_arch = "x86_64") {
+        "arm64"
+    } else {
+        "amd64"
+    };
+    let (text, code) = setup(&["--check", "--platform", &format!("linux/{other}")]);
+    assert!(text.contains("missing  QEMU") && code == Some(1), "{text}");
+    // One in a file is told of by a dry run, and nothing else.
+    let (text, code) = setup(&["--dry-run", "--firecracker", "bin/firecracker"]);
+    assert!(
+        text.contains("would do: take Firecracker 1.99.0 (bin/firecracker) into ") && code == Some(0),
+        "{text}"
+    );
+    assert!(!home.path().join("fb/bin").exists());
+    assert_eq!(setup(&["--check", "--firecracker", "bin/firecracker"]).1, Some(2));
 }

@@ -40,6 +40,9 @@ pub(crate) use install::replace_file;
 pub use needs::{Lack, Loss};
 pub use setup::{SetupEvent, SetupRequest, Source, setup};
 
+/// No kernel's release is longer: `uname` has no room for more.
+const RELEASE_LEN: usize = 64;
+
 /// The layout version of `kernel.json`; another one is set up anew.
 const MANIFEST_VERSION: u32 = 1;
 
@@ -356,23 +359,36 @@ impl Kernel {
             .map(|text| Config::parse(&text))
     }
 
-    /// The first two numbers of its release: `(6, 1)`. A kernel file that was taken as it is tells them in its banner.
+    /// The first two numbers of its release: `(6, 1)`.
     pub fn version(&self) -> Option<(u32, u32)> {
-        version_of(&self.manifest.release).or_else(|| {
-            let bytes = std::fs::read(self.path()).ok()?;
-            let at = bytes
-                .windows(14)
-                .enumerate()
-                .filter(|(_, window)| window == b"Linux version ")
-                .map(|(at, _)| at);
-            // The format string of the same text has no number.
-            at.filter_map(|at| {
-                let rest = bytes.get(at..)?.strip_prefix(b"Linux version ")?;
-                let text = std::str::from_utf8(rest.get(..16)?).ok()?;
-                version_of(text)
-            })
-            .next()
-        })
+        version_of(&self.release())
+    }
+
+    /// Its release. A kernel file that was taken as it is tells it in its banner, or else has only the name of its folder.
+    pub fn release(&self) -> String {
+        let name = &self.manifest.release;
+        match version_of(name) {
+            Some(_) => name.clone(),
+            None => self.banner().unwrap_or_else(|| name.clone()),
+        }
+    }
+
+    /// The release in the kernel's banner, as far as it is plain text.
+    fn banner(&self) -> Option<String> {
+        let bytes = std::fs::read(self.path()).ok()?;
+        let mark = b"Linux version ";
+        let at = bytes
+            .windows(mark.len())
+            .enumerate()
+            .filter(|(_, window)| window == mark)
+            .map(|(at, _)| at);
+        let release = |at: usize| {
+            let rest = bytes.get(at..)?.strip_prefix(mark)?.iter().take(RELEASE_LEN);
+            let text = rest.take_while(|byte| byte.is_ascii_graphic());
+            Some(text.map(|byte| char::from(*byte)).collect::<String>())
+        };
+        // The format string of the same text has no number.
+        at.filter_map(release).find(|text| version_of(text).is_some())
     }
 
     /// Checks every file's digest.

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use firebrick_vmm::Arch;
 use firebrick_vmm::kernel::Kernel;
 use firebrick_vmm::release::Release;
 
@@ -37,7 +38,7 @@ fn kernel(args: &Args, home: &Home) -> Vec<Line> {
     let kernel = kernel.and_then(|kernel| kernel.verify().map(|()| kernel));
     let line = match kernel {
         Ok(kernel) => {
-            let release = &kernel.manifest().release;
+            let release = kernel.release();
             let wanted = args.kernel_version.as_deref().unwrap_or("");
             let fits = release
                 .strip_prefix(wanted)
@@ -61,17 +62,29 @@ fn vmm(args: &Args, home: &Home) -> Vec<Line> {
     let mut lines = Vec::new();
     let firecracker = Release::installed(home.data());
     let wanted = args.firecracker_version.as_deref();
-    match (&firecracker, wanted) {
-        (Ok(Some(release)), wanted) => {
-            let fits = wanted.is_none_or(|wanted| wanted == release.version);
+    let fits = |version: &str| wanted.is_none_or(|wanted| wanted == version);
+    let elsewhere = match &firecracker {
+        Ok(None) => host::find_firecracker(home),
+        _ => None,
+    };
+    match (&firecracker, &elsewhere, wanted) {
+        (Ok(Some(release)), ..) => {
             let found = format!("{} ({}, {})", release.version, release.origin, release.digest);
-            lines.push((fits, "Firecracker", found));
+            lines.push((fits(&release.version), "Firecracker", found));
         }
-        (Ok(None), Some(wanted)) => lines.push((false, "Firecracker", format!("{wanted} is not set up"))),
-        (Ok(None), None) => {}
-        (Err(error), _) => lines.push((false, "Firecracker", error.to_string())),
+        (Ok(None), Some((program, version)), _) => {
+            let found = format!("{version} ({})", program.path().display());
+            lines.push((fits(version), "Firecracker", found));
+        }
+        (Ok(None), None, Some(wanted)) => {
+            lines.push((false, "Firecracker", format!("{wanted} is not set up")));
+        }
+        (Ok(None), None, None) => {}
+        (Err(error), ..) => lines.push((false, "Firecracker", error.to_string())),
     }
-    let has_firecracker = matches!(firecracker, Ok(Some(_)));
+    // It is enough for this host's own processor.
+    let is_there = matches!(firecracker, Ok(Some(_))) || elsewhere.is_some();
+    let has_firecracker = is_there && args.arch() == Arch::HOST;
     match host::find_qemu(args.arch()) {
         Ok(program) => {
             let version = program.version().unwrap_or_else(|error| error.to_string());

@@ -65,7 +65,7 @@ pub(crate) struct Args {
     firecracker_digest: Option<Digest>,
 
     /// Use the Firecracker in this file
-    #[arg(long, value_name = "PATH", conflicts_with = "firecracker_version")]
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["firecracker_version", "check"])]
     firecracker: Option<PathBuf>,
 
     /// Download what is not Debian's from here; the digests stay the same
@@ -265,11 +265,14 @@ fn check_host(home: &Home, kernel: &Kernel, steps: &Steps) -> anyhow::Result<()>
         Ok(program) => program,
         Err(error) => {
             // Firecracker alone is enough for this host's own processor.
-            let other = Release::installed(home.data()).ok().flatten();
-            let Some(release) = other.filter(|_| kernel.manifest().arch == Arch::HOST) else {
+            let set_up = Release::installed(home.data()).ok().flatten();
+            let version = set_up
+                .map(|release| release.version)
+                .or_else(|| host::find_firecracker(home).map(|(_, version)| version));
+            let Some(version) = version.filter(|_| kernel.manifest().arch == Arch::HOST) else {
                 return Err(error);
             };
-            steps.note(&format!("{error}; VMs run with Firecracker {}", release.version));
+            steps.note(&format!("{error}; VMs run with Firecracker {version}"));
             return Ok(());
         }
     };
@@ -284,7 +287,7 @@ fn dry_run(args: &Args, home: &Home) -> anyhow::Result<()> {
     let kernel =
         Kernel::default_for(home.data(), args.arch()).and_then(|kernel| kernel.verify().map(|()| kernel));
     let (state, is_there) = match &kernel {
-        Ok(kernel) => (format!("{} is set up", kernel.manifest().release), true),
+        Ok(kernel) => (format!("{} is set up", kernel.release()), true),
         Err(KernelError::NotSetUp { .. }) => ("none is set up".to_owned(), false),
         Err(error) => (format!("not usable: {error}"), false),
     };
@@ -312,6 +315,15 @@ fn dry_run(args: &Args, home: &Home) -> anyhow::Result<()> {
         let url = pins::firecracker_url(args.mirror.as_deref(), version, Arch::HOST);
         let digest = args.firecracker_pin(version)?;
         lines.push(format!("would do: download {url}, which must be {digest}"));
+    }
+    if let Some(path) = &args.firecracker {
+        let version = firecracker::Program::at(path.clone()).version()?;
+        let folder = firebrick_vmm::release::folder(home.data());
+        lines.push(format!(
+            "would do: take Firecracker {version} ({}) into {}",
+            path.display(),
+            folder.display()
+        ));
     }
     lines.extend(check::firecracker_line(home));
     write_stdout((lines.join("\n") + "\n").as_bytes())

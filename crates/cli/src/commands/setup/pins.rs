@@ -19,13 +19,11 @@ pub(super) struct Pin {
     pub(super) digest: Digest,
 }
 
-/// Version, processor, SHA-256 of the release's archive.
+/// Version, processor, SHA-256 of the release's archive. None before 1.8: those do not tell Debian's kernel of their devices.
 #[rustfmt::skip]
 const FIRECRACKER: &[(&str, Arch, &str)] = &[
     ("1.15.1", Arch::X86_64, "d4a32ab2322d887ca1bc4a4e7afa9cc35393e6362dfc2b3becb389d362e4275a"),
     ("1.15.1", Arch::Aarch64, "00654ac1e702a22744121ea9f10a4f792ebd7c3a744cba587dfac9fcb79b41a5"),
-    ("1.7.0", Arch::X86_64, "55bd3e6d599fdd108e36e52f9aee2319f06c18a90f2fa49b64e93fdf06f5ff53"),
-    ("1.7.0", Arch::Aarch64, "3cba100386baaae9714a7b3f6514a09fa12d1ebe3afe1b2d3613f5a401edf550"),
 ];
 
 /// The CI's series, kernel version, processor, SHA-256.
