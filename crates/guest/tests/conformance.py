@@ -320,6 +320,24 @@ if owner == (0, 0):
 found, reply = client.get(tree=True, path=f"{folder}/z")
 same(tarfile.open(fileobj=io.BytesIO(found)).getnames(), ["z"])
 
+# times before 1970, as two other tars write and read them
+with tempfile.TemporaryDirectory() as here:
+    with open(f"{here}/old", "w"):
+        os.utime(f"{here}/old", ns=(-1500000000, -1500000000))
+    command = ["tar", "-C", here, "--numeric-owner"]
+    old = [subprocess.run([*command, f"--format={style}", "-cf", "-", "old"], check=True, stdout=subprocess.PIPE).stdout for style in ["gnu", "posix"]]
+    old += [packed([("old", tarfile.REGTYPE, {"mtime": mtime})], format=style) for mtime, style in [(-2, tarfile.GNU_FORMAT), (-1.5, tarfile.PAX_FORMAT)]]
+    for one in old:
+        same(client.put(one, tree=True, path=f"{folder}/old")["result"]["entries"], 1)
+        same(client.call("stat", path=f"{folder}/old/old")["result"]["mtime_us"], -2 * 10**6)
+        client.call("remove", path=f"{folder}/old", recursive=True)
+    ancient = packed([("old", tarfile.REGTYPE, {"mtime": -(2**31)})], format=tarfile.GNU_FORMAT)
+    same(client.put(ancient, tree=True, path=f"{folder}/old")["result"]["entries"], 1)
+    found, reply = client.get(tree=True, path=f"{folder}/old/old")
+    same([info.mtime for info in tarfile.open(fileobj=io.BytesIO(found))], [-(2**31)])
+    listed = subprocess.run(["tar", "--utc", "--full-time", "-tvf", "-"], input=found, check=True, stdout=subprocess.PIPE, env={**os.environ, "LC_ALL": "C"})
+    assert b"1901-12-13 20:45:52" in listed.stdout, listed.stdout
+
 # hostile trees stay inside, and say so
 client.call("exec", cmd=f"mkdir {folder}/inside {folder}/outside; echo kept > {folder}/outside/file; ln -s ../outside {folder}/inside/way; ln -s ../outside/file {folder}/inside/name")
 for entries in [[("../outside/evil", tarfile.REGTYPE, {"content": b"x"})], [("/tmp/evil", tarfile.REGTYPE, {"content": b"x"})],

@@ -31,7 +31,7 @@ pub struct Header {
     pub uid: u32,
     /// The owning group.
     pub gid: u32,
-    /// When it was changed, in seconds since 1970.
+    /// When it was changed, in seconds since 1970; before, it is negative.
     pub mtime_s: i64,
     /// A device's numbers.
     pub device: (u32, u32),
@@ -174,7 +174,6 @@ impl Reader {
     fn entry(&mut self, fields: &Fields<'_>, kind: Kind, size: u64) -> Result<Header, TarError> {
         let next = core::mem::take(&mut self.next);
         let small = |number| u32::try_from(number).map_err(|_| TarError::Number);
-        let time = |number| i64::try_from(number).map_err(|_| TarError::Number);
         let path = next.path.map_or_else(|| fields.path(), Ok)?;
         // Old tars mark folders by a slash alone.
         let kind = if kind == Kind::File && path.ends_with(b"/") {
@@ -192,7 +191,7 @@ impl Reader {
             mode: small(fields.number(100, 8)?)? & 0o7777,
             uid: next.uid.map_or_else(|| small(fields.number(108, 8)?), Ok)?,
             gid: next.gid.map_or_else(|| small(fields.number(116, 8)?), Ok)?,
-            mtime_s: next.mtime_s.map_or_else(|| time(fields.number(136, 12)?), Ok)?,
+            mtime_s: next.mtime_s.map_or_else(|| fields.signed(136, 12), Ok)?,
             device: match kind {
                 Kind::Char | Kind::Block => (small(fields.number(329, 8)?)?, small(fields.number(337, 8)?)?),
                 _ => (0, 0),
@@ -239,7 +238,7 @@ impl Overrides {
                 b"size" => self.size = Some(number()?.parse().map_err(|_| TarError::Number)?),
                 b"uid" => self.uid = Some(number()?.parse().map_err(|_| TarError::Number)?),
                 b"gid" => self.gid = Some(number()?.parse().map_err(|_| TarError::Number)?),
-                b"mtime" => self.mtime_s = Some(number()?.parse().map_err(|_| TarError::Number)?),
+                b"mtime" => self.mtime_s = Some(whole_seconds(value)?),
                 // A sparse file's contents are not its bytes.
                 _ if key.starts_with(b"GNU.sparse.") => return Err(TarError::Kind('S')),
                 _ => {}
@@ -247,6 +246,17 @@ impl Overrides {
         }
         Ok(())
     }
+}
+
+/// A time with or without a fraction, rounded down as filesystems do: `-1.5` is the second half of second -2.
+fn whole_seconds(value: &[u8]) -> Result<i64, TarError> {
+    let text = core::str::from_utf8(value).map_err(|_| TarError::Number)?;
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let seconds: i64 = whole.parse().map_err(|_| TarError::Number)?;
+    if whole.starts_with('-') && fraction.bytes().any(|digit| digit != b'0') {
+        return seconds.checked_sub(1).ok_or(TarError::Number);
+    }
+    Ok(seconds)
 }
 
 /// A header block's fields, by offset and length.
@@ -278,16 +288,19 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// Octal digits among blanks, or GNU's form for large numbers.
     fn number(&self, at: usize, len: usize) -> Result<u64, TarError> {
+        u64::try_from(self.signed(at, len)?).map_err(|_| TarError::Number)
+    }
+
+    /// Octal digits among blanks, or GNU's form for other numbers: after a first bit, two's complement.
+    fn signed(&self, at: usize, len: usize) -> Result<i64, TarError> {
         let bytes = self.bytes(at, len);
-        if bytes.first().is_some_and(|first| first & 0x80 != 0) {
-            return bytes
+        if let Some((first, rest)) = bytes.split_first().filter(|(first, _)| **first & 0x80 != 0) {
+            let sign = if first & 0x40 != 0 { -0x80 } else { 0 };
+            return rest
                 .iter()
-                .enumerate()
-                .try_fold(0u64, |number, (index, byte)| {
-                    let byte = if index == 0 { byte & 0x7f } else { *byte };
-                    number.checked_mul(256)?.checked_add(u64::from(byte))
+                .try_fold(sign | i64::from(first & 0x7f), |number, byte| {
+                    number.checked_mul(256)?.checked_add(i64::from(*byte))
                 })
                 .ok_or(TarError::Number);
         }
@@ -298,9 +311,9 @@ impl<'a> Fields<'a> {
             .trim_ascii();
         digits
             .iter()
-            .try_fold(0u64, |number, digit| {
+            .try_fold(0i64, |number, digit| {
                 let digit = digit.checked_sub(b'0').filter(|digit| *digit < 8)?;
-                number.checked_mul(8)?.checked_add(u64::from(digit))
+                number.checked_mul(8)?.checked_add(i64::from(digit))
             })
             .ok_or(TarError::Number)
     }
@@ -377,7 +390,7 @@ impl Header {
         put(108, &number::<8>(u64::from(self.uid)));
         put(116, &number::<8>(u64::from(self.gid)));
         put(124, &number::<12>(self.size));
-        put(136, &number::<12>(u64::try_from(self.mtime_s).unwrap_or(0)));
+        put(136, &time(self.mtime_s));
         put(148, b"        ");
         put(156, &[type_byte]);
         put(157, self.link.get(..100).unwrap_or(&self.link));
@@ -411,6 +424,20 @@ fn number<const LEN: usize>(value: u64) -> [u8; LEN] {
         }
     }
     field
+}
+
+/// A time as a field: before 1970 in GNU's form, two's complement.
+fn time(seconds: i64) -> [u8; 12] {
+    u64::try_from(seconds).map_or_else(
+        |_| {
+            let mut field = [0xff; 12];
+            if let Some(low) = field.last_chunk_mut() {
+                *low = seconds.to_be_bytes();
+            }
+            field
+        },
+        number,
+    )
 }
 
 #[cfg(test)]
@@ -468,6 +495,50 @@ mod tests {
             entry.encode(&mut bytes);
         }
         assert_eq!(read(&bytes), Ok(entries));
+    }
+
+    #[test]
+    fn times_reach_as_far_as_the_kernels() {
+        for mtime_s in [
+            i64::MIN,
+            -(1 << 33),
+            -86_400,
+            -1,
+            0,
+            (1 << 33) - 1,
+            1 << 33,
+            i64::MAX,
+        ] {
+            let entry = Header {
+                mtime_s,
+                ..Header::plain(Kind::File)
+            };
+            let mut bytes = Vec::new();
+            entry.encode(&mut bytes);
+            assert_eq!(read(&bytes), Ok(vec![entry]), "{mtime_s}");
+        }
+        for (text, mtime_s) in [
+            ("-1", -1),
+            ("-1.5", -2),
+            ("-0.25", -1),
+            ("-2.000", -2),
+            ("1.9", 1),
+        ] {
+            assert_eq!(whole_seconds(text.as_bytes()), Ok(mtime_s), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_times_are_negative() {
+        let mut bytes = Vec::new();
+        Header::plain(Kind::File).encode(&mut bytes);
+        for at in [108, 116, 124] {
+            let mut block: [u8; BLOCK_BYTES] = *bytes.first_chunk().expect("a block");
+            block[at..at + 8].fill(0xff);
+            let sum = number::<8>(Fields(&block).checksum());
+            block[148..155].copy_from_slice(&sum[1..]);
+            assert_eq!(read(&block), Err(TarError::Number), "{at}");
+        }
     }
 
     #[test]
