@@ -1,4 +1,4 @@
-//! Removing trees.
+//! Removing trees, however deep: a folder far down is moved up into the first one, so that few are open at a time.
 
 use alloc::ffi::CString;
 use alloc::vec::Vec;
@@ -27,13 +27,25 @@ pub(in super::super) fn tree_at(
     })
 }
 
+/// So many folders at most are open at a time. The agent itself removes small trees, among all that it has open for clients.
+const MAX_OPEN: usize = 32;
+
 /// The folders on the way down, each with the name by which it is removed from the one above.
 fn below(folder: BorrowedFd<'_>, name: &CStr, left: &mut usize) -> Result<(), Errno> {
     let mut way: Vec<(CString, OwnedFd)> = Vec::new();
     way.push((name.into(), open(folder, name)?));
+    let mut moved = 0;
     while let Some((_, inner)) = way.last() {
         match empty_out(inner, left)? {
             Some(deeper) => {
+                if way.len() >= MAX_OPEN
+                    && let Some((_, top)) = way.first()
+                    && move_up(inner, &deeper, top, &mut moved).is_ok()
+                {
+                    spend(left)?;
+                    continue;
+                }
+                // Also where it cannot be moved, such as a lower layer's folder: that costs one more open folder.
                 let opened = open(inner.as_fd(), &deeper)?;
                 way.push((deeper, opened));
             }
@@ -46,6 +58,19 @@ fn below(folder: BorrowedFd<'_>, name: &CStr, left: &mut usize) -> Result<(), Er
         }
     }
     Ok(())
+}
+
+/// Moves a folder into the first one on the way, where its turn comes.
+fn move_up(inner: &OwnedFd, name: &CStr, top: &OwnedFd, moved: &mut u64) -> Result<(), Errno> {
+    loop {
+        *moved = moved.saturating_add(1);
+        let fresh = alloc::format!(".firebrick-remove-{}-{moved}", rustix::process::getpid());
+        match rustix::fs::renameat(inner, name, top, fresh.as_str()) {
+            // Something has that name; an empty folder of it makes room by itself.
+            Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR) => {}
+            other => return other,
+        }
+    }
 }
 
 fn open(folder: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
