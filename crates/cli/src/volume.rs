@@ -76,6 +76,14 @@ impl Volume {
         }
     }
 
+    /// How a squashfs is compressed, as `mksquashfs -comp` calls it.
+    pub(crate) fn compression(&self) -> Option<&'static str> {
+        match self {
+            Volume::Ext4(_) => None,
+            Volume::Squashfs(filesystem) => Some(filesystem.summary().compression.name()),
+        }
+    }
+
     /// What stands at a path.
     pub(crate) fn lookup(&self, path: &OsStr, last: LastSymlink) -> anyhow::Result<Inode> {
         let path = path.as_bytes();

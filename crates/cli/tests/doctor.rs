@@ -31,6 +31,9 @@ const OPTIONS: &[&str] = &[
     "PVH",
     "SERIAL_8250_CONSOLE",
     "SQUASHFS",
+    "SQUASHFS_LZ4",
+    "SQUASHFS_XZ",
+    "SQUASHFS_ZLIB",
     "SQUASHFS_ZSTD",
     "SYSFS",
     "TMPFS",
@@ -409,19 +412,38 @@ fn squashfs_images_ask_for_squashfs_and_not_for_ext4() {
         "rootfs",
         "from-docker",
         "-q",
-        "-n",
-        "small",
         "-i",
         &reference,
         "--format",
         "squashfs",
     ];
-    home.firebrick(&build).assert().success();
-    for (option, expected) in [("EXT4_FS", ""), ("SQUASHFS", "kernel.squashfs problem")] {
+    for (compression, option, expected) in [
+        ("zstd", "EXT4_FS", ""),
+        ("zstd", "SQUASHFS", "kernel.squashfs problem"),
+        ("zstd", "SQUASHFS_ZSTD", "kernel.squashfs-zstd problem"),
+        ("zstd", "SQUASHFS_ZLIB", ""),
+        ("gzip", "SQUASHFS_ZLIB", "kernel.squashfs-gzip problem"),
+        ("gzip", "SQUASHFS_ZSTD", ""),
+        ("lz4", "SQUASHFS_LZ4", "kernel.squashfs-lz4 problem"),
+        ("xz", "SQUASHFS_XZ", "kernel.squashfs-xz problem"),
+    ] {
+        let name = format!("small-{compression}");
+        if !home
+            .path()
+            .join(format!("fb/images/rootfs-{name}.squashfs"))
+            .exists()
+        {
+            let flags = ["-n", &name, "--compression", compression];
+            home.firebrick(&[&build[..], &flags].concat()).assert().success();
+        }
         put_kernel(&home, "6.1.0-1", &config(option));
-        let (report, _) = doctor(&home, &["small"]);
+        let (report, _) = doctor(&home, &[&name]);
         assert_eq!(wrong(&report, "image."), Vec::<String>::new(), "{report}");
-        assert_eq!(wrong(&report, "kernel.").join(""), expected, "{report}");
+        assert_eq!(
+            wrong(&report, "kernel.").join(""),
+            expected,
+            "{compression} {report}"
+        );
     }
 }
 

@@ -61,9 +61,15 @@ fn the_kernel_is_elf_and_its_modules_are_in_order() {
             );
         }
     }
-    for (filesystem, systemd) in [("ext4", true), ("squashfs", false)] {
+    for (filesystem, compression, systemd) in [
+        ("ext4", None, true),
+        ("squashfs", Some("zstd"), false),
+        ("squashfs", Some("gzip"), false),
+        ("squashfs", Some("lz4"), false),
+        ("squashfs", Some("xz"), false),
+    ] {
         let lacks = kernel
-            .lacks(filesystem, systemd)
+            .lacks(filesystem, compression, systemd)
             .expect("the package has a configuration");
         assert_eq!(lacks, [], "{filesystem}");
     }
@@ -143,7 +149,7 @@ fn a_kernel_of_another_release_of_debian_comes_from_the_same_mirror() {
         kernel.manifest()
     );
     assert_eq!(kernel.version(), Some((5, 10)));
-    assert_eq!(kernel.lacks("ext4", true), Some(Vec::new()));
+    assert_eq!(kernel.lacks("ext4", None, true), Some(Vec::new()));
     let asked = |event: &SetupEvent| {
         matches!(
             event,

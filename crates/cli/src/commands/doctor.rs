@@ -67,6 +67,7 @@ fn examine(args: &Args, home: &Home) -> anyhow::Result<Vec<Finding>> {
     let opened = image.as_ref().and_then(|image| image.as_ref().ok());
     let wishes = Wishes {
         filesystem: opened.map_or("ext4", |image| image.filesystem.name()),
+        compression: opened.and_then(|image| image.filesystem.compression()),
         systemd: opened.is_some_and(has_systemd),
     };
     let (kernel, of_kernel) = kernel::findings(home.data(), arch, &wishes);

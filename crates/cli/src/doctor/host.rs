@@ -5,17 +5,20 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use firebrick_vmm::firecracker::{self, Firecracker};
 use firebrick_vmm::kernel::Kernel;
 use firebrick_vmm::qemu::{Accelerator, Program, probe};
 use firebrick_vmm::{Arch, release};
 
-use super::Finding;
+use super::{Finding, Severity};
 use crate::text;
 
 /// What a small image and its layers take.
 const DISK_LOW: u64 = 2 << 30;
 /// Not even a kernel can be set up.
 const DISK_NONE: u64 = 128 << 20;
+/// What follows where KVM is of no use.
+const SLOW: &str = "so VMs run in software, which is slow";
 /// What a VM has without `--mem`, and QEMU's own part.
 const MEMORY_LOW: u64 = 640 << 20;
 
@@ -57,10 +60,18 @@ impl HostView {
     /// Every finding, in the order in which a boot would come across them.
     pub(crate) fn findings(&self, kernel: Option<&Kernel>) -> Vec<Finding> {
         let qemu = Program::find_for(self.arch, &self.search_path).ok();
+        let firecracker = self.find_firecracker();
+        // All that there is to run VMs: for its own processor, and on KVM only.
+        let only = firecracker
+            .as_deref()
+            .filter(|_| qemu.is_none() && self.arch == Arch::HOST);
         vec![
-            self.qemu(qemu.as_ref()),
-            self.firecracker(),
-            self.kvm(qemu.as_ref(), kernel),
+            self.qemu(qemu.as_ref(), only),
+            self.firecracker(firecracker.as_deref()),
+            match only {
+                Some(path) => self.kvm_of_firecracker(path, kernel),
+                None => self.kvm(qemu.as_ref(), kernel),
+            },
             self.vsock(),
             self.memory(),
             self.disk(),
@@ -69,7 +80,7 @@ impl HostView {
         ]
     }
 
-    fn qemu(&self, program: Option<&Program>) -> Finding {
+    fn qemu(&self, program: Option<&Program>, instead: Option<&Path>) -> Finding {
         const ID: &str = "host.qemu";
         let package = match self.arch {
             Arch::X86_64 => "qemu-system-x86",
@@ -85,30 +96,49 @@ impl HostView {
                 Finding::problem(ID, found, format!("sudo apt-get install --reinstall {package}"))
             }
             None => {
-                let found = format!("there is no qemu-system-{} in PATH, which runs VMs", self.arch);
-                Finding::problem(ID, found, install)
+                let found = format!("there is no qemu-system-{} in PATH", self.arch);
+                match instead {
+                    Some(_) => Finding::warning(
+                        ID,
+                        format!("{found}: Firecracker runs VMs, but none with --net, and none without KVM"),
+                        install,
+                    ),
+                    None => Finding::problem(ID, format!("{found}, which runs VMs"), install),
+                }
             }
         }
     }
 
-    fn firecracker(&self) -> Finding {
-        const ID: &str = "host.firecracker";
-        let fix = "firebrick setup --firecracker-version 1.15.1";
+    /// The one that was set up, or else that of `PATH`.
+    fn find_firecracker(&self) -> Option<PathBuf> {
         let own = release::folder(&self.state).join("firecracker");
-        let found = match own.is_file() {
+        match own.is_file() {
             true => Some(own),
             false => find(&self.search_path, "firecracker"),
-        };
+        }
+    }
+
+    fn firecracker(&self, found: Option<&Path>) -> Finding {
+        const ID: &str = "host.firecracker";
+        let fix = "firebrick setup --firecracker-version 1.15.1";
         let Some(path) = found else {
             return Finding::warning(ID, "Firecracker is not installed; QEMU runs VMs without it", fix);
         };
-        let output = Command::new(&path).arg("--version").output();
+        let output = Command::new(path).arg("--version").output();
         let output = output.ok().filter(|output| output.status.success());
         let version = output.and_then(|output| {
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
             text.lines().next().map(str::to_owned)
         });
         match version {
+            Some(version) if is_too_old(&version) => Finding::warning(
+                ID,
+                format!(
+                    "{version} is {}: before 1.8 it does not tell Debian's kernel of its devices",
+                    path.display()
+                ),
+                fix,
+            ),
             Some(version) => Finding::ok(ID, format!("{version} is {}", path.display())),
             None => Finding::warning(
                 ID,
@@ -122,7 +152,7 @@ impl HostView {
     fn kvm(&self, qemu: Option<&Program>, kernel: Option<&Kernel>) -> Finding {
         const ID: &str = "host.kvm";
         let device = self.kvm.display();
-        let slow = "so VMs run in software, which is slow";
+        let slow = SLOW;
         if self.arch != Arch::HOST {
             let found = format!("a machine for {} runs in software here", self.arch);
             return Finding::ok(ID, found);
@@ -152,6 +182,40 @@ impl HostView {
                 Finding::warning(ID, format!("{reason}, {slow}"), fix)
             }
             Err(error) => Finding::problem(ID, format!("QEMU cannot be started: {error}"), "firebrick setup"),
+        }
+    }
+
+    /// Where it alone runs VMs, nothing runs without KVM.
+    fn kvm_of_firecracker(&self, path: &Path, kernel: Option<&Kernel>) -> Finding {
+        const ID: &str = "host.kvm";
+        let needs = "and Firecracker, which alone is here to run VMs, needs it";
+        let finding = self.kvm(None, kernel);
+        if !self.kvm.exists()
+            || fs::File::options()
+                .read(true)
+                .write(true)
+                .open(&self.kvm)
+                .is_err()
+        {
+            let found = finding.found.replace(SLOW, needs);
+            return Finding {
+                severity: Severity::Problem,
+                found,
+                ..finding
+            };
+        }
+        let Some(kernel) = kernel else { return finding };
+        let vmm = Firecracker::new(firecracker::Program::at(path), self.state.join("run"));
+        let fix =
+            "use a host whose /dev/kvm is the processor's own, or QEMU: sudo apt-get install qemu-system";
+        match probe::firecracker(&vmm, kernel) {
+            Ok(probe::Kvm::Works) => Finding::ok(ID, format!("{} runs a stock kernel", self.kvm.display())),
+            Ok(probe::Kvm::No(reason)) => Finding::problem(ID, format!("{reason}, {needs}"), fix),
+            Err(error) => Finding::problem(
+                ID,
+                format!("Firecracker cannot be started: {error}"),
+                "firebrick setup --firecracker-version 1.15.1 --force",
+            ),
         }
     }
 
@@ -264,6 +328,13 @@ impl HostView {
             ),
         }
     }
+}
+
+/// Whether `Firecracker v1.7.0` is too old; what has no number is not.
+fn is_too_old(version: &str) -> bool {
+    let numbers = version.trim_start_matches("Firecracker v").split(['.', '-']);
+    let mut numbers = numbers.map_while(|number| number.parse::<u32>().ok());
+    matches!((numbers.next(), numbers.next()), (Some(major), Some(minor)) if (major, minor) < (1, 8))
 }
 
 /// An executable file in the folders of a `PATH`.

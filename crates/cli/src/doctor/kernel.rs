@@ -11,6 +11,8 @@ use super::Finding;
 pub(crate) struct Wishes<'a> {
     /// The image's filesystem, as the kernel calls it.
     pub(crate) filesystem: &'a str,
+    /// How a squashfs is compressed.
+    pub(crate) compression: Option<&'static str>,
     /// Whether its init is systemd.
     pub(crate) systemd: bool,
 }
@@ -43,7 +45,7 @@ pub(crate) fn findings(state: &Path, arch: Arch, wishes: &Wishes<'_>) -> (Option
         "kernel.set-up",
         format!("{release} is set up, and every file is as its digest says"),
     )];
-    match kernel.lacks(wishes.filesystem, wishes.systemd) {
+    match kernel.lacks(wishes.filesystem, wishes.compression, wishes.systemd) {
         None => findings.push(Finding::warning(
             "kernel.config",
             format!(

@@ -14,6 +14,8 @@ enum When {
     Arch(Arch),
     /// An image of this format.
     Filesystem(&'static str),
+    /// A squashfs of this compression.
+    Squashfs(&'static str),
     /// An image whose init is systemd.
     Systemd,
 }
@@ -53,7 +55,7 @@ struct Need(
 );
 
 use Loss::{Boot, Feature};
-use When::{Always, Filesystem, Systemd};
+use When::{Always, Filesystem, Squashfs, Systemd};
 
 const X86: When = When::Arch(Arch::X86_64);
 const ARM: When = When::Arch(Arch::Aarch64);
@@ -74,7 +76,10 @@ const NEEDS: &[Need] = &[
     Need("kernel.overlay", "CONFIG_OVERLAY_FS", Some("overlay"), Always, Boot, "no writable layer over the read-only image"),
     Need("kernel.ext4", "CONFIG_EXT4_FS", Some("ext4"), Filesystem("ext4"), Boot, "ext4 images do not mount"),
     Need("kernel.squashfs", "CONFIG_SQUASHFS", Some("squashfs"), Filesystem("squashfs"), Boot, "squashfs images do not mount"),
-    Need("kernel.squashfs-zstd", "CONFIG_SQUASHFS_ZSTD", None, Filesystem("squashfs"), Feature, "squashfs images compressed with zstd do not mount"),
+    Need("kernel.squashfs-zstd", "CONFIG_SQUASHFS_ZSTD", None, Squashfs("zstd"), Boot, "squashfs images compressed with zstd do not mount"),
+    Need("kernel.squashfs-gzip", "CONFIG_SQUASHFS_ZLIB", None, Squashfs("gzip"), Boot, "squashfs images compressed with gzip do not mount"),
+    Need("kernel.squashfs-lz4", "CONFIG_SQUASHFS_LZ4", None, Squashfs("lz4"), Boot, "squashfs images compressed with lz4 do not mount"),
+    Need("kernel.squashfs-xz", "CONFIG_SQUASHFS_XZ", None, Squashfs("xz"), Boot, "squashfs images compressed with xz do not mount"),
     Need("kernel.virtio-console", "CONFIG_VIRTIO_CONSOLE", Some("virtio_console"), Always, Feature, "no channel to the agent where there is no vsock"),
     Need("kernel.vsock", "CONFIG_VIRTIO_VSOCKETS", Some("vmw_vsock_virtio_transport"), Always, Feature, "no vsock, which Firecracker needs to reach the agent"),
     Need("kernel.virtio-net", "CONFIG_VIRTIO_NET", Some("virtio_net"), Always, Feature, "no network (--net)"),
@@ -91,8 +96,9 @@ const NEEDS: &[Need] = &[
 ];
 
 impl Kernel {
-    /// What booting an image of `filesystem` lacks with this kernel; `None` if its configuration is not known.
-    pub fn lacks(&self, filesystem: &str, systemd: bool) -> Option<Vec<Lack>> {
+    /// What booting an image of `filesystem` lacks with this kernel; `None` if its configuration is not known. `compression` is
+    /// that of a squashfs, as `mksquashfs -comp` calls it.
+    pub fn lacks(&self, filesystem: &str, compression: Option<&str>, systemd: bool) -> Option<Vec<Lack>> {
         let config = self.config()?;
         let arch = self.manifest().arch;
         let set_up = |module: &str| self.manifest().modules.iter().any(|one| one.name == module);
@@ -100,6 +106,7 @@ impl Kernel {
             When::Always => true,
             When::Arch(of) => of == arch,
             When::Filesystem(of) => of == filesystem,
+            When::Squashfs(of) => compression == Some(of),
             When::Systemd => systemd,
         };
         let wanted = NEEDS.iter().filter(|need| matters(need.3));

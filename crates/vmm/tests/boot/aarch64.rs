@@ -50,7 +50,7 @@ fn an_arm_image_boots_answers_and_powers_off() {
     let Some(kernel) = kernel() else { return };
     assert_eq!(kernel.manifest().format, Format::Image);
     assert_eq!(kernel.manifest().arch, Arch::Aarch64);
-    assert_eq!(kernel.lacks("ext4", true), Some(Vec::new()));
+    assert_eq!(kernel.lacks("ext4", None, true), Some(Vec::new()));
     let reference = Reference::OciLayout {
         path: layout,
         selector: None,

@@ -84,6 +84,7 @@ fn programs_that_are_missing_or_broken_are_told() {
         "apt-get install qemu-system-",
         |_, folder| {
             fs::remove_file(folder.join(&qemu)).expect("it is there");
+            fs::remove_file(folder.join("firecracker")).expect("it is there");
         },
     );
     shows(
@@ -132,6 +133,41 @@ fn programs_that_are_missing_or_broken_are_told() {
             fs::remove_file(folder.join("newuidmap")).expect("it is there");
         },
     );
+}
+
+/// It runs VMs where KVM works, and only there.
+#[test]
+fn firecracker_alone_is_no_problem_but_needs_kvm() {
+    let without_qemu = |folder: &Path| {
+        fs::remove_file(folder.join(format!("qemu-system-{}", Arch::HOST))).expect("it is there");
+    };
+    shows(
+        "host.qemu",
+        Severity::Warning,
+        "Firecracker runs VMs",
+        "apt-get install qemu-system-",
+        |_, folder| without_qemu(folder),
+    );
+    shows(
+        "host.kvm",
+        Severity::Problem,
+        "which alone is here to run VMs, needs it",
+        "modprobe kvm_intel",
+        |view, folder| {
+            without_qemu(folder);
+            view.kvm = "/nowhere/kvm".into();
+        },
+    );
+    for (version, severity) in [
+        ("1.7.0", Severity::Warning),
+        ("1.8.0", Severity::Ok),
+        ("1.10.1-x", Severity::Ok),
+    ] {
+        shows("host.firecracker", severity, version, "", |_, folder| {
+            let script = format!("#!/bin/sh\necho 'Firecracker v{version}'\n");
+            fs::write(folder.join("firecracker"), script).expect("a file");
+        });
+    }
 }
 
 #[test]
