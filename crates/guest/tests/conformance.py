@@ -338,6 +338,17 @@ with tempfile.TemporaryDirectory() as here:
     listed = subprocess.run(["tar", "--utc", "--full-time", "-tvf", "-"], input=found, check=True, stdout=subprocess.PIPE, env={**os.environ, "LC_ALL": "C"})
     assert b"1901-12-13 20:45:52" in listed.stdout, listed.stdout
 
+# more folders than an agent remembers at a time, and more names than it holds
+if not in_guest:
+    names = [f"{n * 7919 % 30000:095d}" for n in range(30000)]
+    tree_of_many = packed([("many", tarfile.DIRTYPE, {"mode": 0o555})] + [(f"many/{name}", tarfile.DIRTYPE, {"mode": 0o511}) for name in names],
+                          format=tarfile.GNU_FORMAT)
+    same(client.put(tree_of_many, tree=True, path=f"{folder}/tree")["result"], {"bytes": 0, "entries": 30001})
+    same({(os.stat(path).st_mode & 0o7777, os.stat(path).st_mtime) for path in [f"{folder}/tree/many/{name}" for name in names]}, {(0o511, 1234567890)})
+    same((os.stat(f"{folder}/tree/many").st_mode & 0o7777, os.stat(f"{folder}/tree/many").st_mtime), (0o555, 1234567890))
+    found, reply = client.get(tree=True, path=f"{folder}/tree/many")
+    same([info.name for info in tarfile.open(fileobj=io.BytesIO(found))][1:], [f"./{name}" for name in sorted(names)])
+
 # hostile trees stay inside, and say so
 client.call("exec", cmd=f"mkdir {folder}/inside {folder}/outside; echo kept > {folder}/outside/file; ln -s ../outside {folder}/inside/way; ln -s ../outside/file {folder}/inside/name")
 for entries in [[("../outside/evil", tarfile.REGTYPE, {"content": b"x"})], [("/tmp/evil", tarfile.REGTYPE, {"content": b"x"})],

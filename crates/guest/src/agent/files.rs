@@ -14,7 +14,7 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::work::get::names;
+use super::work::names::names;
 use super::work::owner::Owner;
 use super::work::place::{self, failed};
 use crate::kernel::Clock;

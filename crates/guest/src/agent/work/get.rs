@@ -1,7 +1,6 @@
 //! Giving files and trees. This runs in a copy of the agent: standard output takes the bytes, and may block.
 
 use alloc::collections::BTreeMap;
-use alloc::ffi::CString;
 use alloc::vec::Vec;
 use core::ffi::CStr;
 
@@ -9,16 +8,26 @@ use firebrick_protocol::files::{Get, Transferred};
 use firebrick_protocol::rpc::RpcError;
 use firebrick_protocol::tar::{self, Header, Kind};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Stat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+use super::names::Pieces;
 use super::place::{self, Spot, failed};
 use crate::kernel;
 
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// So many files with several names at most are remembered; of others each name brings the contents.
-const MAX_HARDLINKS: usize = 65_536;
+/// So much at most is remembered of files with several names; of others each name brings the contents.
+const MAX_HARDLINKS_BYTES: usize = 4 << 20;
+
+/// What remembering a file costs besides its path.
+const HARDLINK_BYTES: usize = 64;
+
+/// Of a folder's names so much at most is held at a time.
+const MAX_PIECE_BYTES: usize = 4 << 20;
+
+/// Of all folders' names on the way down so much at most is held, and a piece.
+const MAX_NAMES_BYTES: usize = 4 << 20;
 
 /// So deep a tree may be: a descriptor is open for each folder on the way.
 const MAX_DEPTH: usize = 900;
@@ -46,6 +55,37 @@ struct Sender {
     done: Transferred,
     /// The first names of files that have several.
     seen: BTreeMap<(u64, u64), Vec<u8>>,
+    seen_bytes: usize,
+}
+
+/// A folder on the way down.
+struct Level {
+    folder: OwnedFd,
+    names: Pieces,
+    /// How much of the path leads to it.
+    path_len: usize,
+}
+
+impl Level {
+    fn new(folder: OwnedFd, path_len: usize) -> Level {
+        Level {
+            folder,
+            names: Pieces::new(MAX_PIECE_BYTES),
+            path_len,
+        }
+    }
+}
+
+/// Makes room for one more folder's names, from the top, where they are needed last.
+fn forget_some(way: &mut [Level]) {
+    let mut held: usize = way.iter().map(|level| level.names.held_bytes()).sum();
+    for level in way {
+        if held <= MAX_NAMES_BYTES {
+            return;
+        }
+        held = held.saturating_sub(level.names.held_bytes());
+        level.names.forget();
+    }
 }
 
 fn write_out(bytes: &[u8]) -> Result<(), Errno> {
@@ -117,37 +157,37 @@ impl Sender {
     /// What is in a folder, folder by folder, each in the order of its names.
     fn below(&mut self, spot: &Spot) -> Result<(), Errno> {
         let opened = open_folder(spot.folder.as_fd(), &spot.name)?;
-        let names = names(&opened, usize::MAX)?;
+        let mut path = b"./".to_vec();
         let mut way = Vec::new();
-        way.push((opened, b"./".to_vec(), names.into_iter()));
-        while let Some((folder, prefix, names)) = way.last_mut() {
-            let Some(name) = names.next() else {
+        way.push(Level::new(opened, path.len()));
+        while let Some(level) = way.last_mut() {
+            let Some(name) = level.names.next(&level.folder)? else {
                 way.pop();
                 continue;
             };
-            let stat = match rustix::fs::statat(&*folder, &*name, AtFlags::SYMLINK_NOFOLLOW) {
+            let stat = match rustix::fs::statat(&level.folder, &*name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) => stat,
                 Err(Errno::NOENT) => continue, // gone meanwhile
                 Err(error) => return Err(error),
             };
-            let mut path = [prefix.as_slice(), name.to_bytes()].concat();
+            path.truncate(level.path_len);
+            path.extend_from_slice(name.to_bytes());
             if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-                let folder = rustix::io::fcntl_dupfd_cloexec(&*folder, 3)?;
-                self.entry(folder.as_fd(), &name, path, &stat)?;
+                self.entry(level.folder.as_fd(), &name, path.clone(), &stat)?;
                 continue;
             }
-            let deeper = match open_folder(folder.as_fd(), &name) {
+            let deeper = match open_folder(level.folder.as_fd(), &name) {
                 Ok(deeper) => deeper,
                 Err(Errno::NOENT) => continue,
                 Err(error) => return Err(error),
             };
             path.push(b'/');
-            let inner = self::names(&deeper, usize::MAX)?;
             if way.len() >= MAX_DEPTH {
                 return Err(Errno::NAMETOOLONG);
             }
             self.header(&stat, path.clone(), Kind::Dir, Vec::new())?;
-            way.push((deeper, path, inner.into_iter()));
+            forget_some(&mut way);
+            way.push(Level::new(deeper, path.len()));
         }
         Ok(())
     }
@@ -193,7 +233,12 @@ impl Sender {
                 let first = first.clone();
                 return self.header(&stat, path, Kind::Hardlink, first);
             }
-            if self.seen.len() < MAX_HARDLINKS {
+            let bytes = self
+                .seen_bytes
+                .saturating_add(path.len())
+                .saturating_add(HARDLINK_BYTES);
+            if bytes <= MAX_HARDLINKS_BYTES {
+                self.seen_bytes = bytes;
                 self.seen.insert(number, path.clone());
             }
         }
@@ -254,23 +299,4 @@ impl Sender {
 fn open_folder(folder: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(folder, name, flags, Mode::empty())
-}
-
-/// The names in a folder, without `.` and `..`, sorted; [`Errno::OVERFLOW`] when there are more than `limit`.
-pub(in super::super) fn names(folder: &OwnedFd, limit: usize) -> Result<Vec<CString>, Errno> {
-    let mut buffer = [core::mem::MaybeUninit::uninit(); 4096];
-    let mut entries = RawDir::new(folder, &mut buffer);
-    let mut names = Vec::new();
-    while let Some(entry) = entries.next() {
-        let entry = entry?;
-        let name = entry.file_name();
-        if name != c"." && name != c".." {
-            if names.len() >= limit {
-                return Err(Errno::OVERFLOW);
-            }
-            names.push(name.into());
-        }
-    }
-    names.sort();
-    Ok(names)
 }

@@ -4,6 +4,7 @@
 //! one report, JSON: the result with exit code 0, else the error.
 
 pub(super) mod get;
+pub(super) mod names;
 pub(super) mod owner;
 pub(super) mod place;
 pub(super) mod put;

@@ -89,15 +89,18 @@ fn below(root: &str, path: &str, make_parents: bool) -> Result<Spot, RpcError> {
     })
 }
 
+/// The names in a path.
+pub(super) fn parts(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    path.split(|byte| *byte == b'/')
+        .filter(|name| !name.is_empty() && *name != b".")
+}
+
 /// Walks down from `folder` by plain names; no symlink on the way is followed.
 ///
 /// # Errors
 /// [`Errno::XDEV`] when the path has a `..`; [`Errno::NOTDIR`] when a symlink or file is on the way.
 pub(in super::super) fn walk(folder: OwnedFd, path: &[u8], make_parents: bool) -> Result<Spot, Errno> {
-    let mut names = path
-        .split(|byte| *byte == b'/')
-        .filter(|name| !name.is_empty() && *name != b".")
-        .peekable();
+    let mut names = parts(path).peekable();
     let mut folder = folder;
     while let Some(name) = names.next() {
         if name == b".." {

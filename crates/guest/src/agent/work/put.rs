@@ -26,8 +26,11 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// accident. It is blocked, and only looked at.
 pub(in super::super) const COMPLETE: i32 = 10;
 
-/// So many folders at most get their modes and times after everything is in them.
-const MAX_LATE_FOLDERS: usize = 65_536;
+/// So much at most is remembered of folders that get their modes and times after everything is in them.
+const MAX_LATE_BYTES: usize = 4 << 20;
+
+/// What remembering a folder costs besides its path.
+const LATE_BYTES: usize = 64;
 
 pub(in super::super) fn run(params: &Put) -> Result<Transferred, RpcError> {
     let owner = Owner::named(params.owner.as_deref())?;
@@ -183,6 +186,7 @@ struct Tree {
     done: Transferred,
     /// Folders whose modes and times are set last: before, they could be closed, and every entry changes their times.
     late: Vec<(Vec<u8>, u32, i64)>,
+    late_bytes: usize,
 }
 
 fn broken(reason: impl core::fmt::Display) -> RpcError {
@@ -197,6 +201,7 @@ impl Tree {
             buffer: alloc::vec![0; BUFFER_BYTES],
             done: Transferred::default(),
             late: Vec::new(),
+            late_bytes: 0,
         }
     }
 
@@ -226,11 +231,25 @@ impl Tree {
         }
         // What fills the tar up to a whole record.
         while read(&mut self.buffer).is_ok_and(|count| count > 0) {}
-        for (path, mode, mtime_s) in core::mem::take(&mut self.late).into_iter().rev() {
-            // A folder that a later entry has replaced is not there any more.
-            let _ = self.finish_folder(&path, mode, mtime_s);
-        }
+        self.finish_folders(|_| true);
         Ok(self.done)
+    }
+
+    /// Gives those folders their modes and times, the last first: those above could be closed then.
+    fn finish_folders(&mut self, is_due: impl Fn(&[u8]) -> bool) {
+        let mut kept = Vec::new();
+        self.late_bytes = 0;
+        for (path, mode, mtime_s) in core::mem::take(&mut self.late).into_iter().rev() {
+            if is_due(&path) {
+                // A folder that a later entry has replaced is not there any more.
+                let _ = self.finish_folder(&path, mode, mtime_s);
+            } else {
+                self.late_bytes = self.late_bytes.saturating_add(late_bytes(&path));
+                kept.push((path, mode, mtime_s));
+            }
+        }
+        kept.reverse();
+        self.late = kept;
     }
 
     fn entry(&mut self, header: &Header) -> Result<(), Failure> {
@@ -312,7 +331,13 @@ impl Tree {
             let (uid, gid) = owner.ids();
             rustix::fs::fchown(&opened, uid, gid)?;
         }
-        if self.late.len() < MAX_LATE_FOLDERS {
+        let bytes = late_bytes(&header.path);
+        if self.late_bytes.saturating_add(bytes) > MAX_LATE_BYTES {
+            // Tars go through folder after folder: what is not above this one has all that is in it.
+            self.finish_folders(|late| !is_above(late, &header.path));
+        }
+        if self.late_bytes.saturating_add(bytes) <= MAX_LATE_BYTES {
+            self.late_bytes = self.late_bytes.saturating_add(bytes);
             self.late.push((header.path.clone(), header.mode, header.mtime_s));
             return Ok(());
         }
@@ -350,6 +375,16 @@ impl Tree {
         rustix::fs::utimensat(folder, name, &times(header.mtime_s), AtFlags::SYMLINK_NOFOLLOW)?;
         beside.place(&spot.name)
     }
+}
+
+fn late_bytes(path: &[u8]) -> usize {
+    path.len().saturating_add(LATE_BYTES)
+}
+
+/// Whether one path leads through the other, or to the same place.
+fn is_above(folder: &[u8], path: &[u8]) -> bool {
+    let mut below = place::parts(path);
+    place::parts(folder).all(|name| below.next() == Some(name))
 }
 
 fn open_folder(spot: &Spot) -> Result<OwnedFd, Errno> {
