@@ -153,6 +153,13 @@ for name in ["/tmp/evil", "../evil", "a/../../evil", "", ".", "a//b", "a/", "x" 
     result = run(trace_id="t", lang="sh", files=[{"name": "main.sh", "content": "true"}, {"name": name, "content": "x"}])
     same((result["status"], result["trace_id"], result["exit_code"]), ("failed", "t", 1))
     check(result["error"].startswith("write files: "), result)
+same(run(lang="sh", files=[{"name": f"{n:04}/x.sh", "content": "ls | wc -l"} for n in range(1000)])["stdout"].strip(), "1000")
+for files in [[{"name": f"{n}.sh", "content": ""} for n in range(100000)], [{"name": "d/" * 1480 + "x", "content": ""}] * 700]:
+    start = time.monotonic()
+    result = run(trace_id="t", lang="sh", files=files)
+    same((result["status"], result["trace_id"], result["exit_code"]), ("failed", "t", 1))
+    check(result["error"].startswith("write files: ") and len(result["error"]) < 2000, result)
+    check(time.monotonic() - start < 3, "too many or too deep files hold up nobody")
 if "python" in languages:
     same(run(lang="python", files=[{"name": "main.py", "content": "import utils; utils.hi()"},
                                    {"name": "utils.py", "content": "def hi(): print('hi')"}])["stdout"], "hi\n")
@@ -192,7 +199,12 @@ same(run(lang="sh", code="head -c 2000000 /dev/zero | tr '\\0' z")["stdout"], "z
 results = run(lang="sh", code="head -c 1000000 /dev/zero | tr '\\0' z", stdin=["x"] * 6)
 same(sum(len(r["stdout"].rstrip("z")) > 0 for r in results), 2)
 
-# what stays behind is killed; many at once
+# what stays behind is killed, also if it prints; many at once
+start = time.monotonic()
+result = run(lang="sh", timeout=30, code="(while :; do echo x; sleep 0.2; done) & echo $!")
+check(time.monotonic() - start < 10, "a second is left to what is left behind")
+result, leftover = result["stdout"], next(word for word in result["stdout"].split() if word != "x")
+same(run(lang="sh", code=f"sleep 0.2; kill -0 {leftover} 2>/dev/null && echo alive")["stdout"], "")
 result = run(lang="sh", code="sleep 300 >/dev/null 2>&1 & echo $!")
 same(run(lang="sh", code=f"sleep 0.2; kill -0 {result['stdout'].strip()} 2>/dev/null && echo alive")["stdout"], "")
 slow = dial()

@@ -8,20 +8,27 @@ use firebrick_protocol::mux::{Read, StreamId};
 use firebrick_protocol::rpc::{INVALID_REQUEST, Id, RpcError, error_line};
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
+use rustix::net::Shutdown;
 
 use super::Agent;
 use super::framed::Exchange;
 use super::poll::Watched;
+use crate::kernel::Clock;
 
 /// With so many bytes waiting for a client, nothing more is read that could add to them.
 pub(super) const OUT_HIGH_BYTES: usize = 256 * 1024;
 /// With no more than so many bytes waiting, reading goes on.
 const OUT_LOW_BYTES: usize = 64 * 1024;
 
+/// A connection that is closing is given up when its client has taken nothing for so long.
+const CLOSING_NS: u64 = 30_000_000_000;
+/// How long it may go on sending what nobody reads.
+const DRAINING_NS: u64 = 5_000_000_000;
+
 /// What carries a connection.
 pub(super) enum Transport {
     /// TCP or vsock.
-    Socket(Watched),
+    Socket { socket: Watched, is_tcp: bool },
     /// A stream of the mux on the serial port.
     Stream(StreamId),
 }
@@ -30,8 +37,11 @@ pub(super) enum Transport {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Open,
-    /// The client has sent its end: what it is owed goes out, then we close.
+    /// The client has sent its end, or we are done with it: what it is owed goes out, then we close.
     Closing,
+    /// It has all it is owed, and our end; what it still sends is thrown away. Closing a TCP connection before that was
+    /// read would be a reset, which destroys what the client has not read.
+    Draining,
     /// Nothing can be sent any more.
     Dead,
 }
@@ -78,6 +88,10 @@ pub(super) struct Conn {
     /// The numbers of its jobs.
     pub(super) jobs: Vec<u32>,
     phase: Phase,
+    /// The client has sent its end.
+    has_ended: bool,
+    /// When to give it up (CLOCK_BOOTTIME), if it is closing.
+    give_up_at_ns: Option<u64>,
     /// More than [`OUT_HIGH_BYTES`] waited and not yet fewer than [`OUT_LOW_BYTES`] do.
     choked: bool,
 }
@@ -90,6 +104,8 @@ impl Conn {
             out: Queue::new(),
             jobs: Vec::new(),
             phase: Phase::Open,
+            has_ended: false,
+            give_up_at_ns: None,
             choked: false,
         }
     }
@@ -116,10 +132,48 @@ impl Conn {
         self.phase == Phase::Open
     }
 
+    /// When time alone ends it.
+    pub(super) fn deadline(&self) -> Option<u64> {
+        self.give_up_at_ns
+    }
+
+    /// Gives it so much time from now on.
+    fn allow(&mut self, ns: u64) {
+        self.give_up_at_ns = Some(Clock::Boottime.now_ns().saturating_add(ns));
+    }
+
+    /// Sends our end and goes on reading, where closing at once could destroy what was sent.
+    fn drain(&mut self) {
+        if let Transport::Socket { socket, is_tcp: true } = &self.transport
+            && self.phase == Phase::Closing
+            && !self.has_ended
+            && self.out.is_empty()
+            && rustix::net::shutdown(&socket.fd, Shutdown::Write).is_ok()
+        {
+            self.phase = Phase::Draining;
+            self.allow(DRAINING_NS);
+        }
+    }
+
     pub(super) fn stream(&self) -> Option<StreamId> {
         match self.transport {
-            Transport::Socket(_) => None,
+            Transport::Socket { .. } => None,
             Transport::Stream(stream) => Some(stream),
+        }
+    }
+}
+
+impl Conn {
+    /// Reads what nobody wants, and notices its end.
+    fn throw_away(&mut self) {
+        let mut piece = [0u8; 32 * 1024];
+        if let Transport::Socket { socket, .. } = &self.transport
+            && !matches!(
+                rustix::io::read(&socket.fd, &mut piece[..]),
+                Ok(1..) | Err(Errno::AGAIN | Errno::INTR)
+            )
+        {
+            self.phase = Phase::Dead;
         }
     }
 }
@@ -137,7 +191,10 @@ impl Agent {
                 self.read_once(&mut conn);
             } else if flags.contains(EventFlags::RDHUP) {
                 conn.phase = Phase::Closing;
+                conn.has_ended = true;
             }
+        } else if conn.phase == Phase::Draining && flags.contains(EventFlags::IN) {
+            conn.throw_away();
         }
         self.settle(number, conn);
     }
@@ -159,8 +216,11 @@ impl Agent {
     fn read_once(&mut self, conn: &mut Conn) -> Progress {
         let mut piece = [0u8; 32 * 1024];
         match &conn.transport {
-            Transport::Socket(socket) => match rustix::io::read(&socket.fd, &mut piece[..]) {
-                Ok(0) => conn.phase = Phase::Closing,
+            Transport::Socket { socket, .. } => match rustix::io::read(&socket.fd, &mut piece[..]) {
+                Ok(0) => {
+                    conn.phase = Phase::Closing;
+                    conn.has_ended = true;
+                }
                 Ok(count) => {
                     conn.speech.push(&piece[..count]);
                     return Progress::Read;
@@ -207,7 +267,11 @@ impl Agent {
                 }
                 Speech::Either => false,
             };
+            let waiting = conn.out.len();
             self.flush(&mut conn);
+            if conn.phase == Phase::Closing && (conn.give_up_at_ns.is_none() || conn.out.len() < waiting) {
+                conn.allow(CLOSING_NS);
+            }
             let limit = if conn.choked {
                 OUT_LOW_BYTES
             } else {
@@ -222,6 +286,7 @@ impl Agent {
             self.kill_jobs_of(&mut conn);
             self.end_exchange(&mut conn);
         }
+        conn.drain();
         let has_ended = conn.phase == Phase::Dead || (conn.phase == Phase::Closing && conn.out.is_empty());
         if has_ended {
             self.close(conn);
@@ -233,9 +298,10 @@ impl Agent {
             }
         }
         let stalled = self.is_stalled(&conn);
-        if let Transport::Socket(socket) = &mut conn.transport {
+        if let Transport::Socket { socket, .. } = &mut conn.transport {
             let mut flags = EventFlags::empty();
-            flags.set(EventFlags::IN, conn.phase == Phase::Open && !stalled);
+            let reads = (conn.phase == Phase::Open && !stalled) || conn.phase == Phase::Draining;
+            flags.set(EventFlags::IN, reads);
             flags.set(EventFlags::RDHUP, conn.phase == Phase::Open);
             flags.set(EventFlags::OUT, !conn.out.is_empty());
             socket.set(&self.poller, flags);
@@ -284,7 +350,7 @@ impl Agent {
     fn flush(&mut self, conn: &mut Conn) {
         while !conn.out.is_empty() && conn.phase != Phase::Dead {
             match &conn.transport {
-                Transport::Socket(socket) => {
+                Transport::Socket { socket, .. } => {
                     // Not `write`: a client that is gone must not become a SIGPIPE.
                     match rustix::net::send(&socket.fd, conn.out.front(), rustix::net::SendFlags::NOSIGNAL) {
                         Ok(count) => conn.out.consume(count),
@@ -302,6 +368,24 @@ impl Agent {
                     }
                 }
             }
+        }
+    }
+
+    /// Ends the closing connections whose time is up.
+    pub(super) fn give_up_conns(&mut self) {
+        if self.conns.values().all(|conn| conn.deadline().is_none()) {
+            return;
+        }
+        let now = Clock::Boottime.now_ns();
+        let due = |conn: &Conn| conn.deadline().is_some_and(|deadline| deadline <= now);
+        let due: Vec<u32> = self
+            .conns
+            .iter()
+            .filter(|(_, conn)| due(conn))
+            .map(|(number, _)| *number)
+            .collect();
+        for number in due {
+            self.drop_conn(number);
         }
     }
 

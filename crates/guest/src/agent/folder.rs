@@ -5,7 +5,7 @@ use core::fmt;
 
 use firebrick_protocol::jobs::SourceFile;
 use rustix::fd::AsFd;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::work::remove;
@@ -77,6 +77,33 @@ impl Folder {
             }
         }
     }
+}
+
+/// Removes the work folders that agents before this one left, because they were killed: ours by their owner and name, and
+/// of a process that is not there. One of our own number is of an earlier life, since this one has made none yet.
+pub(super) fn sweep() {
+    let own = rustix::process::getpid().as_raw_nonzero().get();
+    let is_gone = |pid: i32| pid == own || kernel::kill(pid, 0) == Err(Errno::SRCH);
+    for name in crate::file::names(PLACE) {
+        if !maker(&name).is_some_and(is_gone) {
+            continue;
+        }
+        let path = alloc::format!("{PLACE}/{name}");
+        let is_ours = rustix::fs::lstat(path.as_str()).is_ok_and(|stat| {
+            FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+                && stat.st_uid == rustix::process::geteuid().as_raw()
+        });
+        if is_ours {
+            Folder { path }.remove();
+        }
+    }
+}
+
+/// The process that made the work folder of that name, if it is one.
+fn maker(name: &str) -> Option<i32> {
+    let (pid, stamp) = name.strip_prefix("job-")?.split_once('-')?;
+    let is_stamp = !stamp.is_empty() && stamp.bytes().all(|byte| byte.is_ascii_hexdigit());
+    pid.parse().ok().filter(|pid| *pid > 0 && is_stamp)
 }
 
 fn remove_patiently(path: &str) {

@@ -11,9 +11,9 @@ use alloc::vec::Vec;
 use firebrick_protocol::agent::{ExecResult, JobOptions, MAX_OUTPUT_BYTES};
 use firebrick_protocol::jobs::{
     COMPILATION_EXCEPTION, DEFAULT_TIMEOUT_S, FrameReader, FrameState, Input, Job, JobResult, Language,
-    MAX_BATCH_OUTPUT_BYTES, MAX_JOB_BYTES, MAX_STDIN_BYTES, NO_CODE, NO_PROGRAM_EXIT_CODE, STDIN_TOO_LONG,
-    SourceFile, TIMED_OUT, TIMEOUT_EXCEPTION, TIMEOUT_EXIT_CODE, TIMEOUT_STDERR, UNSUPPORTED_LANGUAGE, Word,
-    frame,
+    MAX_BATCH_OUTPUT_BYTES, MAX_FILES, MAX_JOB_BYTES, MAX_NAME_BYTES, MAX_STDIN_BYTES, NO_CODE,
+    NO_PROGRAM_EXIT_CODE, STDIN_TOO_LONG, SourceFile, TIMED_OUT, TIMEOUT_EXCEPTION, TIMEOUT_EXIT_CODE,
+    TIMEOUT_STDERR, UNSUPPORTED_LANGUAGE, Word, frame,
 };
 use rustix::fs::Access;
 
@@ -243,7 +243,8 @@ impl Agent {
         let in_words = |error: firebrick_protocol::rpc::RpcError| error.message;
         let user = self.user(&JobOptions::default()).map_err(in_words)?;
         let folder = c_string("folder", run.folder.to_string()).map_err(in_words)?;
-        let command = command_of(run.argv(), run.env.clone(), folder, user).map_err(in_words)?;
+        let command =
+            command_of(run.argv(), run.env.clone(), folder, user, self.open_files).map_err(in_words)?;
         let spent = Clock::Boottime.now_ns().saturating_sub(run.started_ns);
         let left_ns = run.timeout_ns.saturating_sub(spent);
         let keep_bytes = if run.is_batch {
@@ -286,14 +287,29 @@ impl Agent {
             run.folder.remove();
         }
     }
+
+    /// Gives up all exchanges, with their work folders.
+    pub(super) fn end_all_exchanges(&mut self) {
+        let mut conns = core::mem::take(&mut self.conns);
+        for conn in conns.values_mut() {
+            self.end_exchange(conn);
+        }
+        self.conns = conns;
+    }
 }
 
-/// Makes a work folder with these files in it.
+/// Makes a work folder with these files in it. The loop waits for that, so the bounds on files keep it short.
 fn fill_folder(files: &[SourceFile<'_>]) -> Result<Folder, String> {
+    if files.len() > MAX_FILES {
+        return Err(alloc::format!(
+            "write files: there are {}, at most {MAX_FILES} can be taken",
+            files.len()
+        ));
+    }
     if let Some(bad) = files.iter().find(|file| !file.has_good_name()) {
         return Err(alloc::format!(
             "write files: {:?} does not name a place in the work folder",
-            bad.name
+            shortened(&bad.name)
         ));
     }
     let folder =
@@ -309,6 +325,13 @@ fn fill_folder(files: &[SourceFile<'_>]) -> Result<Folder, String> {
         }
     }
     Ok(folder)
+}
+
+/// The beginning of a name that may be very long.
+fn shortened(name: &str) -> &str {
+    name.char_indices()
+        .nth(MAX_NAME_BYTES)
+        .map_or(name, |(end, _)| &name[..end])
 }
 
 /// The one answer, behind which the connection ends.

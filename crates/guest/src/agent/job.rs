@@ -23,11 +23,15 @@ use crate::kernel::{self, Clock};
 /// With so many bytes that a job has not read, no more is taken from its client.
 pub(super) const STDIN_HIGH_BYTES: usize = 1024 * 1024;
 
-/// How long output pipes may stay open after the program has ended, because something it left behind holds them.
+/// How long output pipes may stay open after the program has ended, because something it left behind holds them. What
+/// that prints makes it no longer.
 const LEFTOVER_NS: u64 = 1_000_000_000;
 
-/// What ends a terminal's input when it is typed.
+/// What ends a terminal's input when it is typed at the start of a line; elsewhere it only hands the line over.
 const END_OF_TRANSMISSION: u8 = 4;
+
+/// Behind these a terminal's line is empty.
+const LINE_ENDS: [u8; 3] = [b'\n', b'\r', END_OF_TRANSMISSION];
 
 /// Indices of a job's outputs.
 pub(super) const STDOUT: usize = 0;
@@ -95,6 +99,8 @@ pub(super) struct Job {
     stdin: Option<Watched>,
     stdin_queue: Queue,
     stdin_ended: bool,
+    /// Its standard input ends with a line that has no end.
+    is_within_line: bool,
     outputs: [Pipe; 2],
     /// `None` while it runs.
     status: Option<WaitStatus>,
@@ -160,6 +166,11 @@ impl Job {
         }
         if self.start.is_some() && self.status.is_none() {
             let _ = kernel::kill(self.pid, signal.number());
+        }
+        // The number of a process that was reaped is given out again, but not while a group has it: whoever has it now,
+        // if anybody, is somebody else, and the group is gone.
+        if self.status.is_some() && kernel::kill(self.pid, 0) != Err(Errno::SRCH) {
+            return;
         }
         let _ = kernel::kill(self.pid.wrapping_neg(), signal.number());
     }
@@ -355,6 +366,7 @@ impl Agent {
             stdin: child.stdin.map(|fd| Watched::new(fd, Token::JobStdin(number))),
             stdin_queue: Queue::new(),
             stdin_ended: false,
+            is_within_line: false,
             outputs,
             status: None,
             keep_bytes: MAX_OUTPUT_BYTES,
@@ -400,8 +412,12 @@ impl Agent {
         if job.stdin.is_some() && !job.stdin_ended {
             job.stdin_queue.push(bytes);
             job.stdin_ended = ended;
+            if let Some(last) = bytes.last() {
+                job.is_within_line = !LINE_ENDS.contains(last);
+            }
             if ended && job.has_pty {
-                job.stdin_queue.push(&[END_OF_TRANSMISSION]);
+                let typed = if job.is_within_line { 2 } else { 1 };
+                job.stdin_queue.push(&[END_OF_TRANSMISSION; 2][..typed]);
             }
             self.write_stdin(number);
         }
@@ -466,9 +482,6 @@ impl Agent {
             }
             Ok(count) => count,
         };
-        if job.leave_at_ns.is_some() {
-            job.leave_at_ns = Some(Clock::Boottime.now_ns().saturating_add(LEFTOVER_NS));
-        }
         let bytes = &piece[..count];
         let Some(id) = job.streams_as(which).cloned() else {
             if let Some(output) = job.outputs.get_mut(which) {

@@ -2,6 +2,7 @@
 
 use alloc::string::String;
 use core::net::SocketAddr;
+use core::time::Duration;
 
 use rustix::event::epoll::EventFlags;
 use rustix::fd::{AsFd, OwnedFd};
@@ -12,8 +13,19 @@ use super::conn::{Conn, Speech, Transport};
 use super::poll::{Token, Watched};
 use super::{Agent, MAX_CONNECTIONS};
 use crate::errno;
+use crate::kernel::Clock;
 
 const BACKLOG: i32 = 128;
+
+/// How long nobody is let in after there was no descriptor for a client. Descriptors come free here, when clients and jobs
+/// end, and anywhere else; a listener that is watched meanwhile would wake the loop without end.
+const REST_NS: u64 = 50_000_000;
+
+/// A TCP client that says nothing is asked after so long whether it is there, and then so often.
+const KEEP_IDLE: Duration = Duration::from_secs(30);
+const KEEP_INTERVAL: Duration = Duration::from_secs(10);
+const KEEP_COUNT: u32 = 3;
+
 /// What clients that come in somewhere speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Service {
@@ -80,8 +92,8 @@ impl Agent {
 
     fn add_listener(&mut self, socket: OwnedFd, service: Service) -> Result<(), Errno> {
         let index = u32::try_from(self.listeners.len()).map_err(|_| Errno::MFILE)?;
-        self.poller
-            .watch(&socket, Token::Listener(index), EventFlags::IN)?;
+        let mut socket = Watched::new(socket, Token::Listener(index));
+        socket.set(&self.poller, EventFlags::IN);
         self.listeners.push((socket, service));
         Ok(())
     }
@@ -92,18 +104,51 @@ impl Agent {
             let Some((listener, service)) = self.listeners.get(index as usize) else {
                 return;
             };
-            let Ok(socket) = rustix::net::accept_with(listener, FLAGS) else {
-                return;
+            let socket = match rustix::net::accept_with(&listener.fd, FLAGS) {
+                Ok(socket) => socket,
+                Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => return self.rest(),
+                Err(_) => return,
             };
             if self.conns.len() >= MAX_CONNECTIONS {
                 continue; // dropping it tells the client
             }
             // Answers are whole lines: waiting for more to send gains nothing. Not for vsock, where it fails.
-            let _ = rustix::net::sockopt::set_tcp_nodelay(&socket, true);
+            let is_tcp = rustix::net::sockopt::set_tcp_nodelay(&socket, true).is_ok();
+            if is_tcp {
+                let _ = notice_its_loss(&socket);
+            }
             let speech = service.speech();
             let number = self.new_number();
             let socket = Watched::new(socket, Token::Conn(number));
-            self.settle(number, Conn::new(Transport::Socket(socket), speech));
+            self.settle(number, Conn::new(Transport::Socket { socket, is_tcp }, speech));
         }
     }
+
+    /// Lets nobody in for a while.
+    fn rest(&mut self) {
+        self.listen_again_at_ns = Some(Clock::Boottime.now_ns().saturating_add(REST_NS));
+        for (listener, _) in &mut self.listeners {
+            listener.set(&self.poller, EventFlags::empty());
+        }
+    }
+
+    /// Lets clients in again when the while is over.
+    pub(super) fn listen_again(&mut self) {
+        let now = || Clock::Boottime.now_ns();
+        if self.listen_again_at_ns.take_if(|at_ns| *at_ns <= now()).is_some() {
+            for (listener, _) in &mut self.listeners {
+                listener.set(&self.poller, EventFlags::IN);
+            }
+        }
+    }
+}
+
+/// Has the kernel find out when a client's machine is gone without a word. No TCP_USER_TIMEOUT: it would end clients, too,
+/// that are there and do not read.
+fn notice_its_loss(socket: &OwnedFd) -> Result<(), Errno> {
+    use rustix::net::sockopt;
+    sockopt::set_tcp_keepidle(socket, KEEP_IDLE)?;
+    sockopt::set_tcp_keepintvl(socket, KEEP_INTERVAL)?;
+    sockopt::set_tcp_keepcnt(socket, KEEP_COUNT)?;
+    sockopt::set_socket_keepalive(socket, true)
 }

@@ -14,6 +14,9 @@ use firebrick_protocol::rpc::{
     BUSY, INVALID_REQUEST, Id, METHOD_NOT_FOUND, Request, RpcError, error_line, result_line,
 };
 
+use rustix::io::Errno;
+use rustix::process::Rlimit;
+
 use super::conn::Conn;
 use super::job::{Plan, Purpose};
 use super::spawn::{self, Command};
@@ -24,6 +27,11 @@ use crate::users::{self, User};
 
 /// What PATH is where the image says nothing.
 pub(super) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The most arguments and variables of a program together, and the most bytes in them. Each costs the agent some memory
+/// beside its text, and kernels take no more as a rule.
+const MAX_WORDS: usize = 65_536;
+const MAX_WORD_BYTES: usize = 2 * 1024 * 1024;
 
 impl Agent {
     /// Answers one line of a connection that is taken out.
@@ -229,7 +237,7 @@ impl Agent {
         let user = self.user(options)?;
         let env = self.environment(&user, &options.env)?;
         let cwd = self.working_directory(options)?;
-        command_of(argv, env, cwd, user)
+        command_of(argv, env, cwd, user, self.open_files)
     }
 
     pub(super) fn user(&self, options: &JobOptions) -> Result<User, RpcError> {
@@ -246,12 +254,20 @@ impl Agent {
         } else {
             spec.into()
         };
-        users::resolve(
+        let user = users::resolve(
             &spec,
             &crate::file::text("/etc/passwd"),
             &crate::file::text("/etc/group"),
         )
-        .map_err(RpcError::invalid_params)
+        .map_err(RpcError::invalid_params)?;
+        // Where only the user is named, the group that comes with it is not asked for; the start refuses other users.
+        if own != 0 && spec.contains(':') && user.gid != rustix::process::getegid().as_raw() {
+            return Err(RpcError::internal(
+                alloc::format!("cannot become group {}: only root can", user.gid),
+                Some(Errno::PERM.raw_os_error()),
+            ));
+        }
+        Ok(user)
     }
 
     pub(super) fn environment(
@@ -310,7 +326,18 @@ pub(super) fn command_of(
     env: BTreeMap<String, String>,
     cwd: CString,
     user: User,
+    open_files: Rlimit,
 ) -> Result<Command, RpcError> {
+    let words = argv.len().saturating_add(env.len());
+    let variables = env
+        .iter()
+        .map(|(name, value)| name.len().saturating_add(value.len()));
+    let bytes: usize = argv.iter().map(String::len).chain(variables).sum();
+    if words > MAX_WORDS || bytes > MAX_WORD_BYTES {
+        return Err(RpcError::invalid_params(alloc::format!(
+            "{words} arguments and variables of {bytes} bytes: at most {MAX_WORDS} of {MAX_WORD_BYTES} bytes can be given"
+        )));
+    }
     let path = env.get("PATH").map_or(DEFAULT_PATH, String::as_str);
     let argv = argv
         .into_iter()
@@ -330,6 +357,7 @@ pub(super) fn command_of(
         env: StringList::new(env),
         cwd,
         user,
+        open_files,
     })
 }
 

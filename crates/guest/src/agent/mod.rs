@@ -8,7 +8,7 @@
 //!
 //! One loop around epoll serves them all and never waits for any. Bounds: a connection whose client does not read has its
 //! jobs' pipes and its own input left unread once `conn::OUT_HIGH_BYTES` wait for it; output that is not streamed
-//! is cut; standard input beyond `job::STDIN_HIGH_BYTES` stays with the client.
+//! is cut; standard input beyond `job::STDIN_HIGH_BYTES` stays with the client. Without descriptors nobody is let in.
 
 mod conn;
 mod entrypoint;
@@ -33,6 +33,7 @@ use firebrick_protocol::{AGENT_PORT, JOB_PORT};
 use rustix::event::epoll;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit};
 
 use crate::boot::Boot;
 use crate::cmdline::Cmdline;
@@ -42,7 +43,7 @@ use crate::options::AgentOptions;
 use crate::{errno, say};
 use conn::Conn;
 use job::Job;
-use poll::{Poller, Token};
+use poll::{Poller, Token, Watched};
 use serial::Serial;
 
 pub use listen::Service;
@@ -69,7 +70,11 @@ pub enum Ending {
 pub struct Agent {
     poller: Poller,
     signals: OwnedFd,
-    listeners: Vec<(OwnedFd, Service)>,
+    listeners: Vec<(Watched, Service)>,
+    /// When to look at the listeners again, because there was no descriptor for a client.
+    listen_again_at_ns: Option<u64>,
+    /// The limit on descriptors that this process was started with, and that its programs get.
+    open_files: Rlimit,
     serial: Option<Serial>,
     conns: BTreeMap<u32, Conn>,
     jobs: BTreeMap<u32, Job>,
@@ -102,6 +107,8 @@ impl Agent {
             poller,
             signals,
             listeners: Vec::new(),
+            listen_again_at_ns: None,
+            open_files: raise_open_files(),
             serial: None,
             conns: BTreeMap::new(),
             jobs: BTreeMap::new(),
@@ -146,6 +153,7 @@ impl Agent {
 
     /// Serves until the end is asked for. Children of this process that are no job are reaped on the way.
     pub fn serve(&mut self) -> Ending {
+        folder::sweep();
         let mut events = Vec::with_capacity(64);
         loop {
             events.clear();
@@ -162,11 +170,14 @@ impl Agent {
                 self.dispatch(Token::from_data(data), flags);
             }
             self.pass_time();
+            self.listen_again();
+            self.give_up_conns();
             self.drive_serial();
             if let Some((ending, deadline)) = &self.ending {
                 let ending = ending.clone();
                 if Clock::Boottime.now_ns() >= *deadline || self.conns.values().all(Conn::has_sent_all) {
                     self.kill_all_jobs();
+                    self.end_all_exchanges();
                     return ending;
                 }
             }
@@ -181,6 +192,8 @@ impl Agent {
             .values()
             .filter_map(Job::next_deadline)
             .chain(ending)
+            .chain(self.listen_again_at_ns)
+            .chain(self.conns.values().filter_map(Conn::deadline))
             .min()?;
         let ns = deadline.saturating_sub(Clock::Boottime.now_ns());
         // A millisecond more than it takes: kernels without epoll_pwait2 round down.
@@ -263,6 +276,18 @@ impl Agent {
             }
         }
     }
+}
+
+/// Allows this process as many descriptors as it may have: each client takes one, and each job some. Gives the limit that
+/// was there before.
+fn raise_open_files() -> Rlimit {
+    let before = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: before.maximum,
+        ..before
+    };
+    let _ = rustix::process::setrlimit(Resource::Nofile, raised);
+    before
 }
 
 /// Runs the agent as an ordinary process until SIGTERM or SIGINT; gives the exit code.

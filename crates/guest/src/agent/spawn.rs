@@ -11,6 +11,7 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Resource, Rlimit};
 use rustix::pty::OpenptFlags;
 
 use crate::errno;
@@ -25,6 +26,8 @@ pub(super) struct Command {
     pub(super) env: StringList,
     pub(super) cwd: CString,
     pub(super) user: User,
+    /// How many descriptors it may have, which is not what the agent allows itself.
+    pub(super) open_files: Rlimit,
 }
 
 /// What was asked for, in words, for when it cannot be done.
@@ -262,6 +265,7 @@ pub(super) fn become_program(
             let _ = rustix::fs::fchown(stdin, Some(owner), None);
         }
         rustix::process::umask(Mode::from_raw_mode(0o022));
+        let _ = rustix::process::setrlimit(Resource::Nofile, command.open_files);
         rustix::process::chdir(command.cwd.as_c_str()).map_err(step(Step::Folder))?;
         let user = &command.user;
         if rustix::process::geteuid().is_root() {

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
-use crate::common::{Agent, runs, wait_until};
+use crate::common::{Agent, is_root, runs, wait_until};
 use serde_json::{Value, json};
 
 fn decode(data: &Value) -> Vec<u8> {
@@ -95,10 +95,6 @@ fn a_user_who_is_not_root_owns_the_job() {
         client.fail("exec", json!({"cmd": "id", "user": "0:no-such-group"}))["code"],
         -32602
     );
-}
-
-fn is_root() -> bool {
-    std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
 }
 
 #[test]

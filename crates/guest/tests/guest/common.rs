@@ -37,8 +37,27 @@ pub(crate) struct Agent {
 
 impl Agent {
     pub(crate) fn start() -> Agent {
-        let mut process = Command::new(guest())
+        Agent::run(Command::new(guest()), &[])
+    }
+
+    /// With more options.
+    pub(crate) fn start_with(options: &[&str]) -> Agent {
+        Agent::run(Command::new(guest()), options)
+    }
+
+    /// In a shell, after commands of its own.
+    pub(crate) fn start_after(commands: &str) -> Agent {
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-c", &format!("{commands}\nexec \"$0\" \"$@\"")])
+            .arg(guest());
+        Agent::run(shell, &[])
+    }
+
+    fn run(mut command: Command, options: &[&str]) -> Agent {
+        let mut process = command
             .args(["--agent", "--tcp", "127.0.0.1:0"])
+            .args(options)
             .stderr(Stdio::piped())
             .spawn()
             .expect("the guest starts");
@@ -217,6 +236,10 @@ pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "never: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+pub(crate) fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
 }
 
 /// Whether a process with that number runs (a zombie does not).

@@ -27,6 +27,15 @@ pub const MAX_JOB_BYTES: usize = 4 * 1024 * 1024;
 /// The longest standard input.
 pub const MAX_STDIN_BYTES: usize = 1_000_000;
 
+/// The most source files.
+pub const MAX_FILES: usize = 1000;
+
+/// The most parts that a source file's name has: folders, and its own.
+pub const MAX_NAME_PARTS: usize = 32;
+
+/// The longest name of a source file, folders included, in bytes.
+pub const MAX_NAME_BYTES: usize = 1024;
+
 /// How long a job may take that does not say.
 pub const DEFAULT_TIMEOUT_S: u64 = 10;
 
@@ -88,10 +97,14 @@ pub struct SourceFile<'frame> {
 }
 
 impl SourceFile<'_> {
-    /// Whether the name leads to a place inside the work folder: relative, of plain names parted by single slashes.
+    /// Whether the name leads to a place inside the work folder: relative, of plain names parted by single slashes, and
+    /// neither longer nor deeper than [`MAX_NAME_BYTES`] and [`MAX_NAME_PARTS`].
     pub fn has_good_name(&self) -> bool {
         let good = |part: &str| !part.is_empty() && part != "." && part != ".." && part.len() <= 255;
-        self.name.len() < 3000 && !self.name.contains('\0') && self.name.split('/').all(good)
+        self.name.len() <= MAX_NAME_BYTES
+            && !self.name.contains('\0')
+            && self.name.split('/').count() <= MAX_NAME_PARTS
+            && self.name.split('/').all(good)
     }
 }
 

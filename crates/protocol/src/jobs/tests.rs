@@ -74,7 +74,14 @@ fn names_stay_inside() {
         }
         .has_good_name()
     };
-    for name in ["main.py", "a/b/c.py", "..x", ".hidden", "a b"] {
+    for name in [
+        "main.py",
+        "a/b/c.py",
+        "..x",
+        ".hidden",
+        "a b",
+        &["d"; 32].join("/"),
+    ] {
         assert!(good(name), "{name}");
     }
     for name in [
@@ -88,6 +95,8 @@ fn names_stay_inside() {
         ".",
         "a\0b",
         &"x".repeat(256),
+        &["d"; 33].join("/"),
+        &[&*"x".repeat(200); 6].join("/"),
     ] {
         assert!(!good(name), "{name}");
     }
