@@ -213,7 +213,7 @@ impl HostView {
             Ok(probe::Kvm::No(reason)) => Finding::problem(ID, format!("{reason}, {needs}"), fix),
             Err(error) => Finding::problem(
                 ID,
-                format!("Firecracker cannot be started: {error}"),
+                format!("Firecracker cannot be started: {:#}", anyhow::Error::from(error)),
                 "firebrick setup --firecracker-version 1.15.1 --force",
             ),
         }
