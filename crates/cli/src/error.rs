@@ -132,6 +132,13 @@ pub(crate) enum CliError {
     /// A pool of that name.
     #[error("there is a pool {name:?} already")]
     PoolExists { name: String },
+    /// A keeper that is stopped or overloaded.
+    #[error("cannot ask the pool {name:?}")]
+    PoolSilent {
+        name: String,
+        log: PathBuf,
+        source: io::Error,
+    },
     /// The keeper of a pool could not begin.
     #[error("cannot start the pool: {words}")]
     KeeperEnded { words: String },

@@ -173,7 +173,7 @@ fn of_cli(error: &CliError) -> Vec<String> {
                 .to_owned(),
         ],
         CliError::VmmEnded { .. } => vec!["see whether VMs run here at all: firebrick setup".to_owned()],
-        CliError::NoPool { .. } | CliError::PoolExists { .. } => of_pool(error),
+        CliError::NoPool { .. } | CliError::PoolExists { .. } | CliError::PoolSilent { .. } => of_pool(error),
         CliError::KeeperEnded { .. } | CliError::NotFromPool { .. } => of_pool(error),
         CliError::JailedQemu | CliError::FirecrackerArch { .. } | CliError::NoVmm { .. } => of_vmm(error),
         CliError::Stdout { .. } => {
@@ -224,6 +224,13 @@ fn of_pool(error: &CliError) -> Vec<String> {
         CliError::PoolExists { name } => vec![format!(
             "see it: firebrick pool status -l {name}; for another size stop it first: firebrick pool stop -l {name}"
         )],
+        CliError::PoolSilent { log, source, .. } => match source.kind() {
+            io::ErrorKind::ResourceBusy => vec!["try again when fewer programs use it".to_owned()],
+            _ => vec![format!(
+                "see what it said last: {}; if its process (firebrick pool keep) hangs, end it with kill -9: its VMs go with it",
+                log.display()
+            )],
+        },
         CliError::KeeperEnded { .. } => vec!["see how the image boots: firebrick boot IMAGE".to_owned()],
         CliError::NotFromPool { .. } => {
             vec!["leave --pool out, and a VM is booted where none is warm".to_owned()]

@@ -305,6 +305,48 @@ fn the_printed_document_boots_as_it_stands() {
     child.wait().expect("it ends");
 }
 
+/// With a shell as its init nobody answers for the agent.
+#[test]
+fn a_guest_without_an_agent_is_told_by_the_keyboard_to_end() {
+    let Some(home) = Home::new() else { return };
+    let log = home.at("requests");
+    let asked = |word: &str| fs::read_to_string(&log).is_ok_and(|log| log.contains(word));
+    let path = format!(
+        "{}:{}",
+        fake_firecracker(&home).display(),
+        std::env::var("PATH").expect("a PATH")
+    );
+    let mut child = home
+        .firebrick(&["boot", "busybox", "--vmm", "firecracker", "--init", "/bin/sh"])
+        .env("PATH", &path)
+        .env("FAKE_LOG", &log)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    // Said when it listens for signals and is attached.
+    let mut stderr = BufReader::new(child.stderr.take().expect("piped")).lines();
+    stderr
+        .find(|line| {
+            line.as_ref()
+                .is_ok_and(|line| line.contains("Ctrl-C ends the VM"))
+        })
+        .expect("it is said")
+        .expect("text");
+    assert!(asked("InstanceStart") && !asked("SendCtrlAltDel"));
+    let begun = Instant::now();
+    let pid = Pid::from_child(&child);
+    kill_process(pid, Signal::INT).expect("it is there");
+    child.wait().expect("it ends");
+    assert!(asked("SendCtrlAltDel"));
+    assert!(
+        begun.elapsed() < Duration::from_secs(5),
+        "the guest's end is noticed"
+    );
+    home.no_process_is_left();
+}
+
 #[test]
 fn the_vmm_is_the_one_that_is_asked_for() {
     let Some(home) = Home::new() else { return };

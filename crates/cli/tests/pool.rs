@@ -203,3 +203,65 @@ fn an_image_may_be_named_by_a_relative_path() {
     assert_eq!(home.output(&["pool", "stop", "-l", "mine.ext4"]).0, Some(0));
     is_clean(&home);
 }
+
+#[test]
+fn an_image_of_another_format_ends_its_pool_with_the_reason() {
+    let Some(home) = Home::new() else { return };
+    start(&home, &["--size", "1"]);
+    let reference = format!("dir:{}", home.at("root").display());
+    let args = [
+        "rootfs",
+        "from-docker",
+        "-q",
+        "-n",
+        "busybox",
+        "--format",
+        "squashfs",
+        "-i",
+        &reference,
+    ];
+    assert_eq!(home.output(&args).0, Some(0));
+    home.no_process_is_left();
+    let log = fs::read_to_string(home.path().join("run/pool-busybox.log")).expect("a log");
+    assert!(
+        log.contains("the image is squashfs now, not ext4 any more: the pool must be started again"),
+        "{log}"
+    );
+    // What is said is the new one's.
+    start(&home, &["--size", "1"]);
+    let log = fs::read_to_string(home.path().join("run/pool-busybox.log")).expect("a log");
+    assert!(!log.contains("any more"), "{log}");
+    let (code, _, stderr) = run(&home, &["--pool"], "exit 7");
+    assert_eq!(code, Some(7), "{stderr}");
+    assert_eq!(home.output(&["pool", "stop", "--all"]).0, Some(0));
+    is_clean(&home);
+}
+
+#[test]
+fn a_keeper_that_does_not_answer_is_told_and_hides_no_other() {
+    let Some(home) = Home::new() else { return };
+    // As a keeper that hangs: there, and silent.
+    let folder = home.path().join("run");
+    fs::create_dir_all(&folder).expect("a folder");
+    let silent = std::os::unix::net::UnixListener::bind(folder.join("pool-aaa.sock")).expect("a socket");
+    start(&home, &["--size", "1"]);
+    let (code, table, stderr) = home.output(&["pool", "status"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    let rows: Vec<&str> = table.lines().skip(1).collect();
+    assert!(
+        rows.len() == 2 && rows[0].starts_with("aaa ") && rows[0].ends_with("its keeper does not answer"),
+        "{table}"
+    );
+    assert!(rows[1].starts_with("busybox "), "{table}");
+    let (code, _, stderr) = home.output(&["pool", "status", "-l", "aaa"]);
+    assert!(
+        code == Some(1)
+            && stderr.contains("does not answer")
+            && stderr.contains("hint: see what it said last"),
+        "{stderr}"
+    );
+    drop(silent);
+    fs::remove_file(folder.join("pool-aaa.sock")).expect("it is there");
+    assert_eq!(home.output(&["pool", "stop", "--all"]).0, Some(0));
+    is_clean(&home);
+}

@@ -3,6 +3,7 @@
 mod start;
 
 use std::fmt::Write as _;
+use std::io;
 
 use anyhow::Context as _;
 use firebrick_vmm::pool::{self, PoolFiles, PoolStatus};
@@ -61,6 +62,22 @@ fn files_of(home: &Home, name: &str) -> PoolFiles {
     PoolFiles::of(home.run(), images::name_of(name.as_ref()))
 }
 
+/// Asks a keeper. One that does not answer is told apart from what else may fail.
+fn ask<T>(files: &PoolFiles, question: impl FnOnce(&PoolFiles) -> io::Result<T>) -> anyhow::Result<T> {
+    question(files).map_err(|source| {
+        let name = files.name().to_owned();
+        match source.kind() {
+            io::ErrorKind::TimedOut | io::ErrorKind::ResourceBusy => CliError::PoolSilent {
+                name,
+                log: files.log(),
+                source,
+            }
+            .into(),
+            _ => anyhow::Error::new(source).context(format!("cannot ask the pool {name:?}")),
+        }
+    })
+}
+
 fn status(args: &StatusArgs) -> anyhow::Result<()> {
     let home = Home::of_process()?;
     let all = match &args.lang {
@@ -69,8 +86,11 @@ fn status(args: &StatusArgs) -> anyhow::Result<()> {
     };
     let mut pools = Vec::new();
     for files in all {
-        let asked = pool::status(&files);
-        let asked = asked.with_context(|| format!("cannot ask the pool {:?}", files.name()))?;
+        let asked = match ask(&files, pool::status) {
+            // The others are shown all the same.
+            Err(error) if args.lang.is_none() => Some(Err(error)),
+            asked => asked?.map(Ok),
+        };
         pools.extend(asked.map(|status| (files.name().to_owned(), status)));
     }
     if let (Some(name), true) = (&args.lang, pools.is_empty()) {
@@ -78,7 +98,13 @@ fn status(args: &StatusArgs) -> anyhow::Result<()> {
     }
     let text = match args.json {
         true => {
-            let list: Vec<Value> = pools.iter().map(|(name, status)| as_json(name, status)).collect();
+            let list: Vec<Value> = pools
+                .iter()
+                .map(|(name, status)| match status {
+                    Ok(status) => as_json(name, status),
+                    Err(error) => json!({ "name": name, "error": format!("{error:#}") }),
+                })
+                .collect();
             format!("{:#}\n", Value::Array(list))
         }
         false => table(&pools),
@@ -112,12 +138,27 @@ pub(super) fn as_json(name: &str, status: &PoolStatus) -> Value {
     json
 }
 
-fn table(pools: &[(String, PoolStatus)]) -> String {
+fn table(pools: &[(String, anyhow::Result<PoolStatus>)]) -> String {
     let mut text = format!(
         "{:<20} {:>9} {:>7} {:>7} {:>8}  {}\n",
         "NAME", "WARM", "IN USE", "USED", "PID", "NOTE"
     );
     for (name, status) in pools {
+        let status = match status {
+            Ok(status) => status,
+            Err(error) => {
+                let line = format!(
+                    "{name:<20} {:>9} {:>7} {:>7} {:>8}  {}",
+                    "?",
+                    "?",
+                    "?",
+                    "?",
+                    error.root_cause()
+                );
+                let _ = writeln!(text, "{line}"); // a String takes everything
+                continue;
+            }
+        };
         let warm = format!("{}/{}", status.warm, status.size);
         let note = match &status.last_error {
             Some(error) => error.lines().next().unwrap_or_default().to_owned(),
@@ -139,17 +180,32 @@ fn stop(args: &StopArgs, talk: &Talk) -> anyhow::Result<()> {
         Some(name) => vec![files_of(&home, name)],
         None => PoolFiles::all(&home.run()).context("cannot look for pools")?,
     };
+    let mut failed = None;
     for files in all {
-        let stopped =
-            pool::stop(&files).with_context(|| format!("cannot stop the pool {:?}", files.name()))?;
-        match (stopped, &args.lang) {
-            (true, _) => {
-                start::wait_until_gone(&files)?;
-                talk.say(&format!("stopped the pool {}", files.name()));
+        match (stop_one(&files, talk), &args.lang) {
+            (Ok(false), Some(name)) => return Err(CliError::NoPool { name: name.clone() }.into()),
+            (Ok(_), _) => {}
+            (Err(error), Some(_)) => return Err(error),
+            // The others are stopped all the same.
+            (Err(error), None) => {
+                talk.say(&format!(
+                    "cannot stop the pool {}: {}",
+                    files.name(),
+                    error.root_cause()
+                ));
+                failed.get_or_insert(error);
             }
-            (false, Some(name)) => return Err(CliError::NoPool { name: name.clone() }.into()),
-            (false, None) => {}
         }
     }
-    Ok(())
+    failed.map_or(Ok(()), Err)
+}
+
+/// Whether there was one.
+fn stop_one(files: &PoolFiles, talk: &Talk) -> anyhow::Result<bool> {
+    let stopped = ask(files, pool::stop)?;
+    if stopped {
+        start::wait_until_gone(files)?;
+        talk.say(&format!("stopped the pool {}", files.name()));
+    }
+    Ok(stopped)
 }

@@ -88,6 +88,19 @@ impl PoolFiles {
         format!("pool-{}.{kind}", self.name)
     }
 
+    /// The log, for a keeper that may come to be: what another has written stays.
+    ///
+    /// # Errors
+    /// What the host said.
+    pub fn open_log(&self) -> io::Result<File> {
+        self.make_folder()?;
+        File::options().append(true).create(true).open(self.log())
+    }
+
+    fn make_folder(&self) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)
+    }
+
     /// A connection to the keeper; `None` if there is none, and then what a dead one has left is removed.
     ///
     /// # Errors
@@ -116,10 +129,7 @@ impl PoolFiles {
     /// # Errors
     /// What the host said.
     pub fn hold(&self) -> io::Result<Option<Held>> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.folder)?;
+        self.make_folder()?;
         let path = self.file("lock");
         loop {
             let lock = File::create(&path)?;
@@ -171,6 +181,14 @@ impl Held {
         let listener = UnixListener::bind(&path)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
         Ok(listener)
+    }
+
+    /// Empties the log of what earlier keepers have said.
+    ///
+    /// # Errors
+    /// What the host said.
+    pub fn clear_log(&self) -> io::Result<()> {
+        File::create(self.files.log()).map(drop)
     }
 
     /// Removes everything of the pool.

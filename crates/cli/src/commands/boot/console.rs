@@ -139,7 +139,8 @@ impl Watch<'_> {
             .ok()
             .and_then(|stream| Client::new(stream).ok())
             .is_some_and(|mut client| client.shutdown(ask.clone(), ATTEMPT).is_ok());
-        if !asked {
+        // Where no agent listens the keyboard may be heeded; only Firecracker's machines have one that we can press.
+        if !asked && self.machine.press_ctrl_alt_del().is_err() {
             return;
         }
         let deadline = Instant::now() + GRACE;

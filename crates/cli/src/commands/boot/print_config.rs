@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -41,7 +42,9 @@ fn keep(home: &Home, initramfs: &[u8]) -> anyhow::Result<PathBuf> {
     let hex = digest.rsplit(':').next().unwrap_or(&digest);
     let path = folder.join(format!("initramfs-{}", hex.get(..16).unwrap_or(hex)));
     let writing = || format!("cannot write {path:?}");
-    fs::create_dir_all(&folder).with_context(writing)?;
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700);
+    builder.create(&folder).with_context(writing)?;
     if fs::metadata(&path).is_ok_and(|found| usize::try_from(found.len()) == Ok(initramfs.len())) {
         return Ok(path);
     }

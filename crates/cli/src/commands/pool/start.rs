@@ -1,7 +1,7 @@
 //! `firebrick pool start`, and the keeper that it leaves behind.
 
 use std::ffi::OsString;
-use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -70,7 +70,7 @@ pub(super) fn start(args: &Args, talk: &Talk) -> anyhow::Result<()> {
     let parts = args.machine.parts(&home, &image, None)?;
     args.machine.spec(image.path.clone(), &parts)?;
     let files = args.files(&home, &image);
-    if pool::status(&files).context("cannot ask for a pool")?.is_some() {
+    if super::ask(&files, pool::status)?.is_some() {
         return Err(CliError::PoolExists {
             name: files.name().to_owned(),
         }
@@ -97,12 +97,8 @@ fn spawn(files: &PoolFiles) -> anyhow::Result<Child> {
     let at = words.iter().position(|word| word == "pool");
     let at = at.and_then(|at| Some(at + words[at..].iter().position(|word| word == "start")?));
     words[at.context("the command line has no pool start")?] = "keep".into();
-    let log = files.log();
-    let opening = || format!("cannot write {log:?}");
-    if let Some(folder) = log.parent() {
-        std::fs::create_dir_all(folder).with_context(opening)?;
-    }
-    let log = File::create(&log).with_context(opening)?;
+    let log = files.open_log();
+    let log = log.with_context(|| format!("cannot write {:?}", files.log()))?;
     let program = std::env::current_exe().context("cannot find firebrick's own program")?;
     std::process::Command::new(program)
         .args(words)
@@ -120,14 +116,8 @@ fn wait(args: &Args, files: &PoolFiles, keeper: &mut Child, talk: &Talk) -> anyh
     let mut told = 0;
     loop {
         if keeper.try_wait().context("cannot wait for the keeper")?.is_some() {
-            let log = std::fs::read_to_string(files.log()).unwrap_or_default();
-            let _ = std::fs::remove_file(files.log());
-            return Err(CliError::KeeperEnded {
-                words: last_words(&log),
-            }
-            .into());
+            return Err(why_it_ended(files)?.into());
         }
-        // Between its binding and its listening it cannot be asked; the deadline ends that.
         match pool::status(files) {
             Ok(Some(status)) => {
                 if status.warm > told {
@@ -137,10 +127,20 @@ fn wait(args: &Args, files: &PoolFiles, keeper: &mut Child, talk: &Talk) -> anyh
                 if args.no_wait || status.warm >= status.size {
                     return Ok(status);
                 }
-                if let (0, Some(error)) = (status.warm, status.last_error) {
-                    let _ = pool::stop(files);
-                    let _ = keeper.wait();
-                    return Err(CliError::KeeperEnded { words: error }.into());
+                match (&status.last_error, status.warm) {
+                    _ if status.starting > 0 => {}
+                    (Some(error), 0) => {
+                        let words = error.clone();
+                        let _ = pool::stop(files);
+                        let _ = keeper.wait();
+                        return Err(CliError::KeeperEnded { words }.into());
+                    }
+                    // It goes on trying; who waits would not see an end.
+                    (Some(error), _) => {
+                        talk.say(&format!("warning: not all VMs can be started: {error}"));
+                        return Ok(status);
+                    }
+                    (None, _) => {}
                 }
             }
             _ if Instant::now() >= deadline => {
@@ -155,6 +155,20 @@ fn wait(args: &Args, files: &PoolFiles, keeper: &mut Child, talk: &Talk) -> anyh
         }
         std::thread::sleep(ASK_INTERVAL);
     }
+}
+
+/// What a keeper that could not begin has to say. Its log is another's if another was faster.
+fn why_it_ended(files: &PoolFiles) -> anyhow::Result<CliError> {
+    let Some(held) = files.hold().context("cannot look after the keeper")? else {
+        return Ok(CliError::PoolExists {
+            name: files.name().to_owned(),
+        });
+    };
+    let log = std::fs::read_to_string(files.log()).unwrap_or_default();
+    held.remove();
+    Ok(CliError::KeeperEnded {
+        words: last_words(&log),
+    })
 }
 
 /// What the keeper has said in error, without what is repeated for a person.
@@ -201,12 +215,22 @@ pub(super) fn keep(args: &Args, talk: &Talk) -> anyhow::Result<()> {
         }
         .into());
     };
+    held.clear_log().context("cannot write the log")?;
+    raise_limit();
     let kept = keep_held(args, talk, &home, &image, &held, &interrupts);
     match kept {
         Ok(()) => held.remove(),
         Err(_) => held.remove_but_log(),
     }
     kept
+}
+
+/// Each VM takes some descriptors: as many as the host allows are had.
+fn raise_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    let _ = setrlimit(Resource::Nofile, limit);
 }
 
 fn keep_held(
@@ -217,8 +241,9 @@ fn keep_held(
     held: &Held,
     interrupts: &Interrupts,
 ) -> anyhow::Result<()> {
-    let listener = held.listen().context("cannot listen for those who want VMs")?;
+    // It may have to try KVM: who could connect already would wait for that.
     let host = args.machine.host(home, talk, image, None)?;
+    let listener = held.listen().context("cannot listen for those who want VMs")?;
     let spec = BootSpec {
         answer_limit: BOOT_LIMIT,
         filesystem: image.filesystem.name().to_owned(),
@@ -230,7 +255,31 @@ fn keep_held(
         .context("cannot look at the image")?;
     let log = |line: &str| talk.say(line);
     let snapshot = args.files(home, image).snapshot();
+    let fits = |kept: &Path| fits(&image_of_lang(home, &args.lang), kept, &spec.filesystem);
     let keeper = Keeper::new(&*host.vmm, &spec, terms, usize::from(args.size), snapshot, &log);
-    let kept = keeper.context("cannot make a pool")?.run(&listener, interrupts);
+    let keeper = keeper.context("cannot make a pool")?.while_it_fits(&fits);
+    let kept = keeper.run(&listener, interrupts);
     kept.context("cannot go on keeping the pool")
+}
+
+/// Whether VMs of the image that was `kept` are still what its name means. One that is not there is waited for.
+fn fits(found: &anyhow::Result<PathBuf>, kept: &Path, filesystem: &str) -> Result<(), String> {
+    let Ok(path) = found else { return Ok(()) };
+    let Ok(now) = ImageFile::open_file(path.clone()) else {
+        return Ok(());
+    };
+    let format = now.filesystem.name();
+    if format != filesystem {
+        return Err(format!(
+            "the image is {format} now, not {filesystem} any more: the pool must be started again"
+        ));
+    }
+    match std::fs::canonicalize(path) {
+        Ok(path) if path != kept => Err(format!(
+            "the image is {} now, not {} any more: the pool must be started again",
+            path.display(),
+            kept.display()
+        )),
+        _ => Ok(()),
+    }
 }

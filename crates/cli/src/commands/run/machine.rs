@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use firebrick_vmm::kernel::Kernel;
 use firebrick_vmm::pool::{ImageId, Terms, Wish};
 use firebrick_vmm::{Arch, BootSpec, Network};
 
@@ -79,13 +80,19 @@ impl MachineArgs {
             vcpus: spec.vcpus,
             overlay_mib: spec.overlay_mib,
             network: self.net,
-            others: self.others(VmmName::word_of(&host.name)),
+            others: self.others(
+                VmmName::word_of(&host.name),
+                &host.parts.kernel.manifest().release,
+            ),
         })
     }
 
-    /// What is asked of a pool: only what was said counts, for memory, processors and VMM; but each wants this firebrick's guest.
-    pub(crate) fn wish(&self, image: &Path, wait: Duration) -> std::io::Result<Wish> {
-        let mut others = self.others(self.vmm.vmm.word().unwrap_or_default());
+    /// What is asked of a pool: only what was said counts, for memory, processors and VMM; but each wants this firebrick's guest,
+    /// and the kernel that it would be booted with.
+    pub(crate) fn wish(&self, home: &Home, image: &Path, wait: Duration) -> std::io::Result<Wish> {
+        let kernel = Kernel::default_for(home.data(), self.arch());
+        let release = kernel.map_or(String::new(), |kernel| kernel.manifest().release.clone());
+        let mut others = self.others(self.vmm.vmm.word().unwrap_or_default(), &release);
         others.retain(|(_, value)| !value.is_empty());
         Ok(Wish {
             image: ImageId::of(image)?,
@@ -98,7 +105,7 @@ impl MachineArgs {
         })
     }
 
-    fn others(&self, vmm: &str) -> Vec<(String, String)> {
+    fn others(&self, vmm: &str, kernel: &str) -> Vec<(String, String)> {
         let jail = self
             .vmm
             .jailer
@@ -108,6 +115,7 @@ impl MachineArgs {
             ("processor", self.arch().name()),
             ("firebrick", env!("CARGO_PKG_VERSION")),
             ("jailer", &jail),
+            ("kernel", kernel),
         ];
         others
             .map(|(name, value)| (name.to_owned(), value.to_owned()))

@@ -31,7 +31,7 @@ pub(super) fn take(args: &Args, home: &Home, image: &Path, talk: &Talk) -> anyho
         PoolUse::Must => args.boot_timeout(),
     };
     let asking = || format!("cannot ask the pool {:?}", files.name());
-    let wish = args.machine.wish(image, wait).with_context(asking)?;
+    let wish = args.machine.wish(home, image, wait).with_context(asking)?;
     let reason = match pool::take(&files, wish) {
         Ok(Taking::Taken(mut lease)) => {
             let agent = lease.agent().context("the pool gave no VM")?;
