@@ -278,3 +278,57 @@ fn arguments_are_bounded() {
     }
     client.call("ping", json!({}));
 }
+
+#[test]
+fn a_number_that_somebody_else_has_now_is_not_signalled() {
+    const LAST: &str = "/proc/sys/kernel/ns_last_pid";
+    if !is_root() || std::fs::read(LAST).is_err() {
+        return; // nobody else can choose the number of a process
+    }
+    let agent = Agent::start();
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("pids");
+    let mut client = agent.dial();
+    // The program ends; what it left fills the pipe, since nobody reads, and is killed: the job still waits.
+    let params = json!({"cmd": "yes & echo $$ $! > $FILE; exit 0", "stream": true, "env": {"FILE": path}});
+    client.send(json!(1), "exec", params);
+    let mut pids = Vec::new();
+    wait_until("the program has ended", || {
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        pids = text
+            .split_whitespace()
+            .filter_map(|pid| pid.parse::<u32>().ok())
+            .collect();
+        text.ends_with('\n') && !exists(pids[0])
+    });
+    std::thread::sleep(Duration::from_millis(500));
+    let kill = std::process::Command::new("kill")
+        .args(["-9", &pids[1].to_string()])
+        .status();
+    assert!(kill.expect("kill").success(), "it waits for the client");
+    wait_until("the group is gone", || !exists(pids[1]));
+    let other = (0..500).find_map(|_| {
+        std::fs::write(LAST, (pids[0] - 1).to_string()).expect("root may");
+        let mut setsid = std::process::Command::new("setsid");
+        let mut other = setsid.args(["sleep", "60"]).spawn().expect("setsid");
+        if other.id() == pids[0] {
+            return Some(other);
+        }
+        other.kill().expect("it is ours");
+        other.wait().expect("it ends");
+        None
+    });
+    let mut other = other.expect("some process gets the number");
+    std::thread::sleep(Duration::from_millis(300));
+    client.send(Value::Null, "signal", json!({"id": 1, "signal": 9}));
+    drop(client);
+    std::thread::sleep(Duration::from_millis(500));
+    let ended = other.try_wait().expect("a child");
+    other.kill().expect("it is ours");
+    other.wait().expect("it ends");
+    assert_eq!(ended, None, "it was signalled");
+}
+
+fn exists(pid: u32) -> bool {
+    std::fs::exists(format!("/proc/{pid}")).unwrap_or(true)
+}
