@@ -19,7 +19,7 @@ checks = 0
 
 class Client:
     def __init__(self):
-        self.socket = socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=60)
+        self.socket = socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=300)
         self.lines = self.socket.makefile("rb")
 
     def raw(self, text):
