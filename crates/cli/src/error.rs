@@ -136,12 +136,13 @@ pub(crate) enum CliError {
     #[error("cannot ask the pool {name:?}")]
     PoolSilent {
         name: String,
+        pid: Option<i32>,
         log: PathBuf,
         source: io::Error,
     },
     /// The keeper of a pool could not begin.
     #[error("cannot start the pool: {words}")]
-    KeeperEnded { words: String },
+    KeeperEnded { words: String, image: String },
     /// `--pool` was given, and no VM of a pool can be had.
     #[error("no VM of a pool can be had: {reason}")]
     NotFromPool { reason: String },

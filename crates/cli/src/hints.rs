@@ -224,14 +224,18 @@ fn of_pool(error: &CliError) -> Vec<String> {
         CliError::PoolExists { name } => vec![format!(
             "see it: firebrick pool status -l {name}; for another size stop it first: firebrick pool stop -l {name}"
         )],
-        CliError::PoolSilent { log, source, .. } => match source.kind() {
-            io::ErrorKind::ResourceBusy => vec!["try again when fewer programs use it".to_owned()],
-            _ => vec![format!(
-                "see what it said last: {}; if its process (firebrick pool keep) hangs, end it with kill -9: its VMs go with it",
-                log.display()
-            )],
-        },
-        CliError::KeeperEnded { .. } => vec!["see how the image boots: firebrick boot IMAGE".to_owned()],
+        CliError::PoolSilent { source, .. } if source.kind() == io::ErrorKind::ResourceBusy => {
+            vec!["try again when fewer programs use it".to_owned()]
+        }
+        CliError::PoolSilent { log, pid, .. } => {
+            let mut hints = vec![format!("see what it said last: cat {}", log.display())];
+            hints
+                .extend(pid.map(|pid| format!("if it stays so, end it, and its VMs with it: kill -9 {pid}")));
+            hints
+        }
+        CliError::KeeperEnded { image, .. } => {
+            vec![format!("see how the image boots: firebrick boot {image}")]
+        }
         CliError::NotFromPool { .. } => {
             vec!["leave --pool out, and a VM is booted where none is warm".to_owned()]
         }

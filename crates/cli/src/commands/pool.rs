@@ -14,6 +14,9 @@ use crate::home::Home;
 use crate::images;
 use crate::talk::Talk;
 
+/// No longer is what a row of the table says of an error; `--json` has all of it.
+const NOTE_CHARS: usize = 160;
+
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     Start(start::Args),
@@ -69,6 +72,7 @@ fn ask<T>(files: &PoolFiles, question: impl FnOnce(&PoolFiles) -> io::Result<T>)
         match source.kind() {
             io::ErrorKind::TimedOut | io::ErrorKind::ResourceBusy => CliError::PoolSilent {
                 name,
+                pid: keeper_of(files),
                 log: files.log(),
                 source,
             }
@@ -76,6 +80,13 @@ fn ask<T>(files: &PoolFiles, question: impl FnOnce(&PoolFiles) -> io::Result<T>)
             _ => anyhow::Error::new(source).context(format!("cannot ask the pool {name:?}")),
         }
     })
+}
+
+/// The process that listens, though it may not answer.
+fn keeper_of(files: &PoolFiles) -> Option<i32> {
+    let stream = files.connect().ok()??;
+    let peer = rustix::net::sockopt::socket_peercred(&stream).ok()?;
+    Some(peer.pid.as_raw_nonzero().get())
 }
 
 fn status(args: &StatusArgs) -> anyhow::Result<()> {
@@ -161,7 +172,7 @@ fn table(pools: &[(String, anyhow::Result<PoolStatus>)]) -> String {
         };
         let warm = format!("{}/{}", status.warm, status.size);
         let note = match &status.last_error {
-            Some(error) => error.lines().next().unwrap_or_default().to_owned(),
+            Some(error) => note(error),
             None if status.snapshot => "from a snapshot".to_owned(),
             None => String::new(),
         };
@@ -172,6 +183,16 @@ fn table(pools: &[(String, anyhow::Result<PoolStatus>)]) -> String {
         let _ = writeln!(text, "{}", line.trim_end()); // a String takes everything
     }
     text
+}
+
+/// An error in one line, which its end tells the most of.
+fn note(error: &str) -> String {
+    let words: Vec<&str> = error.split_whitespace().collect();
+    let line = words.join(" ");
+    match line.char_indices().rev().nth(NOTE_CHARS) {
+        Some((at, _)) => format!("… {}", line.split_at(at).1.trim_start()),
+        None => line,
+    }
 }
 
 fn stop(args: &StopArgs, talk: &Talk) -> anyhow::Result<()> {
@@ -202,7 +223,8 @@ fn stop(args: &StopArgs, talk: &Talk) -> anyhow::Result<()> {
 
 /// Whether there was one.
 fn stop_one(files: &PoolFiles, talk: &Talk) -> anyhow::Result<bool> {
-    let stopped = ask(files, pool::stop)?;
+    // Ending its VMs may take a while. Whether it listens at all is known sooner.
+    let stopped = ask(files, pool::status)?.is_some() && ask(files, pool::stop)?;
     if stopped {
         start::wait_until_gone(files)?;
         talk.say(&format!("stopped the pool {}", files.name()));

@@ -76,8 +76,10 @@ pub(super) fn start(args: &Args, talk: &Talk) -> anyhow::Result<()> {
         }
         .into());
     }
+    // Whoever gives up before there is a pool wants none. The keeper has its own session, so it would not hear of it.
+    let interrupts = Interrupts::catch().context("cannot listen for signals")?;
     let mut keeper = spawn(&files)?;
-    let status = wait(args, &files, &mut keeper, talk)?;
+    let status = wait(args, &files, &mut keeper, &interrupts, talk)?;
     if args.json {
         return write_stdout(format!("{:#}\n", super::as_json(files.name(), &status)).as_bytes());
     }
@@ -111,15 +113,30 @@ fn spawn(files: &PoolFiles) -> anyhow::Result<Child> {
 }
 
 /// Waits until the pool is as it shall be; ends it if it cannot be.
-fn wait(args: &Args, files: &PoolFiles, keeper: &mut Child, talk: &Talk) -> anyhow::Result<PoolStatus> {
+fn wait(
+    args: &Args,
+    files: &PoolFiles,
+    keeper: &mut Child,
+    interrupts: &Interrupts,
+    talk: &Talk,
+) -> anyhow::Result<PoolStatus> {
     let deadline = Instant::now() + START_LIMIT;
+    let failed = |words: &str| CliError::KeeperEnded {
+        words: words.to_owned(),
+        image: args.lang.clone(),
+    };
     let mut told = 0;
     loop {
         if keeper.try_wait().context("cannot wait for the keeper")?.is_some() {
-            return Err(why_it_ended(files)?.into());
+            return Err(why_it_ended(args, files)?.into());
+        }
+        if let Some(signal) = interrupts.take() {
+            end(files, keeper)?;
+            crate::interrupt::die_by(signal);
         }
         match pool::status(files) {
-            Ok(Some(status)) => {
+            // Somebody else's may answer, who was faster; ours will say so.
+            Ok(Some(status)) if status.pid == keeper.id() => {
                 if status.warm > told {
                     told = status.warm;
                     talk.detail(&format!("{told} of {} VMs are warm", status.size));
@@ -130,26 +147,24 @@ fn wait(args: &Args, files: &PoolFiles, keeper: &mut Child, talk: &Talk) -> anyh
                 match (&status.last_error, status.warm) {
                     _ if status.starting > 0 => {}
                     (Some(error), 0) => {
-                        let words = error.clone();
-                        let _ = pool::stop(files);
-                        let _ = keeper.wait();
-                        return Err(CliError::KeeperEnded { words }.into());
+                        let error = failed(error);
+                        end(files, keeper)?;
+                        return Err(error.into());
                     }
                     // It goes on trying; who waits would not see an end.
-                    (Some(error), _) => {
-                        talk.say(&format!("warning: not all VMs can be started: {error}"));
+                    (Some(error), warm) => {
+                        talk.warn(&format!(
+                            "only {warm} of {} VMs could be started, and the pool goes on trying: {error}",
+                            status.size
+                        ));
                         return Ok(status);
                     }
                     (None, _) => {}
                 }
             }
             _ if Instant::now() >= deadline => {
-                let _ = keeper.kill();
-                let _ = keeper.wait();
-                return Err(CliError::KeeperEnded {
-                    words: "it did not answer".to_owned(),
-                }
-                .into());
+                end(files, keeper)?;
+                return Err(failed("it did not answer").into());
             }
             _ => {}
         }
@@ -157,8 +172,25 @@ fn wait(args: &Args, files: &PoolFiles, keeper: &mut Child, talk: &Talk) -> anyh
     }
 }
 
+/// Ends the keeper that we have started, with its VMs.
+fn end(files: &PoolFiles, keeper: &mut Child) -> anyhow::Result<()> {
+    let pid = rustix::process::Pid::from_child(keeper);
+    let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM); // it may have ended
+    let deadline = Instant::now() + END_LIMIT;
+    while keeper.try_wait().context("cannot wait for the keeper")?.is_none() {
+        if Instant::now() >= deadline {
+            let _ = keeper.kill();
+        }
+        std::thread::sleep(ASK_INTERVAL);
+    }
+    if let Some(held) = files.hold().context("cannot look after the keeper")? {
+        held.remove();
+    }
+    Ok(())
+}
+
 /// What a keeper that could not begin has to say. Its log is another's if another was faster.
-fn why_it_ended(files: &PoolFiles) -> anyhow::Result<CliError> {
+fn why_it_ended(args: &Args, files: &PoolFiles) -> anyhow::Result<CliError> {
     let Some(held) = files.hold().context("cannot look after the keeper")? else {
         return Ok(CliError::PoolExists {
             name: files.name().to_owned(),
@@ -168,6 +200,7 @@ fn why_it_ended(files: &PoolFiles) -> anyhow::Result<CliError> {
     held.remove();
     Ok(CliError::KeeperEnded {
         words: last_words(&log),
+        image: args.lang.clone(),
     })
 }
 

@@ -1,44 +1,14 @@
-//! Warm pools by the command itself: VMs that answer at once, are used once, and go with their pool, however it ends.
-
-#[path = "support/vm.rs"]
-mod vm;
+//! What a pool is for: its VMs answer at once, are used once, and are those that were asked for.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use vm::{Home, LIMIT, eventually};
 
-fn status(home: &Home) -> Value {
-    let (code, json, stderr) = home.output(&["pool", "status", "-l", "busybox", "--json"]);
-    assert_eq!(code, Some(0), "{stderr}");
-    serde_json::from_str::<Value>(&json).expect("JSON")[0].take()
-}
-
-fn start(home: &Home, args: &[&str]) {
-    let (code, stdout, stderr) = home.output(&[&["pool", "start", "-l", "busybox"], args].concat());
-    assert_eq!((code, &*stdout), (Some(0), ""), "{stderr}");
-    assert!(stderr.contains("use them: firebrick run -l busybox"), "{stderr}");
-}
-
-fn run(home: &Home, args: &[&str], command: &str) -> (Option<i32>, String, String) {
-    let fixed = ["-v", "run", "-l", "busybox", "--boot-timeout", "180"];
-    home.output(&[&fixed, args, &["--", "sh", "-c", command]].concat())
-}
-
-fn warm(home: &Home) -> u64 {
-    status(home)["warm"].as_u64().expect("a number")
-}
-
-/// The keeper, its VMs and its files are gone.
-fn is_clean(home: &Home) {
-    home.no_process_is_left();
-    let left: Vec<_> = fs::read_dir(home.path().join("run")).expect("a folder").collect();
-    assert!(left.is_empty(), "{left:?}");
-}
+use super::vm::{Home, LIMIT, eventually};
+use super::{is_clean, run, start, status, warm};
 
 #[test]
 fn warm_vms_answer_at_once_are_used_once_and_replaced() {
@@ -93,23 +63,6 @@ fn warm_vms_answer_at_once_are_used_once_and_replaced() {
 }
 
 #[test]
-fn a_killed_keeper_leaves_no_vm_and_its_files_are_no_hindrance() {
-    let Some(home) = Home::new() else { return };
-    start(&home, &["--size", "1"]);
-    let pid = i32::try_from(status(&home)["pid"].as_i64().expect("a number")).expect("a process");
-    kill_process(Pid::from_raw(pid).expect("a process"), Signal::KILL).expect("it is there");
-    home.no_process_is_left();
-    let (code, table, _) = home.output(&["pool", "status"]);
-    assert_eq!((code, table.lines().count()), (Some(0), 1), "{table}");
-    is_clean(&home);
-    // A signal ends it as `pool stop` does.
-    start(&home, &["--size", "1"]);
-    let pid = i32::try_from(status(&home)["pid"].as_i64().expect("a number")).expect("a process");
-    kill_process(Pid::from_raw(pid).expect("a process"), Signal::TERM).expect("it is there");
-    is_clean(&home);
-}
-
-#[test]
 fn vms_that_differ_are_not_taken_and_an_image_that_is_another_replaces_them() {
     let Some(home) = Home::new() else { return };
     start(&home, &["--size", "1", "--mem", "300"]);
@@ -156,23 +109,6 @@ fn vms_that_differ_are_not_taken_and_an_image_that_is_another_replaces_them() {
     child.wait().expect("it ends");
     eventually(Duration::from_secs(10), || status(&home)["in_use"] == 0);
     assert_eq!(home.output(&["pool", "stop", "--all"]).0, Some(0));
-    is_clean(&home);
-}
-
-#[test]
-fn what_cannot_start_is_told_and_leaves_nothing() {
-    let Some(home) = Home::new() else { return };
-    let (code, _, stderr) = home.output(&["pool", "start", "-l", "nothing"]);
-    assert!(
-        code == Some(1) && stderr.contains("there is no image named"),
-        "{stderr}"
-    );
-    // A Firecracker that is no longer there when the keeper looks.
-    let (code, _, stderr) = home.output(&["pool", "start", "-l", "busybox", "--vmm", "firecracker"]);
-    assert!(
-        code == Some(1) && stderr.contains("cannot start the pool: firecracker is not installed"),
-        "{stderr}"
-    );
     is_clean(&home);
 }
 
@@ -233,35 +169,6 @@ fn an_image_of_another_format_ends_its_pool_with_the_reason() {
     assert!(!log.contains("any more"), "{log}");
     let (code, _, stderr) = run(&home, &["--pool"], "exit 7");
     assert_eq!(code, Some(7), "{stderr}");
-    assert_eq!(home.output(&["pool", "stop", "--all"]).0, Some(0));
-    is_clean(&home);
-}
-
-#[test]
-fn a_keeper_that_does_not_answer_is_told_and_hides_no_other() {
-    let Some(home) = Home::new() else { return };
-    // As a keeper that hangs: there, and silent.
-    let folder = home.path().join("run");
-    fs::create_dir_all(&folder).expect("a folder");
-    let silent = std::os::unix::net::UnixListener::bind(folder.join("pool-aaa.sock")).expect("a socket");
-    start(&home, &["--size", "1"]);
-    let (code, table, stderr) = home.output(&["pool", "status"]);
-    assert_eq!(code, Some(0), "{stderr}");
-    let rows: Vec<&str> = table.lines().skip(1).collect();
-    assert!(
-        rows.len() == 2 && rows[0].starts_with("aaa ") && rows[0].ends_with("its keeper does not answer"),
-        "{table}"
-    );
-    assert!(rows[1].starts_with("busybox "), "{table}");
-    let (code, _, stderr) = home.output(&["pool", "status", "-l", "aaa"]);
-    assert!(
-        code == Some(1)
-            && stderr.contains("does not answer")
-            && stderr.contains("hint: see what it said last"),
-        "{stderr}"
-    );
-    drop(silent);
-    fs::remove_file(folder.join("pool-aaa.sock")).expect("it is there");
     assert_eq!(home.output(&["pool", "stop", "--all"]).0, Some(0));
     is_clean(&home);
 }
