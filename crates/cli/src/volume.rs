@@ -12,7 +12,7 @@ use firebrick_tree::Timestamp;
 
 use crate::error::CliError;
 
-pub(crate) use firebrick_ext4::read::{FileType, LastSymlink};
+pub(crate) use firebrick_reader::{FileType, LastSymlink};
 
 /// The first bytes of every squashfs.
 const SQUASHFS: &[u8] = b"hsqs";
@@ -89,13 +89,7 @@ impl Volume {
         let path = path.as_bytes();
         Ok(match self {
             Volume::Ext4(filesystem) => filesystem.lookup(path, last)?.into(),
-            Volume::Squashfs(filesystem) => {
-                let last = match last {
-                    LastSymlink::Follow => squashfs::LastSymlink::Follow,
-                    LastSymlink::Keep => squashfs::LastSymlink::Keep,
-                };
-                filesystem.lookup(path, last)?.into()
-            }
+            Volume::Squashfs(filesystem) => filesystem.lookup(path, last)?.into(),
         })
     }
 
@@ -195,15 +189,7 @@ impl From<squashfs::Inode> for Inode {
         Inode {
             stat: Stat {
                 inode: stat.inode,
-                file_type: match stat.file_type {
-                    squashfs::FileType::Regular => FileType::Regular,
-                    squashfs::FileType::Directory => FileType::Directory,
-                    squashfs::FileType::Symlink => FileType::Symlink,
-                    squashfs::FileType::CharDevice => FileType::CharDevice,
-                    squashfs::FileType::BlockDevice => FileType::BlockDevice,
-                    squashfs::FileType::Fifo => FileType::Fifo,
-                    squashfs::FileType::Socket => FileType::Socket,
-                },
+                file_type: stat.file_type,
                 mode: stat.mode,
                 uid: stat.uid,
                 gid: stat.gid,
@@ -220,18 +206,6 @@ impl From<squashfs::Inode> for Inode {
 impl Stat {
     /// Type and permissions as `ls -l` writes them: `drwxr-xr-x`.
     pub(crate) fn mode_text(&self) -> String {
-        let bit = |mask: u16| self.mode & mask != 0;
-        let mut text = String::from(self.file_type.letter());
-        for (shift, special, letter) in [(6_u16, 0o4000, 's'), (3, 0o2000, 's'), (0, 0o1000, 't')] {
-            text.push(if bit(0o4 << shift) { 'r' } else { '-' });
-            text.push(if bit(0o2 << shift) { 'w' } else { '-' });
-            text.push(match (bit(0o1 << shift), bit(special)) {
-                (true, true) => letter,
-                (false, true) => letter.to_ascii_uppercase(),
-                (true, false) => 'x',
-                (false, false) => '-',
-            });
-        }
-        text
+        firebrick_reader::mode_text(self.file_type, self.mode)
     }
 }

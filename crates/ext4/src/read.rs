@@ -30,21 +30,17 @@ mod group;
 mod inode;
 mod path;
 mod runs;
-mod source;
 mod superblock;
-mod walk;
 mod xattr;
 
 pub use dir::DirEntry;
 pub use error::{Fault, Place, ReadError};
 pub use features::Features;
 pub use file::FileReader;
-pub use inode::{DeviceNumber, FileType, Inode, InodeNumber, Stat};
-pub use path::LastSymlink;
+pub use firebrick_reader::{DeviceNumber, FileType, LastSymlink, ReadAt, Walk};
+pub use inode::{Inode, InodeNumber, Stat};
 pub use runs::{Run, Runs};
-pub use source::ReadAt;
 pub use superblock::{State, Summary};
-pub use walk::{Visit, Walk};
 
 use crate::format::SUPERBLOCK_OFFSET;
 use superblock::Geometry;

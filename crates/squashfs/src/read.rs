@@ -20,19 +20,15 @@ mod error;
 mod file;
 mod inode;
 mod path;
-mod source;
 mod superblock;
-mod walk;
 mod xattr;
 
 pub use dir::DirEntry;
 pub use error::ReadError;
 pub use file::FileReader;
-pub use inode::{DeviceNumber, FileType, Inode, Stat};
-pub use path::LastSymlink;
-pub use source::ReadAt;
+pub use firebrick_reader::{DeviceNumber, FileType, LastSymlink, ReadAt, Walk};
+pub use inode::{Inode, Stat};
 pub use superblock::Summary;
-pub use walk::{Visit, Walk};
 
 use blocks::Cache;
 use error::corrupt;

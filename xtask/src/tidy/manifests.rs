@@ -16,15 +16,16 @@ pub(crate) struct Crate {
 }
 
 /// Who may link whom. Formats never see layers or sources, the guest links the protocol alone.
-const DIRECTIONS: [(&str, &[&str]); 16] = [
+const DIRECTIONS: [(&str, &[&str]); 17] = [
     ("digest", &[]),
     ("tree", &[]),
     ("protocol", &[]),
     ("store", &["digest"]),
     ("layer", &["digest", "tree"]),
     ("source", &["digest", "layer", "tree"]),
-    ("ext4", &["digest", "tree"]),
-    ("squashfs", &["tree"]),
+    ("reader", &[]),
+    ("ext4", &["digest", "reader", "tree"]),
+    ("squashfs", &["reader", "tree"]),
     ("customise", &["digest", "layer", "tree"]),
     (
         "build",
@@ -40,6 +41,7 @@ const DIRECTIONS: [(&str, &[&str]); 16] = [
             "tree",
             "layer",
             "source",
+            "reader",
             "ext4",
             "squashfs",
             "customise",

@@ -5,11 +5,12 @@
 //!
 //! Layout: <https://docs.kernel.org/filesystems/ext4/directory.html>
 
+use super::FileType;
+use super::ReadAt;
 use super::bytes::{part, u16_at, u32_at, view};
 use super::error::{Fault, Place, ReadError};
-use super::inode::{FileType, Inode, InodeNumber};
+use super::inode::{Inode, InodeNumber};
 use super::runs::{Run, Runs};
-use super::source::ReadAt;
 use super::superblock::Geometry;
 use super::{Filesystem, out_of_range};
 use crate::checksum::Crc;

@@ -4,7 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use super::inode::{FileType, InodeNumber};
+use super::FileType;
+use super::inode::InodeNumber;
 
 /// Why an image, or something in it, cannot be read.
 #[derive(Debug, thiserror::Error)]

@@ -2,11 +2,11 @@
 //!
 //! Layout: <https://docs.kernel.org/filesystems/ext4/ifork.html>
 
+use super::ReadAt;
 use super::bytes::{join, part, u32_at, view};
 use super::error::{Fault, Place, ReadError};
 use super::inode::Inode;
 use super::runs::Run;
-use super::source::ReadAt;
 use super::superblock::Geometry;
 use super::{Filesystem, out_of_range};
 use crate::format::{EXT4_EXT_MAGIC, ExtentHeader, ExtentIndex, ExtentLeaf};

@@ -2,11 +2,12 @@
 
 use std::io;
 
+use super::FileType;
 use super::Filesystem;
+use super::ReadAt;
 use super::error::{Place, ReadError};
-use super::inode::{FileType, Inode};
+use super::inode::Inode;
 use super::runs::{Run, Runs};
-use super::source::ReadAt;
 
 /// A regular file's content from its first byte to its last.
 ///

@@ -1,8 +1,8 @@
 //! Block groups: where each one's inode table lies.
 
+use super::ReadAt;
 use super::bytes::{join, u16_at, u32_at, zero};
 use super::error::{Fault, Place, ReadError};
-use super::source::ReadAt;
 use super::superblock::has_super;
 use super::{Filesystem, out_of_range};
 use crate::format::{GroupDesc, incompat};

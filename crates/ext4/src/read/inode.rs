@@ -3,11 +3,12 @@
 use std::fmt;
 use std::num::NonZeroU32;
 
+use firebrick_reader::{DeviceNumber, FileType};
 use firebrick_tree::Timestamp;
 
+use super::ReadAt;
 use super::bytes::{join, join16, part, u16_at, u32_at, view, zero};
 use super::error::{Fault, Place, ReadError};
-use super::source::ReadAt;
 use super::{Filesystem, out_of_range};
 use crate::checksum::Crc;
 use crate::format::{EXT4_ROOT_INO, InodeFields, incompat, inode_flags, mode, ro_compat};
@@ -40,74 +41,17 @@ impl fmt::Display for InodeNumber {
     }
 }
 
-/// The type of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum FileType {
-    /// Holds bytes.
-    Regular,
-    /// Holds names.
-    Directory,
-    /// Holds another path.
-    Symlink,
-    /// A character device.
-    CharDevice,
-    /// A block device.
-    BlockDevice,
-    /// A named pipe.
-    Fifo,
-    /// A unix socket's name.
-    Socket,
-}
-
-impl FileType {
-    fn from_mode(bits: u16) -> Option<FileType> {
-        Some(match bits & mode::S_IFMT {
-            mode::S_IFREG => FileType::Regular,
-            mode::S_IFDIR => FileType::Directory,
-            mode::S_IFLNK => FileType::Symlink,
-            mode::S_IFCHR => FileType::CharDevice,
-            mode::S_IFBLK => FileType::BlockDevice,
-            mode::S_IFIFO => FileType::Fifo,
-            mode::S_IFSOCK => FileType::Socket,
-            _ => return None,
-        })
-    }
-
-    /// The letter that `ls -l` begins with; `-` for a regular file.
-    pub fn letter(self) -> char {
-        match self {
-            FileType::Regular => '-',
-            FileType::Directory => 'd',
-            FileType::Symlink => 'l',
-            FileType::CharDevice => 'c',
-            FileType::BlockDevice => 'b',
-            FileType::Fifo => 'p',
-            FileType::Socket => 's',
-        }
-    }
-}
-
-impl fmt::Display for FileType {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
-            FileType::Regular => "regular file",
-            FileType::Directory => "directory",
-            FileType::Symlink => "symbolic link",
-            FileType::CharDevice => "character device",
-            FileType::BlockDevice => "block device",
-            FileType::Fifo => "FIFO",
-            FileType::Socket => "socket",
-        })
-    }
-}
-
-/// Which device a device node stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DeviceNumber {
-    /// The driver.
-    pub major: u32,
-    /// Which of its devices.
-    pub minor: u32,
+fn type_of_mode(bits: u16) -> Option<FileType> {
+    Some(match bits & mode::S_IFMT {
+        mode::S_IFREG => FileType::Regular,
+        mode::S_IFDIR => FileType::Directory,
+        mode::S_IFLNK => FileType::Symlink,
+        mode::S_IFCHR => FileType::CharDevice,
+        mode::S_IFBLK => FileType::BlockDevice,
+        mode::S_IFIFO => FileType::Fifo,
+        mode::S_IFSOCK => FileType::Socket,
+        _ => return None,
+    })
 }
 
 /// What `stat(2)` says of a file.
@@ -141,25 +85,6 @@ pub struct Stat {
     pub device: Option<DeviceNumber>,
     /// `i_flags`.
     pub flags: u32,
-}
-
-impl Stat {
-    /// Type and permissions as `ls -l` writes them: `drwxr-xr-x`.
-    pub fn mode_text(&self) -> String {
-        let bit = |mask: u16| self.mode & mask != 0;
-        let mut text = String::from(self.file_type.letter());
-        for (shift, special, letter) in [(6_u16, 0o4000, 's'), (3, 0o2000, 's'), (0, 0o1000, 't')] {
-            text.push(if bit(0o4 << shift) { 'r' } else { '-' });
-            text.push(if bit(0o2 << shift) { 'w' } else { '-' });
-            text.push(match (bit(0o1 << shift), bit(special)) {
-                (true, true) => letter,
-                (false, true) => letter.to_ascii_uppercase(),
-                (true, false) => 'x',
-                (false, false) => '-',
-            });
-        }
-        text
-    }
 }
 
 /// One inode, read and verified.
@@ -272,8 +197,7 @@ impl<R: ReadAt> Filesystem<R> {
         let place = Place::Inode(number);
         let bits = fields.i_mode.get();
         let flags = fields.i_flags.get();
-        let file_type =
-            FileType::from_mode(bits).ok_or_else(|| out_of_range(place, "i_mode", bits.into()))?;
+        let file_type = type_of_mode(bits).ok_or_else(|| out_of_range(place, "i_mode", bits.into()))?;
         if flags & inode_flags::INLINE_DATA != 0 {
             return Err(ReadError::Unsupported {
                 feature: format!("inline_data (inode {number})"),

@@ -1,26 +1,12 @@
-//! Finds what stands at a path. `..` and symbolic links are followed inside the image, never out of it.
+//! Directories as paths and walks see them.
 
-use std::collections::VecDeque;
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::PathBuf;
+use firebrick_reader::{Directories, LastSymlink, PathError, Tangle, Walk};
 
-use super::Filesystem;
-use super::error::ReadError;
-use super::inode::{FileType, Inode, InodeNumber};
-use super::source::ReadAt;
-
-/// Symbolic links followed in one path, at most. The kernel's limit.
-const SYMLINKS: u32 = 40;
-
-/// What to do where the last part of a path is a symbolic link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LastSymlink {
-    /// Go where it points, as `stat(2)` does.
-    Follow,
-    /// Give the link itself, as `lstat(2)` does.
-    Keep,
-}
+use super::FileType;
+use super::dir::DirEntry;
+use super::error::{Fault, Place, ReadError};
+use super::inode::{Inode, InodeNumber};
+use super::{Filesystem, ReadAt};
 
 impl<R: ReadAt> Filesystem<R> {
     /// Finds what stands at a path, which begins at the root whether or not it begins with a slash.
@@ -29,71 +15,112 @@ impl<R: ReadAt> Filesystem<R> {
     /// [`ReadError::NotFound`], [`ReadError::NotDirectory`] and [`ReadError::TooManySymlinks`] by the path; corrupt
     /// where something on the way is.
     pub fn lookup(&self, path: &[u8], last: LastSymlink) -> Result<Inode, ReadError> {
-        let mut todo: VecDeque<Vec<u8>> = parts(path).collect();
-        let must_be_directory = path.ends_with(b"/") || path.ends_with(b"/.");
-        let keep = last == LastSymlink::Keep && !must_be_directory;
-        let mut symlinks = 0_u32;
-        // The directories from the root to where the walk is, each with the name that led there.
-        let mut above: Vec<(Inode, Vec<u8>)> = Vec::new();
-        let mut here = (self.inode(InodeNumber::ROOT)?, Vec::new());
-        while let Some(part) = todo.pop_front() {
-            if here.0.stat.file_type != FileType::Directory {
-                return Err(ReadError::NotDirectory {
-                    path: joined(&above, &here.1),
-                });
-            }
-            if part == b".." {
-                here = above.pop().unwrap_or(here);
-                continue;
-            }
-            let Some(number) = self.find(&here.0, &part)? else {
-                above.push(here);
-                return Err(ReadError::NotFound {
-                    path: joined(&above, &part),
-                });
-            };
-            let found = self.inode(number)?;
-            if found.stat.file_type != FileType::Symlink || (keep && todo.is_empty()) {
-                above.push(std::mem::replace(&mut here, (found, part)));
-                continue;
-            }
-            symlinks = symlinks.saturating_add(1);
-            if symlinks > SYMLINKS {
-                return Err(ReadError::TooManySymlinks {
-                    path: PathBuf::from(OsStr::from_bytes(path)),
-                    limit: SYMLINKS,
-                });
-            }
-            let target = self.read_link(&found)?;
-            if target.starts_with(b"/")
-                && let Some(root) = above.drain(..).next()
-            {
-                here = root;
-            }
-            for part in parts(&target).rev() {
-                todo.push_front(part);
-            }
-        }
-        if must_be_directory && here.0.stat.file_type != FileType::Directory {
-            return Err(ReadError::NotDirectory {
-                path: joined(&above, &here.1),
-            });
-        }
-        Ok(here.0)
+        firebrick_reader::lookup(self, path, last)
+    }
+
+    /// Begins a walk; its first visit is `start` itself. A directory with a second name is corrupt.
+    ///
+    /// ```
+    /// # fn list(image: &[u8]) -> Result<(), firebrick_ext4::read::ReadError> {
+    /// # use firebrick_ext4::read::{Filesystem, InodeNumber};
+    /// let filesystem = Filesystem::open(image)?;
+    /// let mut walk = filesystem.walk(filesystem.inode(InodeNumber::ROOT)?);
+    /// while let Some(visit) = walk.advance()? {
+    ///     println!("{:?} has {} bytes", visit.path.escape_ascii().to_string(), visit.inode.stat().size);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn walk(&self, start: Inode) -> Walk<'_, Filesystem<R>> {
+        Walk::new(self, start)
+    }
+
+    /// Reads the names of a directory and what they name, in the order of the names' bytes.
+    ///
+    /// # Errors
+    /// As [`Filesystem::read_dir`] and [`Filesystem::inode`].
+    pub fn list(&self, directory: &Inode) -> Result<Vec<(DirEntry, Inode)>, ReadError> {
+        let mut entries = self.read_dir(directory)?;
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        entries
+            .into_iter()
+            .map(|entry| {
+                let inode = self.inode(entry.inode)?;
+                Ok((entry, inode))
+            })
+            .collect()
     }
 }
 
-/// The names in a path. A `.` between them stands for nothing.
-fn parts(path: &[u8]) -> impl DoubleEndedIterator<Item = Vec<u8>> {
-    path.split(|byte| *byte == b'/')
-        .filter(|part| !part.is_empty() && *part != b".")
-        .map(<[u8]>::to_vec)
+impl<R: ReadAt> Directories for Filesystem<R> {
+    type Inode = Inode;
+    type Entry = DirEntry;
+    type Error = ReadError;
+
+    fn root_inode(&self) -> Result<Inode, ReadError> {
+        self.inode(InodeNumber::ROOT)
+    }
+
+    fn file_type(inode: &Inode) -> FileType {
+        inode.stat.file_type
+    }
+
+    fn number(inode: &Inode) -> u32 {
+        inode.number.get()
+    }
+
+    fn target(&self, link: &Inode) -> Result<Vec<u8>, ReadError> {
+        self.read_link(link)
+    }
+
+    fn find_inode(&self, directory: &Inode, name: &[u8]) -> Result<Option<Inode>, ReadError> {
+        let number = self.find(directory, name)?;
+        number.map(|number| self.inode(number)).transpose()
+    }
+
+    fn entries_backwards(&self, directory: &Inode) -> Result<Vec<DirEntry>, ReadError> {
+        let mut entries = self.read_dir(directory)?;
+        entries.sort_by(|a, b| b.name.cmp(&a.name));
+        Ok(entries)
+    }
+
+    fn name(entry: &DirEntry) -> &[u8] {
+        &entry.name
+    }
+
+    fn entry_inode(&self, entry: &DirEntry) -> Result<Inode, ReadError> {
+        self.inode(entry.inode)
+    }
+
+    fn budget(&self) -> u64 {
+        self.geometry.blocks
+    }
+
+    fn cost(&self, directory: &Inode) -> Result<u64, ReadError> {
+        self.directory_blocks(directory)
+    }
+
+    fn tangled(directory: &Inode, tangle: Tangle) -> ReadError {
+        let place = Place::Directory {
+            inode: directory.number,
+            block: None,
+        };
+        ReadError::corrupt(
+            place,
+            Fault::Structure(match tangle {
+                Tangle::TwoNames => "it has more than one name",
+                Tangle::OverBudget => "with it, directories have more blocks than the filesystem",
+            }),
+        )
+    }
 }
 
-/// The path of `name` in the last of the directories `above`.
-fn joined(above: &[(Inode, Vec<u8>)], name: &[u8]) -> PathBuf {
-    let mut path = PathBuf::from("/");
-    path.extend(above.iter().map(|(_, name)| OsStr::from_bytes(name)));
-    path.push(OsStr::from_bytes(name));
-    path
+impl From<PathError> for ReadError {
+    fn from(error: PathError) -> ReadError {
+        match error {
+            PathError::NotFound { path } => ReadError::NotFound { path },
+            PathError::NotDirectory { path } => ReadError::NotDirectory { path },
+            PathError::TooManySymlinks { path, limit } => ReadError::TooManySymlinks { path, limit },
+        }
+    }
 }

@@ -3,11 +3,11 @@
 //! A hostile map can name the same blocks over and over. No true one maps more blocks than the filesystem has, so both
 //! mapped blocks and visited nodes are counted down from there, and the time that a map takes is bounded by the size of its image.
 
+use super::ReadAt;
 use super::blockmap::BlockMap;
 use super::error::{Fault, Place, ReadError};
 use super::extent::ExtentTree;
 use super::inode::Inode;
-use super::source::ReadAt;
 use super::{Filesystem, out_of_range};
 use crate::format::inode_flags;
 

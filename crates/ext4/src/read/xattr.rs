@@ -4,10 +4,11 @@
 
 use firebrick_tree::Xattrs;
 
+use super::FileType;
+use super::ReadAt;
 use super::bytes::{part, u16_at, u32_at, view, zero};
 use super::error::{Fault, Place, ReadError};
-use super::inode::{FileType, Inode, InodeNumber};
-use super::source::ReadAt;
+use super::inode::{Inode, InodeNumber};
 use super::{Filesystem, out_of_range};
 use crate::format::{EXT4_XATTR_MAGIC, XATTR_PREFIXES, XattrBlockHeader, XattrEntry, incompat, inode_flags};
 

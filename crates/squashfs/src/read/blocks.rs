@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 use super::Filesystem;
+use super::ReadAt;
 use super::error::{ReadError, corrupt};
-use super::source::ReadAt;
 use crate::compress::decode;
 use crate::format::{DATA_UNCOMPRESSED, METADATA_UNCOMPRESSED, SQUASHFS_METADATA_SIZE};
 

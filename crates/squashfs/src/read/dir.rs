@@ -1,9 +1,10 @@
 //! Directories: their names, and the inodes that those lead to.
 
+use super::FileType;
 use super::Filesystem;
+use super::ReadAt;
 use super::error::ReadError;
-use super::inode::{Content, FileType, Inode};
-use super::source::ReadAt;
+use super::inode::{Content, Inode};
 use crate::format;
 
 /// A name in a directory.

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::inode::FileType;
+use super::FileType;
 
 /// Why an image, or something in it, cannot be read.
 #[derive(Debug, thiserror::Error)]

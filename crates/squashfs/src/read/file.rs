@@ -3,11 +3,12 @@
 use std::io;
 use std::sync::Arc;
 
+use super::FileType;
 use super::Filesystem;
+use super::ReadAt;
 use super::blocks::{Block, Cursor};
 use super::error::{ReadError, corrupt};
-use super::inode::{Content, FileType, Inode};
-use super::source::ReadAt;
+use super::inode::{Content, Inode};
 use crate::format::{DATA_UNCOMPRESSED, FragmentEntry};
 use zerocopy::FromBytes as _;
 

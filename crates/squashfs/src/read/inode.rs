@@ -1,13 +1,12 @@
 //! Inodes: an [`Inode`] is one inode, its [`Stat`] what `stat(2)` would say of it.
 
-use std::fmt;
-
+use firebrick_reader::{DeviceNumber, FileType};
 use firebrick_tree::Timestamp;
 
 use super::Filesystem;
+use super::ReadAt;
 use super::blocks::Cursor;
 use super::error::{ReadError, corrupt};
-use super::source::ReadAt;
 use crate::format::{
     DeviceInode, DirInode, FileInode, InodeHeader, IpcInode, LongDirInode, LongFileInode,
     SQUASHFS_INVALID_FRAG, SQUASHFS_INVALID_XATTR, SymlinkInode, inode_type,
@@ -16,61 +15,17 @@ use crate::format::{
 /// Longest target of a symbolic link, in bytes: what one path may have.
 const TARGET_MAX: u32 = 4096;
 
-/// The type of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum FileType {
-    /// Holds bytes.
-    Regular,
-    /// Holds names.
-    Directory,
-    /// Holds another path.
-    Symlink,
-    /// A character device.
-    CharDevice,
-    /// A block device.
-    BlockDevice,
-    /// A named pipe.
-    Fifo,
-    /// A unix socket's name.
-    Socket,
-}
-
-impl FileType {
-    fn from_inode_type(kind: u16) -> Option<FileType> {
-        Some(match kind {
-            inode_type::DIR => FileType::Directory,
-            inode_type::REG => FileType::Regular,
-            inode_type::SYMLINK => FileType::Symlink,
-            inode_type::BLKDEV => FileType::BlockDevice,
-            inode_type::CHRDEV => FileType::CharDevice,
-            inode_type::FIFO => FileType::Fifo,
-            inode_type::SOCKET => FileType::Socket,
-            _ => return None,
-        })
-    }
-}
-
-impl fmt::Display for FileType {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
-            FileType::Regular => "regular file",
-            FileType::Directory => "directory",
-            FileType::Symlink => "symbolic link",
-            FileType::CharDevice => "character device",
-            FileType::BlockDevice => "block device",
-            FileType::Fifo => "FIFO",
-            FileType::Socket => "socket",
-        })
-    }
-}
-
-/// Which device a device node stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DeviceNumber {
-    /// The driver.
-    pub major: u32,
-    /// Which of its devices.
-    pub minor: u32,
+fn type_of_inode(kind: u16) -> Option<FileType> {
+    Some(match kind {
+        inode_type::DIR => FileType::Directory,
+        inode_type::REG => FileType::Regular,
+        inode_type::SYMLINK => FileType::Symlink,
+        inode_type::BLKDEV => FileType::BlockDevice,
+        inode_type::CHRDEV => FileType::CharDevice,
+        inode_type::FIFO => FileType::Fifo,
+        inode_type::SOCKET => FileType::Socket,
+        _ => return None,
+    })
 }
 
 /// What `stat(2)` says of a file.
@@ -177,7 +132,7 @@ impl<R: ReadAt> Filesystem<R> {
             Some(basic) => (basic, true),
             None => (kind, false),
         };
-        let file_type = FileType::from_inode_type(basic).ok_or_else(|| wrong("it has no type"))?;
+        let file_type = type_of_inode(basic).ok_or_else(|| wrong("it has no type"))?;
         let fields = fields(&mut cursor, file_type, long, reference)?;
         let owner = |place: u16| {
             let id = self.ids.get(usize::from(place)).copied();

@@ -4,9 +4,9 @@ use firebrick_tree::Xattrs;
 use zerocopy::FromBytes as _;
 
 use super::Filesystem;
+use super::ReadAt;
 use super::error::{ReadError, corrupt};
 use super::inode::Inode;
-use super::source::ReadAt;
 use crate::format::{SQUASHFS_XATTR_VALUE_OOL, XATTR_PREFIXES, XattrEntry, XattrId, XattrIdTable};
 
 /// Longest value in Linux, in bytes.

@@ -2,83 +2,74 @@
 
 use std::collections::HashSet;
 
-use super::Filesystem;
-use super::dir::DirEntry;
-use super::error::{ReadError, corrupt};
-use super::inode::{FileType, Inode};
-use super::source::ReadAt;
+use crate::{Directories, FileType};
+
+/// What makes directories no tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tangle {
+    /// One has more than one name.
+    TwoNames,
+    /// With it, those so far have more than [`Directories::budget`].
+    OverBudget,
+}
 
 /// Everything below a directory: parents before their children, the names of a directory in the order of their bytes.
-///
-/// ```
-/// # fn list(image: &[u8]) -> Result<(), firebrick_squashfs::read::ReadError> {
-/// # use firebrick_squashfs::read::Filesystem;
-/// let filesystem = Filesystem::open(image)?;
-/// let mut walk = filesystem.walk(filesystem.root()?);
-/// while let Some(visit) = walk.advance()? {
-///     println!("{:?} has {} bytes", visit.path.escape_ascii().to_string(), visit.inode.stat().size);
-/// }
-/// # Ok(())
-/// # }
-/// ```
 #[derive(Debug)]
-pub struct Walk<'a, R> {
-    filesystem: &'a Filesystem<R>,
+pub struct Walk<'a, F: Directories> {
+    filesystem: &'a F,
     /// Below where the walk began; grows and shrinks with it.
     path: Vec<u8>,
-    levels: Vec<Level>,
+    levels: Vec<Level<F::Entry>>,
     /// What comes next, if it is not the next entry of the last level: the start, or a directory to go into.
-    pending: Pending,
+    pending: Pending<F::Inode>,
     /// Numbers of the directories so far.
     directories: HashSet<u32>,
-    /// How many more bytes of listings may be read: all of them together have no more than their table can hold.
+    /// How much of the budget is left.
     budget: u64,
 }
 
 #[derive(Debug)]
-enum Pending {
-    Start(Inode),
-    Into(Inode),
+enum Pending<I> {
+    Start(I),
+    Into(I),
     Nothing,
 }
 
 #[derive(Debug)]
-struct Level {
+struct Level<E> {
     /// What is left of the directory, the next one last.
-    entries: Vec<DirEntry>,
+    entries: Vec<E>,
     /// How long the path to the directory is.
     path_len: usize,
 }
 
 /// One thing that a [`Walk`] came to.
 #[derive(Debug)]
-pub struct Visit<'w> {
+pub struct Visit<'w, I> {
     /// Its path from the start of the walk, without a leading slash. Empty for the start itself.
     pub path: &'w [u8],
     /// What is there. Hardlinks are several visits of one number.
-    pub inode: Inode,
+    pub inode: I,
 }
 
-impl<R: ReadAt> Filesystem<R> {
+impl<'a, F: Directories> Walk<'a, F> {
     /// Begins a walk; its first visit is `start` itself.
-    pub fn walk(&self, start: Inode) -> Walk<'_, R> {
+    pub fn new(filesystem: &'a F, start: F::Inode) -> Walk<'a, F> {
         Walk {
-            filesystem: self,
+            filesystem,
             path: Vec::new(),
             levels: Vec::new(),
             pending: Pending::Start(start),
             directories: HashSet::new(),
-            budget: self.geometry.listing_bytes_max(),
+            budget: filesystem.budget(),
         }
     }
-}
 
-impl<R: ReadAt> Walk<'_, R> {
     /// Goes on to the next; `None` at the end. After an error, what comes next is what does not depend on it.
     ///
     /// # Errors
-    /// As [`Filesystem::list`]; corrupt where a directory has a second name.
-    pub fn advance(&mut self) -> Result<Option<Visit<'_>>, ReadError> {
+    /// The filesystem's where a directory or an inode cannot be read, and [`Directories::tangled`].
+    pub fn advance(&mut self) -> Result<Option<Visit<'_, F::Inode>>, F::Error> {
         let inode = match std::mem::replace(&mut self.pending, Pending::Nothing) {
             Pending::Start(inode) => Some(inode),
             Pending::Into(directory) => {
@@ -90,7 +81,7 @@ impl<R: ReadAt> Walk<'_, R> {
         let Some(inode) = inode else {
             return Ok(None);
         };
-        if inode.stat.file_type == FileType::Directory {
+        if F::file_type(&inode) == FileType::Directory {
             self.pending = Pending::Into(inode.clone());
         }
         Ok(Some(Visit {
@@ -99,25 +90,22 @@ impl<R: ReadAt> Walk<'_, R> {
         }))
     }
 
-    fn enter(&mut self, directory: &Inode) -> Result<(), ReadError> {
-        let wrong = |fault| corrupt("a directory", directory.reference, fault);
-        if !self.directories.insert(directory.stat.inode) {
-            return Err(wrong("it has more than one name"));
+    fn enter(&mut self, directory: &F::Inode) -> Result<(), F::Error> {
+        if !self.directories.insert(F::number(directory)) {
+            return Err(F::tangled(directory, Tangle::TwoNames));
         }
         self.budget = self
             .budget
-            .checked_sub(directory.stat.size)
-            .ok_or_else(|| wrong("with it, directories take more bytes than their table has"))?;
-        let mut entries = self.filesystem.read_dir(directory)?;
-        entries.reverse();
+            .checked_sub(self.filesystem.cost(directory)?)
+            .ok_or_else(|| F::tangled(directory, Tangle::OverBudget))?;
         self.levels.push(Level {
-            entries,
+            entries: self.filesystem.entries_backwards(directory)?,
             path_len: self.path.len(),
         });
         Ok(())
     }
 
-    fn next_entry(&mut self) -> Result<Option<Inode>, ReadError> {
+    fn next_entry(&mut self) -> Result<Option<F::Inode>, F::Error> {
         while let Some(level) = self.levels.last_mut() {
             self.path.truncate(level.path_len);
             let Some(entry) = level.entries.pop() else {
@@ -127,8 +115,8 @@ impl<R: ReadAt> Walk<'_, R> {
             if !self.path.is_empty() {
                 self.path.push(b'/');
             }
-            self.path.extend_from_slice(&entry.name);
-            return Ok(Some(self.filesystem.inode(entry.reference)?));
+            self.path.extend_from_slice(F::name(&entry));
+            return Ok(Some(self.filesystem.entry_inode(&entry)?));
         }
         Ok(None)
     }
