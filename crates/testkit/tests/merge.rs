@@ -142,6 +142,11 @@ const MORE_SETS: &[(&str, &[&str])] = &[
 
 /// What neither may accept.
 const REFUSED: &[(&str, &[&str])] = &[
+    ("the root as a sparse file", &["f 0644 / len=1 sparse=0.1"]),
+    (
+        "the root as a sparse file with its map in front",
+        &["f 0644 / len=1 sparse=1.0"],
+    ),
     ("link to nothing", &["h /a /b"]),
     ("link to what a whiteout hides", &["f 0644 /b", "h /a /b\nw /b"]),
     ("link to itself alone", &["h /a /a"]),

@@ -117,6 +117,8 @@ fn stored_name(entry: &Entry) -> Vec<u8> {
         EntryKind::Opaque => [entry.path.as_slice(), b"/.wh..wh..opq"].concat(),
         EntryKind::Dir if entry.path.is_empty() => b"./".to_vec(),
         EntryKind::Dir => [entry.path.as_slice(), b"/"].concat(),
+        // Empty would delete a PAX record instead of naming the root.
+        _ if entry.path.is_empty() => b".".to_vec(),
         _ => entry.path.clone(),
     }
 }
