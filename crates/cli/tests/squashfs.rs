@@ -6,7 +6,7 @@ mod support;
 
 use std::fs;
 
-use firebrick_testkit::squashfs::listing;
+use firebrick_testkit::own::squashfs_listing as listing;
 use serde_json::{Value, json};
 use support::Home;
 

@@ -1,20 +1,16 @@
 //! squashfs images out of layers, judged by everyone who can: our own reader, the kernel's mount, `unsquashfs`.
 
-use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 use firebrick_build::Report;
-use firebrick_digest::Hasher;
 use firebrick_source::Reference;
 use firebrick_squashfs::Options;
-use firebrick_squashfs::read::{FileType, Filesystem, Inode};
 
 use crate::build::{CREATED, Recipe, View, names_in, run, wrap};
 use crate::layers::{Layer, oci, tar::to_tar};
-use crate::listing::{Ignore, Kind, Listing, Record, Time, diff};
-use crate::{mount, oracle, reference, walk};
+use crate::listing::{Ignore, Listing, Time, diff};
+use crate::{mount, oracle, own, reference, walk};
 
 /// A squashfs image in a folder of its own.
 #[derive(Debug)]
@@ -123,7 +119,11 @@ pub fn sayable(mut listing: Listing) -> Listing {
 /// If one of them refuses the image.
 pub fn views(image: &Path) -> anyhow::Result<Vec<View>> {
     let view = |who, listing, ignore| View { who, listing, ignore };
-    let mut views = vec![view("our own reader", listing(image)?, Ignore::NOTHING)];
+    let mut views = vec![view(
+        "our own reader",
+        own::squashfs_listing(image)?,
+        Ignore::NOTHING,
+    )];
     if oracle::have_mount()? {
         let mounted = mount::Mount::of(image, "squashfs", "ro")?;
         views.push(view(
@@ -166,77 +166,4 @@ fn unsquashed(image: &Path) -> anyhow::Result<Listing> {
         output.status
     );
     walk::walk(&root)
-}
-
-/// An image through our own reader, [`firebrick_squashfs::read`].
-///
-/// # Errors
-/// If the reader refuses the image or anything in it.
-pub fn listing(path: &Path) -> anyhow::Result<Listing> {
-    let filesystem = Filesystem::open(File::open(path)?)?;
-    let mut walk = filesystem.walk(filesystem.root()?);
-    let mut listing = Listing::new();
-    let mut first_of: BTreeMap<u32, Vec<u8>> = BTreeMap::new();
-    let mut numbers = BTreeMap::new();
-    while let Some(visit) = walk.advance()? {
-        let path = [b"/", visit.path].concat();
-        let context = || format!("our own reader: {}", String::from_utf8_lossy(&path));
-        let number = visit.inode.stat().inode;
-        listing.insert(
-            path.clone(),
-            record(&filesystem, &visit.inode).with_context(context)?,
-        );
-        let first = first_of.entry(number).or_insert_with(|| path.clone());
-        if path < *first {
-            first.clone_from(&path);
-        }
-        numbers.insert(path, number);
-    }
-    for (path, record) in &mut listing {
-        record.same_as.clone_from(&first_of[&numbers[path]]);
-    }
-    Ok(listing)
-}
-
-fn record(filesystem: &Filesystem<File>, inode: &Inode) -> anyhow::Result<Record> {
-    let stat = inode.stat();
-    let device = || stat.device.context("a device node without a number");
-    let kind = match stat.file_type {
-        FileType::Regular => {
-            let mut reader = filesystem.open_file(inode)?;
-            let (mut hasher, mut len, mut buffer) = (Hasher::new(), 0, vec![0; 1 << 17]);
-            loop {
-                let count = reader.read_some(&mut buffer)?;
-                if count == 0 {
-                    break;
-                }
-                hasher.update(&buffer[..count]);
-                len += count as u64;
-            }
-            Kind::File {
-                len,
-                digest: hasher.finish(),
-            }
-        }
-        FileType::Directory => Kind::Dir,
-        FileType::Symlink => Kind::Symlink(filesystem.read_link(inode)?),
-        FileType::CharDevice => device().map(|device| Kind::Char(device.major, device.minor))?,
-        FileType::BlockDevice => device().map(|device| Kind::Block(device.major, device.minor))?,
-        FileType::Fifo => Kind::Fifo,
-        FileType::Socket => Kind::Socket,
-    };
-    let xattrs = filesystem.xattrs(inode)?.into_iter();
-    Ok(Record {
-        kind,
-        mode: stat.mode,
-        uid: stat.uid,
-        gid: stat.gid,
-        mtime: Time {
-            secs: stat.mtime.seconds,
-            nanos: 0,
-        },
-        nlink: stat.links.into(),
-        same_as: Vec::new(),
-        xattrs: xattrs.map(|(name, value)| (name.into(), value.into())).collect(),
-    })
 }

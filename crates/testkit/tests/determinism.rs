@@ -8,31 +8,13 @@ use firebrick_digest::Digest;
 use firebrick_ext4::{Size, WRITER_VERSION};
 use firebrick_testkit::build::{Form, Recipe, build, wrap};
 use firebrick_testkit::layers::oci::{Blob, Compression};
-use firebrick_testkit::layers::{Layer, tar::to_tar, text::layers};
+use firebrick_testkit::layers::{
+    Layer,
+    tar::to_tar,
+    text::{layers, several_layers},
+};
 use firebrick_testkit::{child, random};
 use proptest::prelude::*;
-
-/// Seven layers that meet each other, large enough that threads really run beside each other.
-fn several_layers() -> Vec<Layer> {
-    let text = |n: u64| {
-        let files: String = (0..40)
-            .map(|f| {
-                format!(
-                    "f 0644 /d{}/f{f} @{}:{} xattr:user.n={n}\n",
-                    f % 7,
-                    f * 9001 * (n + 1) % 60_000,
-                    f + n
-                )
-            })
-            .collect();
-        format!(
-            "{files}f 0644 /layer-{n} @900000:{n}\nh /hard-{n} /layer-{n}\nw /layer-{}\n",
-            n.wrapping_sub(3)
-        )
-    };
-    let texts: Vec<String> = (0..7).map(text).collect();
-    layers(&texts.iter().map(String::as_str).collect::<Vec<_>>())
-}
 
 fn recipe(change: impl FnOnce(&mut Recipe)) -> Recipe {
     let mut recipe = Recipe::default();

@@ -370,7 +370,10 @@ fn each_judge_notices_another_time() {
                 built.image.change(&change).unwrap();
                 let said = format!("{path} has other times");
                 let ours = own::listing(built.image.path()).unwrap_err();
-                assert!(ours.to_string().starts_with(&said), "{change}: {ours:#}");
+                assert!(
+                    ours.root_cause().to_string().starts_with(&said),
+                    "{change}: {ours:#}"
+                );
                 match built.image.mounted_listing() {
                     Ok(None) => {}
                     Ok(Some(_)) => panic!("{change}: the walk of the mount does not notice"),

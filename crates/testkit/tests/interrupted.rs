@@ -1,6 +1,7 @@
 //! Proves that a build that is killed or runs out of space leaves no image under the final name that is not whole, and
 //! nothing that the next run does not clean up; and that the next run makes the same bytes.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
@@ -50,102 +51,93 @@ fn expected(source: &Reference, dir: &Path) -> (PathBuf, Digest, Listing) {
     (image, digest, listing)
 }
 
-#[test]
-fn fifty_kills_leave_the_old_image_or_the_new_one() {
-    let dir = tempfile::tempdir().unwrap();
-    let source = source(dir.path());
-    let (_, digest, _) = expected(&source, dir.path());
-    let folder = dir.path().join("images");
-    std::fs::create_dir(&folder).unwrap();
-    let output = folder.join("rootfs-a.ext4");
-    let command = || child::command(PROGRAM, &source.to_string(), &output);
-    let start = Instant::now();
-    assert!(child::finish(command()).unwrap().status.success());
-    let whole = start.elapsed();
-
-    let mut random = Random::new(1);
-    let (mut killed, mut made) = (0, 0);
-    for round in 0..50 {
-        // By turns nothing is there before, or an image.
-        if round % 2 == 0 {
-            let _ = std::fs::remove_file(&output);
-        } else {
-            std::fs::write(&output, "the old image").unwrap();
-        }
-        // The end, where names are given, is met more often than its share of the time.
-        let part = 400 + random.below(700) as u32;
-        let mut child = command().stdout(std::process::Stdio::null()).spawn().unwrap();
-        std::thread::sleep(whole * part / 1000);
-        let _ = child.kill();
-        let status = child.wait().unwrap();
-        if status.success() {
-            made += 1;
-            assert_eq!(digest_of(&output), digest, "round {round}");
-        } else {
-            killed += 1;
-            let content = std::fs::read(&output).ok();
-            let untouched = content.as_deref() == (round % 2 == 1).then_some(b"the old image".as_slice());
-            let whole = content.is_some_and(|content| Digest::of(&content) == digest);
-            assert!(untouched || whole, "round {round}: half an image");
-        }
-        // At most one killed run's file is there at any time: each run removes the last one's.
-        let names = names_in(&folder).unwrap();
-        assert!(names.len() <= 2, "{names:?}");
-    }
-    oracle::say(&format!("{killed} builds were killed in time, {made} were not"));
-    assert!(
-        killed >= 10,
-        "{killed} killed, {made} made: the moments are badly chosen"
-    );
-    assert!(child::finish(command()).unwrap().status.success());
-    assert_eq!(digest_of(&output), digest);
-    assert_eq!(names_in(&folder).unwrap(), ["rootfs-a.ext4"]);
+/// What runs that are killed leave under the name of their image.
+struct Kills {
+    name: &'static str,
+    /// What the program is told after the source and the image.
+    arguments: &'static [&'static str],
+    rounds: u32,
+    /// When to kill: thousandths of the time that a whole run takes.
+    moments: Range<usize>,
+    /// How many runs must not have come to their end.
+    killed: u32,
 }
 
-/// As with ext4, which [`fifty_kills_leave_the_old_image_or_the_new_one`] kills: layers in a file without a name, then the image
-/// in another.
+impl Kills {
+    fn check(&self) {
+        let dir = tempfile::tempdir().unwrap();
+        let source = source(dir.path());
+        let folder = dir.path().join("images");
+        std::fs::create_dir(&folder).unwrap();
+        let output = folder.join(self.name);
+        let command = || {
+            let mut command = child::command(PROGRAM, &source.to_string(), &output);
+            command.args(self.arguments);
+            command
+        };
+        let start = Instant::now();
+        assert!(child::finish(command()).unwrap().status.success());
+        let whole = start.elapsed();
+        let digest = digest_of(&output);
+
+        let mut random = Random::new(1);
+        let (mut killed, mut made) = (0, 0);
+        for round in 0..self.rounds {
+            // By turns nothing is there before, or an image.
+            let before = (round % 2 == 1).then_some(b"the old image".as_slice());
+            let _ = std::fs::remove_file(&output);
+            if let Some(before) = before {
+                std::fs::write(&output, before).unwrap();
+            }
+            let moment = self.moments.start + random.below(self.moments.end - self.moments.start);
+            let mut child = command().stdout(std::process::Stdio::null()).spawn().unwrap();
+            std::thread::sleep(whole * moment as u32 / 1000);
+            let _ = child.kill();
+            let success = child.wait().unwrap().success();
+            *if success { &mut made } else { &mut killed } += 1;
+            let content = std::fs::read(&output).ok();
+            let untouched = !success && content.as_deref() == before;
+            let new = content.is_some_and(|content| Digest::of(&content) == digest);
+            assert!(untouched || new, "round {round}: half an image");
+            // At most one killed run's file is there at any time: each run removes the last one's.
+            let names = names_in(&folder).unwrap();
+            assert!(names.len() <= 2, "{names:?}");
+        }
+        oracle::say(&format!("{killed} builds were killed in time, {made} were not"));
+        assert!(
+            killed >= self.killed,
+            "{killed} killed, {made} made: the moments are badly chosen"
+        );
+        assert!(child::finish(command()).unwrap().status.success());
+        assert_eq!(digest_of(&output), digest);
+        assert_eq!(names_in(&folder).unwrap(), [self.name]);
+    }
+}
+
+#[test]
+fn fifty_kills_leave_the_old_image_or_the_new_one() {
+    // The end, where names are given, is met more often than its share of the time.
+    Kills {
+        name: "rootfs-a.ext4",
+        arguments: &[],
+        rounds: 50,
+        moments: 400..1100,
+        killed: 10,
+    }
+    .check();
+}
+
+/// Layers go to a file without a name here, then the image to another.
 #[test]
 fn killed_while_it_compresses() {
-    let dir = tempfile::tempdir().unwrap();
-    let source = source(dir.path());
-    let folder = dir.path().join("images");
-    std::fs::create_dir(&folder).unwrap();
-    let output = folder.join("rootfs-a.squashfs");
-    let command = || {
-        let mut command = child::command(PROGRAM, &source.to_string(), &output);
-        command.args(["2", "squashfs"]);
-        command
-    };
-    let start = Instant::now();
-    let outcome = child::finish(command()).unwrap();
-    let whole = start.elapsed();
-    assert!(outcome.status.success(), "{outcome:?}");
-    let digest = digest_of(&output);
-    let mut random = Random::new(1);
-    let (mut killed, mut made) = (0, 0);
-    for round in 0..20 {
-        std::fs::write(&output, "the old image").unwrap();
-        let mut child = command().stdout(std::process::Stdio::null()).spawn().unwrap();
-        std::thread::sleep(whole * (100 + random.below(1000) as u32) / 1000);
-        let _ = child.kill();
-        let status = child.wait().unwrap();
-        let content = std::fs::read(&output).unwrap();
-        let is_new = Digest::of(&content) == digest;
-        assert!(
-            is_new || (!status.success() && content == b"the old image"),
-            "round {round}: half an image"
-        );
-        *if status.success() { &mut made } else { &mut killed } += 1;
-        assert!(names_in(&folder).unwrap().len() <= 2);
+    Kills {
+        name: "rootfs-a.squashfs",
+        arguments: &["2", "squashfs"],
+        rounds: 20,
+        moments: 100..1100,
+        killed: 5,
     }
-    oracle::say(&format!("{killed} builds were killed in time, {made} were not"));
-    assert!(
-        killed >= 5,
-        "{killed} killed, {made} made: the moments are badly chosen"
-    );
-    assert!(child::finish(command()).unwrap().status.success());
-    assert_eq!(digest_of(&output), digest);
-    assert_eq!(names_in(&folder).unwrap(), ["rootfs-a.squashfs"]);
+    .check();
 }
 
 /// The disk may be full with the layers already, or with the image beside them.

@@ -7,9 +7,13 @@ use std::fmt::Write as _;
 use firebrick_digest::Digest;
 use firebrick_squashfs::{Compression, Options, WRITER_VERSION};
 use firebrick_testkit::build::{CREATED, Recipe};
-use firebrick_testkit::layers::{Content, Entry, EntryKind, Layer, text::layers};
+use firebrick_testkit::layers::{
+    Content, Entry, EntryKind, Layer,
+    text::{layers, several_layers},
+};
 use firebrick_testkit::listing::{Ignore, diff};
-use firebrick_testkit::squashfs::{build, check, compare, listing, recipe, sayable};
+use firebrick_testkit::own::squashfs_listing as listing;
+use firebrick_testkit::squashfs::{build, check, compare, recipe, sayable};
 use firebrick_testkit::{mount, oracle, random, reference, walk};
 use proptest::prelude::*;
 
@@ -268,28 +272,6 @@ fn duplicates_are_stored_once() {
         .report;
     assert_eq!(built.report.size_bytes, twice.size_bytes);
     assert!(twice.size_bytes > one.size_bytes + 600_000);
-}
-
-/// Seven layers that meet each other, large enough that threads really run beside each other.
-fn several_layers() -> Vec<Layer> {
-    let text = |n: u64| {
-        let files: String = (0..60)
-            .map(|f| {
-                format!(
-                    "f 0644 /d{}/f{f} @{}:{}\n",
-                    f % 7,
-                    f * 9001 * (n + 1) % 60_000,
-                    f + n
-                )
-            })
-            .collect();
-        format!(
-            "{files}f 0644 /layer-{n} @900000:{n}\nh /hard-{n} /layer-{n}\nw /layer-{}\n",
-            n.wrapping_sub(3)
-        )
-    };
-    let texts: Vec<String> = (0..7).map(text).collect();
-    layers(&texts.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 fn digest_of(set: &[Layer], recipe: &Recipe) -> Digest {

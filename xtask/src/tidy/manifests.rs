@@ -56,7 +56,7 @@ const DIRECTIONS: [(&str, &[&str]); 17] = [
     (
         "testkit",
         &[
-            "digest", "tree", "layer", "source", "ext4", "squashfs", "build", "protocol", "vmm",
+            "digest", "tree", "layer", "source", "reader", "ext4", "squashfs", "build", "protocol", "vmm",
         ],
     ),
     ("xtask", &["embed"]),

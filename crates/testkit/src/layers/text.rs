@@ -66,6 +66,22 @@ pub fn layers(texts: &[&str]) -> Vec<Layer> {
         .collect()
 }
 
+/// Seven layers that meet each other in everything, large enough that threads really run beside each other.
+pub fn several_layers() -> Vec<Layer> {
+    let text = |n: u64| {
+        let files: String = (0..60)
+            .map(|f| {
+                let (folder, len, seed) = (f % 7, f * 9001 * (n + 1) % 60_000, f + n);
+                format!("f 0644 /d{folder}/f{f} @{len}:{seed} xattr:user.n={n}\n")
+            })
+            .collect();
+        let hidden = n.wrapping_sub(3);
+        format!("{files}f 0644 /layer-{n} @900000:{n}\nh /hard-{n} /layer-{n}\nw /layer-{hidden}\n")
+    };
+    let texts: Vec<String> = (0..7).map(text).collect();
+    layers(&texts.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
 fn parse_format(name: &str) -> anyhow::Result<Format> {
     Ok(match name {
         "pax" => Format::Pax,
