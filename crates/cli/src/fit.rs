@@ -99,7 +99,7 @@ pub(crate) fn kernel(image: &ImageFile, kernel: &Kernel) -> anyhow::Result<()> {
         }) if node.0 >= NODE_MAJOR => Err(CliError::NodeNeedsKernel {
             image: image.path.clone(),
             node: node.1,
-            kernel: kernel.manifest().release.clone(),
+            kernel: crate::host::name_of(kernel),
         }
         .into()),
         _ => Ok(()),

@@ -1,9 +1,10 @@
 //! What boots on this host: the kernel that was set up, and a VMM: Firecracker, or QEMU with the best accelerator.
 
 use std::ffi::OsString;
+use std::path::Path;
 
 use firebrick_vmm::firecracker::{self, Firecracker, Jail};
-use firebrick_vmm::kernel::Kernel;
+use firebrick_vmm::kernel::{Kernel, Origin};
 use firebrick_vmm::qemu::probe::{self, Choice, Kvm};
 use firebrick_vmm::qemu::{Accelerator, Program};
 use firebrick_vmm::{Arch, Vmm, release};
@@ -117,7 +118,7 @@ impl Host {
     ) -> anyhow::Result<Host> {
         let parts = Parts::ready(home, image, init, wanted.arch)?;
         let (vmm, name) = choose(home, &parts.kernel, wanted)?;
-        talk.detail(&format!("kernel {}, {name}", parts.kernel.manifest().release));
+        talk.detail(&format!("kernel {}, {name}", name_of(&parts.kernel)));
         Ok(Host { parts, vmm, name })
     }
 }
@@ -153,7 +154,7 @@ fn best(home: &Home, kernel: &Kernel, args: &VmmArgs) -> anyhow::Result<Named> {
             }
             Kvm::Works
         }
-        Err(_) => probe::firecracker(&firecracker, kernel)?,
+        Err(_) => probe::firecracker(&firecracker, kernel, Path::new(probe::DEVICE))?,
     };
     match kvm {
         Kvm::Works => Ok(named(firecracker)),
@@ -228,6 +229,15 @@ pub(crate) fn accelerator(choice: &Choice) -> String {
         (Accelerator::Kvm, _) => "KVM".to_owned(),
         (Accelerator::Tcg, None) => "software emulation".to_owned(),
         (Accelerator::Tcg, Some(reason)) => format!("software emulation ({reason})"),
+    }
+}
+
+/// What a person calls a kernel: its release, or the file that it came from, if it does not tell its release.
+pub(crate) fn name_of(kernel: &Kernel) -> String {
+    let release = kernel.release();
+    match &kernel.manifest().origin {
+        Origin::File { path, .. } if kernel.version().is_none() => format!("from {}", path.display()),
+        _ => release,
     }
 }
 

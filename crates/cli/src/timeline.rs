@@ -45,7 +45,7 @@ pub(crate) fn write(path: &Path, timeline: &Timeline, title: &str) -> anyhow::Re
 /// What booted, and on what.
 pub(crate) fn title(image: &Path, host: &Host) -> String {
     let image: String = images::name_of(image).chars().take(30).collect();
-    let release = &host.parts.kernel.manifest().release;
+    let release = host.parts.kernel.release();
     // Why it is not another one is too long to stand there.
     let vmm = host.name.split(" (").next().unwrap_or_default();
     format!("{image}, Linux {release}, {vmm}")

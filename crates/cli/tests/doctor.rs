@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
@@ -51,19 +52,31 @@ fn config(without: &str) -> String {
 
 /// A kernel as `setup` keeps it, that nothing could start.
 fn put_kernel(home: &Home, release: &str, config: &str) {
+    put_kernel_for(home, std::env::consts::ARCH, release, config);
+}
+
+fn put_kernel_for(home: &Home, arch: &str, release: &str, config: &str) {
+    put_kernel_of(home, arch, release, config, b"x");
+}
+
+fn put_kernel_of(home: &Home, arch: &str, release: &str, config: &str, bytes: &[u8]) {
     let kernels = home.path().join("fb/kernels");
     let folder = kernels.join(release);
     fs::create_dir_all(&folder).expect("a folder");
-    fs::write(folder.join("vmlinux"), "x").expect("a file");
+    fs::write(folder.join("vmlinux"), bytes).expect("a file");
     fs::write(folder.join("config"), config).expect("a file");
     let manifest = json!({
-        "version": 1, "release": release, "arch": std::env::consts::ARCH, "file": "vmlinux", "format": "elf",
-        "size_bytes": 1, "digest": Digest::of(b"x").to_string(), "modules": [], "missing": [],
+        "version": 1, "release": release, "arch": arch, "file": "vmlinux", "format": "elf",
+        "size_bytes": bytes.len(), "digest": Digest::of(bytes).to_string(), "modules": [], "missing": [],
         "origin": {"kind": "file", "path": "/x", "digest": "sha256:0"},
     });
     fs::write(folder.join("kernel.json"), manifest.to_string()).expect("a file");
-    let _ = fs::remove_file(kernels.join("default"));
-    symlink(release, kernels.join("default")).expect("a link");
+    let link = match arch == std::env::consts::ARCH {
+        true => kernels.join("default"),
+        false => kernels.join(format!("default-{arch}")),
+    };
+    let _ = fs::remove_file(&link);
+    symlink(release, link).expect("a link");
 }
 
 /// The report of `doctor` in JSON, and its exit code. There is no QEMU in its PATH, so nothing is started.
@@ -111,22 +124,35 @@ fn each_option_that_the_kernel_lacks_is_a_finding() {
         ("", "", ""),
         ("ACPI", "acpi", "problem"),
         ("PVH", "pvh", "problem"),
+        ("BLK_DEV_INITRD", "initrd", "problem"),
+        ("DEVTMPFS", "devtmpfs", "problem"),
+        ("PROC_FS", "proc", "problem"),
+        ("SYSFS", "sysfs", "problem"),
+        ("TMPFS", "tmpfs", "problem"),
+        ("BINFMT_ELF", "elf", "problem"),
+        ("VIRTIO_MMIO", "virtio-mmio", "problem"),
+        ("VIRTIO_BLK", "virtio-blk", "problem"),
         ("OVERLAY_FS", "overlay", "problem"),
         ("EXT4_FS", "ext4", "problem"),
-        ("DEVTMPFS", "devtmpfs", "problem"),
-        ("VIRTIO_MMIO", "virtio-mmio", "problem"),
         ("VIRTIO_CONSOLE", "virtio-console", "warning"),
         ("VIRTIO_VSOCKETS", "vsock", "warning"),
+        ("VIRTIO_NET", "virtio-net", "warning"),
+        ("HW_RANDOM_VIRTIO", "virtio-rng", "warning"),
         ("SERIAL_8250_CONSOLE", "serial", "warning"),
+        ("CGROUPS", "cgroups", "warning"),
+        ("CGROUP_PIDS", "cgroup-pids", "warning"),
         ("MEMCG", "memcg", "warning"),
+        // Nobody but systemd, or but squashfs images, asks for these.
+        ("FHANDLE", "", ""),
+        ("SQUASHFS", "", ""),
     ] {
         put_kernel(&home, "6.1.0-1", &config(option));
         let (report, _) = doctor(&home, &[]);
-        let expected: Vec<String> = match option {
+        let expected: Vec<String> = match id {
             "" => Vec::new(),
             _ => vec![format!("kernel.{id} {severity}")],
         };
-        assert_eq!(wrong(&report, "kernel."), expected, "{report}");
+        assert_eq!(wrong(&report, "kernel."), expected, "{option} {report}");
     }
     // A module that is not there to be brought along is as good as none.
     put_kernel(
@@ -144,6 +170,111 @@ fn each_option_that_the_kernel_lacks_is_a_finding() {
         "{report}"
     );
     assert_eq!(code, 1);
+}
+
+#[test]
+fn systemd_asks_for_more_of_the_kernel() {
+    let home = Home::new();
+    image(&home, "systemd", &[], |root| {
+        put(root, "lib/systemd/systemd", &program(own_machine(), None), 0o755)
+    });
+    for (option, expected) in [
+        ("", ""),
+        ("CGROUPS", "kernel.cgroups warning kernel.systemd-cgroups problem"),
+        ("FHANDLE", "kernel.systemd-fhandle problem"),
+        ("EPOLL", "kernel.systemd-epoll problem"),
+        ("INOTIFY_USER", "kernel.systemd-inotify problem"),
+    ] {
+        put_kernel(&home, "6.1.0-1", &config(option));
+        let (report, _) = doctor(&home, &["systemd"]);
+        assert_eq!(wrong(&report, "kernel.").join(" "), expected, "{report}");
+    }
+}
+
+#[test]
+fn a_kernel_for_arm_is_asked_for_what_that_machine_needs() {
+    let home = Home::new();
+    let arm = |without: &str| {
+        let config = config("ACPI").replace("CONFIG_PVH=y\n", "")
+            + "CONFIG_OF=y\nCONFIG_SERIAL_AMBA_PL011_CONSOLE=y\n";
+        let config = config.replace(&format!("CONFIG_{without}=y\n"), "");
+        put_kernel_for(&home, "aarch64", "6.1.0-1-arm64", &config);
+    };
+    for (option, expected) in [
+        ("", ""),
+        ("OF", "kernel.device-tree problem"),
+        ("SERIAL_AMBA_PL011_CONSOLE", "kernel.serial warning"),
+    ] {
+        arm(option);
+        let (report, _) = doctor(&home, &["--platform", "linux/arm64"]);
+        assert_eq!(wrong(&report, "kernel.").join(" "), expected, "{report}");
+    }
+}
+
+/// What a kernel file is called is the release that it tells, or else its file; not the folder that it is kept in.
+#[test]
+fn a_kernel_file_is_called_by_a_name_that_people_know() {
+    let home = Home::new();
+    put_kernel(&home, "file-0123456789ab", "");
+    let (report, _) = doctor(&home, &[]);
+    let found = &finding(&report, "kernel.set-up")["found"];
+    assert_eq!(
+        found,
+        "the kernel from /x is set up, and every file is as its digest says"
+    );
+    let words = b"Linux version 5.10.223 (x";
+    put_kernel_of(&home, std::env::consts::ARCH, "file-0123456789ab", "", words);
+    let text = home.transcript(&["doctor"]);
+    assert!(
+        text.contains("the kernel 5.10.223 is set up") && !text.contains("file-0"),
+        "{text}"
+    );
+}
+
+#[test]
+fn what_is_free_in_an_image_is_told_with_what_makes_it_more() {
+    let home = Home::new();
+    image(&home, "full", &["--free", "0"], |_| {});
+    let (report, _) = doctor(&home, &["full"]);
+    let space = finding(&report, "image.space");
+    assert_eq!(space["severity"], "ok");
+    let fix = space["fix"].as_str().expect("a fix");
+    assert!(fix.contains("firebrick rootfs from-docker --free SIZE"), "{fix}");
+    let text = home.transcript(&["doctor", "full"]);
+    assert!(text.contains(&format!("fix: {fix}\n")), "{text}");
+    image(&home, "roomy", &["--free", "20"], |_| {});
+    let (report, _) = doctor(&home, &["roomy"]);
+    let space = finding(&report, "image.space");
+    assert!(
+        space["fix"].is_null() && space["found"].as_str().expect("text").contains("MiB are free"),
+        "{space}"
+    );
+}
+
+/// `docs/doctor.md` lists every id that there is, and none that there is not.
+#[test]
+fn the_page_lists_the_ids_that_there_are() {
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let read = |path: &str| fs::read_to_string(crates.join(path)).expect("a file");
+    let is_id = |word: &&str| {
+        let name = ["host.", "kernel.", "image."]
+            .iter()
+            .find_map(|area| word.strip_prefix(area));
+        let plain = |name: &str| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
+        name.is_some_and(|name| plain(name) && !matches!(name, "json" | ""))
+    };
+    let page = read("../docs/doctor.md");
+    let listed: BTreeSet<&str> = page.split(['`', ' ']).filter(is_id).collect();
+    let code = [
+        "cli/src/doctor/host.rs",
+        "cli/src/doctor/kernel.rs",
+        "cli/src/doctor/image.rs",
+        "vmm/src/kernel/needs.rs",
+    ];
+    let code: String = code.map(read).concat();
+    let there: BTreeSet<&str> = code.split('"').filter(is_id).collect();
+    assert_eq!(listed, there);
+    assert!(there.len() > 40, "{there:?}");
 }
 
 #[test]
@@ -190,17 +321,7 @@ fn image(home: &Home, name: &str, flags: &[&str], change: impl FnOnce(&Path)) {
     symlink("busybox", root.join("bin/sh")).expect("a link");
     change(&root);
     let reference = format!("dir:{}", root.display());
-    let build = [
-        "rootfs",
-        "from-docker",
-        "-q",
-        "-n",
-        name,
-        "-i",
-        &reference,
-        "--free",
-        "16",
-    ];
+    let build = ["rootfs", "from-docker", "-q", "-n", name, "-i", &reference];
     home.firebrick(&[&build[..], flags].concat()).assert().success();
 }
 

@@ -5,10 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use firebrick_vmm::Arch;
 use firebrick_vmm::firecracker::{self, Firecracker};
 use firebrick_vmm::kernel::Kernel;
 use firebrick_vmm::qemu::{Accelerator, Program, probe};
-use firebrick_vmm::{Arch, release};
+use firebrick_vmm::release::{self, Release, ReleaseError};
 
 use super::{Finding, Severity};
 use crate::text;
@@ -61,13 +62,17 @@ impl HostView {
     pub(crate) fn findings(&self, kernel: Option<&Kernel>) -> Vec<Finding> {
         let qemu = Program::find_for(self.arch, &self.search_path).ok();
         let firecracker = self.find_firecracker();
+        let damage = Release::installed(&self.state).err();
         // All that there is to run VMs: for its own processor, and on KVM only.
         let only = firecracker
             .as_deref()
-            .filter(|_| qemu.is_none() && self.arch == Arch::HOST);
+            .filter(|_| qemu.is_none() && self.arch == Arch::HOST && damage.is_none());
         vec![
             self.qemu(qemu.as_ref(), only),
-            self.firecracker(firecracker.as_deref()),
+            match &damage {
+                Some(damage) => self.damaged_firecracker(damage),
+                None => self.firecracker(firecracker.as_deref()),
+            },
             match only {
                 Some(path) => self.kvm_of_firecracker(path, kernel),
                 None => self.kvm(qemu.as_ref(), kernel),
@@ -116,6 +121,15 @@ impl HostView {
             true => Some(own),
             false => find(&self.search_path, "firecracker"),
         }
+    }
+
+    /// What is not as it was set up is not even asked for its version.
+    fn damaged_firecracker(&self, damage: &ReleaseError) -> Finding {
+        Finding::problem(
+            "host.firecracker",
+            format!("Firecracker is not whole: {damage}"),
+            "firebrick setup --firecracker-version 1.15.1",
+        )
     }
 
     fn firecracker(&self, found: Option<&Path>) -> Finding {
@@ -208,7 +222,7 @@ impl HostView {
         let vmm = Firecracker::new(firecracker::Program::at(path), self.state.join("run"));
         let fix =
             "use a host whose /dev/kvm is the processor's own, or QEMU: sudo apt-get install qemu-system";
-        match probe::firecracker(&vmm, kernel) {
+        match probe::firecracker(&vmm, kernel, &self.kvm) {
             Ok(probe::Kvm::Works) => Finding::ok(ID, format!("{} runs a stock kernel", self.kvm.display())),
             Ok(probe::Kvm::No(reason)) => Finding::problem(ID, format!("{reason}, {needs}"), fix),
             Err(error) => Finding::problem(

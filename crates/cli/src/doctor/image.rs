@@ -307,7 +307,7 @@ impl Patient<'_> {
                     format!(
                         "Node.js {} needs Linux {needs_major}.{needs_minor} or later, and the kernel is {}",
                         printable(node.as_bytes()),
-                        kernel.manifest().release
+                        crate::host::name_of(kernel)
                     ),
                     fix,
                 )

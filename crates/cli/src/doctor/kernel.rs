@@ -40,16 +40,16 @@ pub(crate) fn findings(state: &Path, arch: Arch, wishes: &Wishes<'_>) -> (Option
             );
         }
     };
-    let release = &kernel.manifest().release;
+    let name = format!("the kernel {}", crate::host::name_of(&kernel));
     let mut findings = vec![Finding::ok(
         "kernel.set-up",
-        format!("{release} is set up, and every file is as its digest says"),
+        format!("{name} is set up, and every file is as its digest says"),
     )];
     match kernel.lacks(wishes.filesystem, wishes.compression, wishes.systemd) {
         None => findings.push(Finding::warning(
             "kernel.config",
             format!(
-                "{release} does not tell its configuration (CONFIG_IKCONFIG), so what it lacks cannot be told"
+                "{name} does not tell its configuration (CONFIG_IKCONFIG), so what it lacks cannot be told"
             ),
             format!("take one that does, such as Debian's: {setup}"),
         )),
@@ -57,16 +57,16 @@ pub(crate) fn findings(state: &Path, arch: Arch, wishes: &Wishes<'_>) -> (Option
             if lacks.is_empty() {
                 findings.push(Finding::ok(
                     "kernel.config",
-                    format!("{release} has all that is needed"),
+                    format!("{name} has all that is needed"),
                 ));
             }
-            findings.extend(lacks.iter().map(|lack| of_lack(lack, release, &setup)));
+            findings.extend(lacks.iter().map(|lack| of_lack(lack, &name, &setup)));
         }
     }
     (Some(kernel), findings)
 }
 
-fn of_lack(lack: &Lack, release: &str, setup: &str) -> Finding {
+fn of_lack(lack: &Lack, name: &str, setup: &str) -> Finding {
     let Lack {
         id,
         option,
@@ -83,7 +83,7 @@ fn of_lack(lack: &Lack, release: &str, setup: &str) -> Finding {
             format!("set {option}=y, or take Debian's kernel: {setup}"),
         ),
     };
-    let found = format!("{release} {how}: {consequence}");
+    let found = format!("{name} {how}: {consequence}");
     match lack.loss {
         Loss::Boot => Finding::problem(id, found, fix),
         Loss::Feature => Finding::warning(id, found, fix),

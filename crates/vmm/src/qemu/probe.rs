@@ -19,6 +19,9 @@ use crate::kernel::{Kernel, KernelError};
 use crate::machine::{LaunchError, MachineSpec, Vmm};
 use crate::process::cpu_time;
 
+/// Where KVM is.
+pub const DEVICE: &str = "/dev/kvm";
+
 /// How long a kernel may take to come up, on a busy host.
 pub const LIMIT: Duration = Duration::from_secs(20);
 
@@ -72,7 +75,7 @@ pub fn best(
 ) -> Result<(Qemu, Choice), LaunchError> {
     let key = key(program, kernel);
     let path = state.join("host.json");
-    let may_use = may_use_kvm(program.arch());
+    let may_use = may_use_kvm(program.arch(), Path::new(DEVICE));
     let kept = read(&path).filter(|facts| facts.key == key && !again);
     let facts = match (kept, &may_use) {
         (Some(facts), _) => facts,
@@ -107,17 +110,20 @@ pub fn best(
     ))
 }
 
-/// Whether Firecracker brings `kernel` up here, for hosts that have no QEMU to compare with.
+/// Whether Firecracker brings `kernel` up here, for hosts that have no QEMU to compare with. Its device is [`DEVICE`].
 ///
 /// # Errors
 /// [`LaunchError`] if it cannot be started at all; a KVM that it may not open is none.
-pub fn firecracker(vmm: &Firecracker, kernel: &Kernel) -> Result<Kvm, LaunchError> {
-    if let Err(reason) = may_use_kvm(Arch::HOST) {
+pub fn firecracker(vmm: &Firecracker, kernel: &Kernel, device: &Path) -> Result<Kvm, LaunchError> {
+    if let Err(reason) = may_use_kvm(Arch::HOST, device) {
         return Ok(Kvm::No(reason));
     }
     Ok(match comes_up(vmm, kernel)? {
         Ok(_) => Kvm::Works,
-        Err(reason) => Kvm::No(format!("a stock kernel does not come up on /dev/kvm: {reason}")),
+        Err(reason) => Kvm::No(format!(
+            "a stock kernel does not come up on {}: {reason}",
+            device.display()
+        )),
     })
 }
 
@@ -183,17 +189,17 @@ fn comes_up(vmm: &dyn Vmm, kernel: &Kernel) -> Result<Result<Duration, String>, 
     }
 }
 
-/// Whether this user may open `/dev/kvm` for reading and writing, and guests of this processor can run on it.
-fn may_use_kvm(arch: Arch) -> Result<(), String> {
+/// Whether this user may open the device for reading and writing, and guests of this processor can run on it.
+fn may_use_kvm(arch: Arch, device: &Path) -> Result<(), String> {
     if arch != Arch::HOST {
         return Err(format!(
             "the guest's processor is {arch}, this host's {}",
             Arch::HOST
         ));
     }
-    match std::fs::File::options().read(true).write(true).open("/dev/kvm") {
+    match std::fs::File::options().read(true).write(true).open(device) {
         Ok(_) => Ok(()),
-        Err(error) => Err(format!("/dev/kvm: {error}")),
+        Err(error) => Err(format!("{}: {error}", device.display())),
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use firebrick_protocol::agent::{Shutdown, ShutdownMode};
 use firebrick_vmm::firecracker::{Firecracker, Program};
+use firebrick_vmm::qemu::probe::{self, Kvm};
 use firebrick_vmm::{RunOutcome, boot, firecracker};
 use serde_json::json;
 
@@ -78,4 +79,22 @@ fn a_job_runs_and_its_code_comes_back() {
         (&b"42\n"[..], &b"oops\n"[..])
     );
     assert!(firecracker::facts().needs_vsock);
+}
+
+/// Where there is no QEMU to compare with, KVM is tried with Firecracker: without a disk, a vsock or an initramfs.
+#[test]
+fn the_probe_starts_the_kernel_alone() {
+    let Some(kernel) = common::kernel() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let vmm = fake(folder.path());
+    let device = folder.path().join("kvm");
+    let refused = probe::firecracker(&vmm, &kernel, &device).unwrap();
+    assert!(matches!(refused, Kvm::No(reason) if reason.contains("No such file")));
+    std::fs::write(&device, "").unwrap();
+    // Here it is emulation that the fake starts: whether that is quick enough is the host's affair.
+    match probe::firecracker(&vmm, &kernel, &device).unwrap() {
+        Kvm::Works => {}
+        Kvm::No(reason) => assert!(reason.contains("it had not after"), "{reason}"),
+    }
+    assert_eq!(common::listing(&folder.path().join("run")).len(), 0);
 }

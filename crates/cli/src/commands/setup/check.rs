@@ -1,102 +1,216 @@
-//! `firebrick setup --check`: what is there, and whether it is enough.
+//! `firebrick setup --check`: what is there, and whether it is what the other flags ask for.
 
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::Path;
 use std::process::ExitCode;
 
+use firebrick_digest::{Digest, Hasher};
 use firebrick_vmm::Arch;
-use firebrick_vmm::kernel::Kernel;
+use firebrick_vmm::kernel::{Kernel, Origin};
 use firebrick_vmm::release::Release;
+use serde::Serialize;
+use serde_json::json;
 
 use super::Args;
 use crate::error::write_stdout;
 use crate::home::Home;
 use crate::{host, text};
 
+/// One thing that boots need.
+#[derive(Debug, Serialize)]
+struct Thing {
+    name: &'static str,
+    /// Whether it is there, and the one that is asked for.
+    ok: bool,
+    found: String,
+}
+
+impl Thing {
+    fn ok(name: &'static str, found: impl Into<String>) -> Thing {
+        let (ok, found) = (true, found.into());
+        Thing { name, ok, found }
+    }
+
+    fn missing(name: &'static str, found: impl Into<String>) -> Thing {
+        Thing {
+            ok: false,
+            ..Thing::ok(name, found)
+        }
+    }
+}
+
 /// A line a thing: `ok` or `missing`, what it is, and what is known of it.
 pub(super) fn run(args: &Args, home: &Home) -> anyhow::Result<ExitCode> {
-    let lines = [kernel(args, home), vmm(args, home)];
-    let rows: Vec<Vec<String>> = lines
-        .iter()
-        .flatten()
-        .map(|(there, what, found)| {
-            let word = if *there { "ok" } else { "missing" };
-            vec![word.to_owned(), (*what).to_owned(), found.clone()]
-        })
-        .collect();
-    write_stdout(text::table(&rows).as_bytes())?;
-    let enough = lines.iter().flatten().all(|(there, ..)| *there);
-    Ok(if enough {
-        ExitCode::SUCCESS
+    let mut things = vec![kernel(args, home)];
+    let firecracker = firecracker(args, home);
+    let is_there = firecracker.as_ref().is_some_and(|thing| thing.ok);
+    things.extend(firecracker);
+    // It is enough for this host's own processor.
+    things.extend(qemu(args, is_there && args.arch() == Arch::HOST));
+    let complete = things.iter().all(|thing| thing.ok);
+    if args.json {
+        let report = json!({ "complete": complete, "things": things });
+        write_stdout(&text::json_line(&report))?;
     } else {
-        ExitCode::FAILURE
+        let row = |thing: &Thing| {
+            let word = if thing.ok { "ok" } else { "missing" };
+            vec![word.to_owned(), thing.name.to_owned(), thing.found.clone()]
+        };
+        let rows: Vec<Vec<String>> = things.iter().map(row).collect();
+        write_stdout(text::table(&rows).as_bytes())?;
+    }
+    Ok(match complete {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
     })
 }
 
-type Line = (bool, &'static str, String);
-
-fn kernel(args: &Args, home: &Home) -> Vec<Line> {
-    let kernel = Kernel::default_for(home.data(), args.arch());
-    let kernel = kernel.and_then(|kernel| kernel.verify().map(|()| kernel));
-    let line = match kernel {
-        Ok(kernel) => {
-            let release = kernel.release();
-            let wanted = args.kernel_version.as_deref().unwrap_or("");
-            let fits = release
-                .strip_prefix(wanted)
-                .is_some_and(|rest| wanted.is_empty() || !rest.starts_with(|c: char| c.is_ascii_digit()));
-            match fits {
-                true => (true, "kernel", format!("{release} ({})", kernel.path().display())),
-                false => (
-                    false,
-                    "kernel",
-                    format!("{wanted}: the one that is set up is {release}"),
-                ),
-            }
-        }
-        Err(error) => (false, "kernel", error.to_string()),
+fn kernel(args: &Args, home: &Home) -> Thing {
+    const NAME: &str = "kernel";
+    let wanted = match args.wanted_origin() {
+        Ok(wanted) => wanted,
+        Err(error) => return Thing::missing(NAME, error),
     };
-    vec![line]
+    // A file says by itself what processor it is for.
+    let arches = match &wanted {
+        Some(_) => Arch::ALL.to_vec(),
+        None => vec![args.arch()],
+    };
+    let mut found = Vec::new();
+    for arch in arches {
+        let kernel = Kernel::default_for(home.data(), arch);
+        match kernel.and_then(|kernel| kernel.verify().map(|()| kernel)) {
+            Ok(kernel) => {
+                let name = host::name_of(&kernel);
+                if args.takes(&kernel, wanted.as_ref()) {
+                    return Thing::ok(NAME, format!("{name} ({})", kernel.path().display()));
+                }
+                found.push(format!(
+                    "{}: the one that is set up is {name}",
+                    args.wanted_kernel()
+                ));
+            }
+            Err(error) if arch == Arch::HOST || wanted.is_none() => found.push(error.to_string()),
+            Err(_) => {}
+        }
+    }
+    Thing::missing(NAME, found.join("; "))
 }
 
-/// A VMM must be there, and Firecracker where it is asked for.
-fn vmm(args: &Args, home: &Home) -> Vec<Line> {
-    let mut lines = Vec::new();
-    let firecracker = Release::installed(home.data());
-    let wanted = args.firecracker_version.as_deref();
-    let fits = |version: &str| wanted.is_none_or(|wanted| wanted == version);
-    let elsewhere = match &firecracker {
-        Ok(None) => host::find_firecracker(home),
-        _ => None,
-    };
-    match (&firecracker, &elsewhere, wanted) {
-        (Ok(Some(release)), ..) => {
-            let found = format!("{} ({}, {})", release.version, release.origin, release.digest);
-            lines.push((fits(&release.version), "Firecracker", found));
-        }
-        (Ok(None), Some((program, version)), _) => {
-            let found = format!("{version} ({})", program.path().display());
-            lines.push((fits(version), "Firecracker", found));
-        }
-        (Ok(None), None, Some(wanted)) => {
-            lines.push((false, "Firecracker", format!("{wanted} is not set up")));
-        }
-        (Ok(None), None, None) => {}
-        (Err(error), ..) => lines.push((false, "Firecracker", error.to_string())),
+impl Args {
+    /// What the kernel must be made of, where its very bytes are named.
+    fn wanted_origin(&self) -> Result<Option<WantedOrigin>, String> {
+        let of =
+            |path: &Path| digest_of(path).map_err(|error| format!("cannot read {}: {error}", path.display()));
+        Ok(match (&self.kernel, &self.deb, self.digest) {
+            (Some(path), ..) => Some(WantedOrigin::File(of(path)?)),
+            (None, Some(path), _) => Some(WantedOrigin::Package(of(path)?)),
+            (None, None, Some(digest)) => Some(WantedOrigin::File(digest)),
+            (None, None, None) => None,
+        })
     }
-    // It is enough for this host's own processor.
-    let is_there = matches!(firecracker, Ok(Some(_))) || elsewhere.is_some();
-    let has_firecracker = is_there && args.arch() == Arch::HOST;
-    match host::find_qemu(args.arch()) {
-        Ok(program) => {
-            let version = program.version().unwrap_or_else(|error| error.to_string());
-            lines.push((true, "QEMU", format!("{version} ({})", program.path().display())));
+
+    fn takes(&self, kernel: &Kernel, wanted: Option<&WantedOrigin>) -> bool {
+        match (wanted, &kernel.manifest().origin) {
+            (Some(WantedOrigin::File(wanted)), Origin::File { digest, .. })
+            | (Some(WantedOrigin::Package(wanted)), Origin::Package { digest, .. }) => {
+                *digest == wanted.to_string()
+            }
+            (Some(_), _) => false,
+            (None, _) => {
+                let wanted = self.kernel_version.as_deref().unwrap_or("");
+                let release = kernel.release();
+                let rest = release.strip_prefix(wanted);
+                rest.is_some_and(|rest| wanted.is_empty() || !rest.starts_with(|c: char| c.is_ascii_digit()))
+            }
         }
-        Err(_) if has_firecracker => {}
+    }
+
+    fn wanted_kernel(&self) -> String {
+        let file = self.kernel.as_deref().or(self.deb.as_deref());
+        match (file, &self.url, &self.kernel_version) {
+            (Some(path), ..) => path.display().to_string(),
+            (None, Some(url), _) => url.clone(),
+            (None, None, version) => version.clone().unwrap_or_default(),
+        }
+    }
+}
+
+/// SHA-256 of what a kernel was taken from.
+enum WantedOrigin {
+    File(Digest),
+    Package(Digest),
+}
+
+/// Firecracker must be there where it is asked for. `None` if there is none, and nobody asks.
+fn firecracker(args: &Args, home: &Home) -> Option<Thing> {
+    const NAME: &str = "Firecracker";
+    let wanted = args.firecracker_version.as_deref();
+    let digest = match (&args.firecracker, args.firecracker_digest) {
+        (Some(path), _) => match digest_of(path) {
+            Ok(digest) => Some(digest),
+            Err(error) => {
+                let found = format!("cannot read {}: {error}", path.display());
+                return Some(Thing::missing(NAME, found));
+            }
+        },
+        (None, digest) => digest,
+    };
+    let release = match Release::installed(home.data()) {
+        Ok(release) => release,
+        Err(error) => return Some(Thing::missing(NAME, error.to_string())),
+    };
+    let fits = |version: &str, of: Option<&str>| {
+        wanted.is_none_or(|wanted| wanted == version)
+            && digest.is_none_or(|digest| of == Some(digest.to_string().as_str()))
+    };
+    let (ok, found) = if let Some(release) = release {
+        let found = format!("{} ({}, {})", release.version, release.origin, release.digest);
+        (fits(&release.version, Some(&release.digest)), found)
+    } else if let Some((program, version)) = host::find_firecracker(home) {
+        let found = format!("{version} ({})", program.path().display());
+        (fits(&version, None), found)
+    } else {
+        let wanted = match (&args.firecracker, wanted) {
+            (Some(path), _) => path.display().to_string(),
+            (None, Some(wanted)) => wanted.to_owned(),
+            (None, None) => return None,
+        };
+        (false, format!("{wanted} is not set up"))
+    };
+    Some(match ok {
+        true => Thing::ok(NAME, found),
+        false => Thing::missing(NAME, found),
+    })
+}
+
+/// `None` where there is none and none is needed.
+fn qemu(args: &Args, is_needless: bool) -> Option<Thing> {
+    const NAME: &str = "QEMU";
+    match host::find_qemu(args.arch()) {
+        Ok(program) => Some(match program.version() {
+            Ok(version) => Thing::ok(NAME, format!("{version} ({})", program.path().display())),
+            Err(error) => Thing::missing(NAME, format!("{}: {error}", program.path().display())),
+        }),
+        Err(_) if is_needless => None,
         Err(error) => {
             let fixes = crate::hints::of(&error);
-            lines.push((false, "QEMU", format!("{error}; {}", fixes.join("; "))));
+            Some(Thing::missing(NAME, format!("{error}; {}", fixes.join("; "))))
         }
     }
-    lines
+}
+
+fn digest_of(path: &Path) -> io::Result<Digest> {
+    let mut file = File::open(path)?;
+    let mut hasher = Hasher::new();
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hasher.finish()),
+            len => hasher.update(&buffer[..len]),
+        }
+    }
 }
 
 /// What `--dry-run` says of Firecracker.

@@ -29,8 +29,9 @@ use crate::text;
 /// apt, which checks the mirror's signatures, is pinned by its digest; downloads that broke off are gone on with. The path of the
 /// kernel is printed on stdout.
 ///
-/// Exit codes of --check: 0 if everything is there, 1 if something is missing or damaged.
+/// Exit codes of --check: 0 if everything is there, 1 if something is missing, damaged, or another than what is named.
 #[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("downloads").args(["kernel_version", "firecracker_version"]).multiple(true))]
 pub(crate) struct Args {
     /// Use this kernel (vmlinux, bzImage or ARM Image), which has everything built in
     #[arg(long, value_name = "PATH", conflicts_with_all = ["deb", "kernel_version", "url"])]
@@ -49,7 +50,8 @@ pub(crate) struct Args {
     url: Option<String>,
 
     /// What the kernel of --url must be: sha256:…
-    #[arg(long, value_name = "DIGEST", requires = "url")]
+    // What a flag requires is not asked for where that is in conflict with another: hence the conflicts of its own.
+    #[arg(long, value_name = "DIGEST", requires = "url", conflicts_with_all = ["kernel", "deb", "kernel_version", "platform"])]
     digest: Option<Digest>,
 
     /// Take the kernel for another processor: linux/arm64
@@ -61,15 +63,20 @@ pub(crate) struct Args {
     firecracker_version: Option<String>,
 
     /// What the archive of --firecracker-version must be, where firebrick does not know it: sha256:…
-    #[arg(long, value_name = "DIGEST", requires = "firecracker_version")]
+    #[arg(
+        long,
+        value_name = "DIGEST",
+        requires = "firecracker_version",
+        conflicts_with = "firecracker"
+    )]
     firecracker_digest: Option<Digest>,
 
     /// Use the Firecracker in this file
-    #[arg(long, value_name = "PATH", conflicts_with_all = ["firecracker_version", "check"])]
+    #[arg(long, value_name = "PATH", conflicts_with = "firecracker_version")]
     firecracker: Option<PathBuf>,
 
-    /// Download what is not Debian's from here; the digests stay the same
-    #[arg(long, value_name = "URL")]
+    /// Download what is not Debian's from here; the digests stay the same. With --kernel-version or --firecracker-version
+    #[arg(long, value_name = "URL", requires = "downloads")]
     mirror: Option<String>,
 
     /// Do it again even if the very same is there
@@ -80,9 +87,13 @@ pub(crate) struct Args {
     #[arg(long)]
     dry_run: bool,
 
-    /// Only say what is there, and with the exit code whether it is enough
-    #[arg(long, conflicts_with_all = ["dry_run", "force"])]
+    /// Only say what is there, and with the exit code whether it is enough and what the other flags name
+    #[arg(long, conflicts_with_all = ["dry_run", "force", "mirror"])]
     check: bool,
+
+    /// Print a JSON object, with --check
+    #[arg(long, requires = "check", conflicts_with_all = ["dry_run", "force", "mirror"])]
+    json: bool,
 }
 
 /// A version of Firecracker, which becomes a part of an address.
@@ -157,7 +168,7 @@ impl Args {
     fn firecracker(&self, home: &Home, steps: &Arc<Steps>) -> anyhow::Result<Release> {
         let doing = "cannot set up Firecracker";
         if let Some(path) = &self.firecracker {
-            let version = firecracker::Program::at(path.clone()).version().context(doing)?;
+            let version = program_at(path)?.version().context(doing)?;
             return Release::install_program(home.data(), path, &version).context(doing);
         }
         let version = self.firecracker_version.as_deref().unwrap_or_default();
@@ -188,7 +199,8 @@ impl Args {
 
     fn source(&self) -> Source {
         match (&self.kernel, &self.deb) {
-            (Some(path), _) => Source::File(path.clone()),
+            // Where it came from is kept, and read from elsewhere.
+            (Some(path), _) => Source::File(std::path::absolute(path).unwrap_or_else(|_| path.clone())),
             (None, Some(path)) => Source::Package(path.clone()),
             (None, None) => Source::Apt {
                 version: self.kernel_version.clone(),
@@ -216,15 +228,34 @@ impl Args {
             return format!("{url}, which must be {digest}");
         }
         match self.source() {
-            Source::File(path) => path.display().to_string(),
+            Source::File(path) => self.kernel.as_ref().unwrap_or(&path).display().to_string(),
             Source::Package(path) => format!("package {}", path.display()),
-            Source::Apt {
-                version: Some(version),
-                ..
-            } => format!("Debian's cloud kernel {version}"),
-            Source::Apt { version: None, .. } => "Debian's cloud kernel".to_owned(),
+            Source::Apt { version, arch } => {
+                let version = version.map(|version| format!(" {version}")).unwrap_or_default();
+                let machine = match arch {
+                    Arch::HOST => String::new(),
+                    other => format!(" for linux/{}", other.debian_name()),
+                };
+                format!("Debian's cloud kernel{version}{machine}")
+            }
         }
     }
+
+    /// That the files that are named can be read, for a run that only says what it would do.
+    fn must_be_readable(&self) -> anyhow::Result<()> {
+        for path in [&self.kernel, &self.deb, &self.firecracker].into_iter().flatten() {
+            let file = std::fs::File::open(path).and_then(|file| file.metadata());
+            let meta = file.with_context(|| format!("cannot read {}", path.display()))?;
+            anyhow::ensure!(meta.is_file(), "{} is no file", path.display());
+        }
+        Ok(())
+    }
+}
+
+/// The program in this very file, not one of that name in PATH.
+fn program_at(path: &Path) -> anyhow::Result<firecracker::Program> {
+    let path = std::path::absolute(path).with_context(|| format!("cannot find {path:?}"))?;
+    Ok(firecracker::Program::at(path))
 }
 
 fn note(steps: &Steps, talk: &Talk, event: SetupEvent) {
@@ -246,7 +277,7 @@ fn note(steps: &Steps, talk: &Talk, event: SetupEvent) {
             ));
         }
         SetupEvent::Extracted { release, size_bytes } => {
-            steps.note(&format!("kernel {release} ({})", text::bytes(size_bytes)));
+            steps.note(&format!("{} ({})", kernel_of(&release), text::bytes(size_bytes)));
         }
         SetupEvent::Modules { names, missing } => {
             talk.detail(&format!("      modules: {}", names.join(", ")));
@@ -254,9 +285,19 @@ fn note(steps: &Steps, talk: &Talk, event: SetupEvent) {
                 steps.note(&format!("this kernel lacks: {}", missing.join(", ")));
             }
         }
-        SetupEvent::AlreadyThere { release } => steps.note(&format!("kernel {release} is there already")),
+        SetupEvent::AlreadyThere { release } => {
+            steps.note(&format!("{} is there already", kernel_of(&release)))
+        }
         SetupEvent::Ready { dir, .. } => talk.detail(&format!("      kept in {}", dir.display())),
         other => talk.event(&format!("      setup: {other:?}")),
+    }
+}
+
+/// A kernel file's folder has a name that tells nobody anything.
+fn kernel_of(release: &str) -> String {
+    match release.starts_with("file-") {
+        true => "this very kernel".to_owned(),
+        false => format!("kernel {release}"),
     }
 }
 
@@ -284,6 +325,7 @@ fn check_host(home: &Home, kernel: &Kernel, steps: &Steps) -> anyhow::Result<()>
 }
 
 fn dry_run(args: &Args, home: &Home) -> anyhow::Result<()> {
+    args.must_be_readable()?;
     let kernel =
         Kernel::default_for(home.data(), args.arch()).and_then(|kernel| kernel.verify().map(|()| kernel));
     let (state, is_there) = match &kernel {
@@ -314,10 +356,15 @@ fn dry_run(args: &Args, home: &Home) -> anyhow::Result<()> {
     if let Some(version) = &args.firecracker_version {
         let url = pins::firecracker_url(args.mirror.as_deref(), version, Arch::HOST);
         let digest = args.firecracker_pin(version)?;
-        lines.push(format!("would do: download {url}, which must be {digest}"));
+        let there = Release::installed(home.data()).ok().flatten();
+        let is_there = there.is_some_and(|release| release.digest == digest.to_string()) && !args.force;
+        lines.push(match is_there {
+            true => format!("would do: nothing for Firecracker {version}, which is there"),
+            false => format!("would do: download {url}, which must be {digest}"),
+        });
     }
     if let Some(path) = &args.firecracker {
-        let version = firecracker::Program::at(path.clone()).version()?;
+        let version = program_at(path)?.version()?;
         let folder = firebrick_vmm::release::folder(home.data());
         lines.push(format!(
             "would do: take Firecracker {version} ({}) into {}",

@@ -2,6 +2,8 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
+use firebrick_digest::Digest;
+
 use super::*;
 use crate::doctor::Severity;
 
@@ -168,6 +170,85 @@ fn firecracker_alone_is_no_problem_but_needs_kvm() {
             fs::write(folder.join("firecracker"), script).expect("a file");
         });
     }
+}
+
+/// A kernel as `setup` keeps it, that nothing but the fake Firecracker starts.
+fn put_kernel(state: &Path) -> Kernel {
+    let folder = state.join("kernels/6.1.0-1");
+    fs::create_dir_all(&folder).expect("a folder");
+    fs::write(folder.join("vmlinux"), "x").expect("a file");
+    let manifest = serde_json::json!({
+        "version": 1, "release": "6.1.0-1", "arch": Arch::HOST.name(), "file": "vmlinux", "format": "elf", "size_bytes": 1,
+        "digest": Digest::of(b"x").to_string(), "modules": [], "missing": [],
+        "origin": {"kind": "file", "path": "/x", "digest": "sha256:0"},
+    });
+    fs::write(folder.join("kernel.json"), manifest.to_string()).expect("a file");
+    Kernel::open(&folder).expect("it is whole")
+}
+
+/// Where it is all that there is, the kernel is started on it: it comes up, or what the VMM said is told.
+#[test]
+fn firecracker_alone_is_tried() {
+    let fake = Path::new(env!("CARGO_MANIFEST_DIR")).join("../vmm/tests/firecracker/fake-firecracker");
+    let folder = tempfile::tempdir().expect("a folder");
+    let view = good(folder.path());
+    fs::remove_file(folder.path().join(format!("qemu-system-{}", Arch::HOST))).expect("it is there");
+    let kernel = put_kernel(&view.state);
+    for (mode, severity, found) in [
+        ("", Severity::Ok, "kvm runs a stock kernel"),
+        ("dead", Severity::Problem, "Failed to open /dev/kvm"),
+        ("refuse:/boot-source", Severity::Problem, "as the test wants it"),
+    ] {
+        let script = format!(
+            "#!/bin/sh\nPATH=/usr/bin:/bin FAKE_MODE={mode} exec '{}' \"$@\"\n",
+            fake.display()
+        );
+        fs::write(folder.path().join("firecracker"), script).expect("a file");
+        let all = view.findings(Some(&kernel));
+        let finding = all
+            .iter()
+            .find(|finding| finding.id == "host.kvm")
+            .expect("it is known");
+        assert_eq!(finding.severity, severity, "{finding:?}");
+        assert!(finding.found.contains(found), "{finding:?}");
+        assert_eq!(fs::read_dir(view.state.join("run")).expect("a folder").count(), 0);
+    }
+}
+
+/// What was set up is held to its digest before it is started.
+#[test]
+fn a_firecracker_that_is_not_whole_is_told_and_not_started() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let view = good(folder.path());
+    let mut program = b"\x7fELF\x02\x01\x01".to_vec();
+    program.resize(18, 0);
+    program.extend_from_slice(&Arch::HOST.elf_machine().to_le_bytes());
+    let mine = folder.path().join("mine");
+    fs::write(&mine, &program).expect("a file");
+    Release::install_program(&view.state, &mine, "1.15.1").expect("it is a program");
+    let own = release::folder(&view.state).join("firecracker");
+    // Whole, but no more than a header.
+    let told = finding(&view, "host.firecracker");
+    assert_eq!(told.severity, Severity::Warning, "{told:?}");
+    let started = folder.path().join("started");
+    fs::write(&own, format!("#!/bin/sh\ntouch {}\n", started.display())).expect("a file");
+    let told = finding(&view, "host.firecracker");
+    assert_eq!(told.severity, Severity::Problem, "{told:?}");
+    assert!(
+        told.found.contains("bin/firecracker is not as it was set up"),
+        "{told:?}"
+    );
+    assert!(
+        told.fix
+            .expect("a fix")
+            .starts_with("firebrick setup --firecracker-version ")
+    );
+    fs::remove_file(folder.path().join(format!("qemu-system-{}", Arch::HOST))).expect("it is there");
+    assert_eq!(finding(&view, "host.qemu").severity, Severity::Problem);
+    fs::write(release::folder(&view.state).join("firecracker.json"), "{").expect("a file");
+    let told = finding(&view, "host.firecracker");
+    assert!(told.found.contains("firecracker.json is not as"), "{told:?}");
+    assert!(!started.exists());
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! `setup` against a server of our own: what is pinned arrives, what breaks off is gone on with, what is another is refused.
 
+mod flags;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::fs;
@@ -68,8 +70,8 @@ fn kernel() -> Vec<u8> {
     bytes
 }
 
-/// A release archive of Firecracker, whose programs are all header.
-fn release(version: &str) -> Vec<u8> {
+/// A program for this host that is all header.
+fn elf() -> Vec<u8> {
     let machine = if cfg!(target_arch = "aarch64") {
         183_u16
     } else {
@@ -78,6 +80,12 @@ fn release(version: &str) -> Vec<u8> {
     let mut program = b"\x7fELF\x02\x01\x01".to_vec();
     program.resize(18, 0);
     program.extend_from_slice(&machine.to_le_bytes());
+    program
+}
+
+/// A release archive of Firecracker, whose programs are all header.
+fn release(version: &str) -> Vec<u8> {
+    let program = elf();
     let folder = tempfile::tempdir().expect("a folder");
     let name = format!("release-v{version}-{}", std::env::consts::ARCH);
     fs::create_dir(folder.path().join(&name)).expect("a folder");
@@ -290,5 +298,10 @@ fn a_firecracker_in_path_is_enough() {
         "{text}"
     );
     assert!(!home.path().join("fb/bin").exists());
-    assert_eq!(setup(&["--check", "--firecracker", "bin/firecracker"]).1, Some(2));
+    // One in PATH is not the one in a file, which nobody has set up.
+    let (text, code) = setup(&["--check", "--firecracker", "bin/firecracker"]);
+    assert!(
+        text.contains("missing  Firecracker  1.99.0 (") && code == Some(1),
+        "{text}"
+    );
 }
