@@ -94,6 +94,13 @@ pub enum Event {
         /// Their length in bytes.
         content_bytes: u64,
     },
+    /// Some more of the contents was compressed.
+    CompressProgress {
+        /// Bytes read of them.
+        read_bytes: u64,
+        /// Their length in bytes.
+        content_bytes: u64,
+    },
     /// Everything is written; what is left is to make it last.
     Written,
 }

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use firebrick_ext4::Region;
 use firebrick_ext4::geometry::Layout;
@@ -17,11 +18,19 @@ use crate::run::{Build, drop_later, output_error};
 
 const BLOCK: u64 = 4096;
 
+/// How much is read back between two [`Event::CompressProgress`], in bytes.
+const STEP: u64 = 1 << 20;
+
 /// The file that holds the regions.
 struct Scratch<'a> {
     file: &'a File,
     regions: &'a [Region],
     layout: Layout,
+    /// Bytes read so far.
+    read: AtomicU64,
+    /// How many there are. Bytes that are read again, to compare them, do not count.
+    content_bytes: u64,
+    events: &'a (dyn Fn(Event) + Sync),
 }
 
 impl Contents for Scratch<'_> {
@@ -40,7 +49,19 @@ impl Contents for Scratch<'_> {
             .first()
             .map(|run| run.start.0 * BLOCK);
         self.file
-            .read_exact_at(buffer, start.ok_or_else(outside)? + offset)
+            .read_exact_at(buffer, start.ok_or_else(outside)? + offset)?;
+        let len = buffer.len() as u64;
+        let before = self.read.fetch_add(len, Ordering::Relaxed);
+        let after = before + len;
+        if before / STEP != after / STEP {
+            let content_bytes = self.content_bytes;
+            let read_bytes = after.min(content_bytes);
+            (self.events)(Event::CompressProgress {
+                read_bytes,
+                content_bytes,
+            });
+        }
+        Ok(())
     }
 }
 
@@ -65,6 +86,9 @@ impl Build<'_> {
             file: self.file.file(),
             regions: &self.regions,
             layout: self.file.layout(),
+            read: AtomicU64::new(0),
+            content_bytes,
+            events: self.events,
         };
         let summary =
             firebrick_squashfs::write(&plan, &self.tree, &scratch, &mut image).map_err(|source| {

@@ -138,6 +138,12 @@ impl Progress<'_> {
             Event::Compressing { content_bytes } => {
                 steps.begin(5, &format!("Compressing {}", text::bytes(content_bytes)));
             }
+            Event::CompressProgress {
+                read_bytes,
+                content_bytes,
+            } => {
+                steps.progress(read_bytes, content_bytes, "compressing");
+            }
             Event::Written => steps.begin(6, "Making it last"),
             _ => {}
         }
