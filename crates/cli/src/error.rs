@@ -31,6 +31,9 @@ pub(crate) enum CliError {
     /// No file at that path.
     #[error("there is no image file {path:?}")]
     NoSuchFile { path: PathBuf },
+    /// A folder or a device at that path.
+    #[error("{path:?} is {}, not an image file", if *is_folder { "a folder" } else { "a device, pipe or socket" })]
+    NoImageFile { path: PathBuf, is_folder: bool },
     /// The guest that firebrick carries runs on one platform only.
     #[error("the image is for {image}, but firebrick's own guest is for {guest}")]
     OtherPlatform {

@@ -6,6 +6,7 @@ mod source;
 
 use std::error::Error;
 use std::io;
+use std::path::Path;
 
 use firebrick_build::BuildError;
 use firebrick_customise::CustomiseError;
@@ -118,7 +119,8 @@ fn of_one(error: &(dyn Error + 'static)) -> Vec<String> {
 fn of_cli(error: &CliError) -> Vec<String> {
     match error {
         CliError::NoSuchImage { to_make, known, .. } => {
-            let make = format!("make it: firebrick rootfs from-docker -n {to_make} -i IMAGE");
+            let image = usual_image(to_make);
+            let make = format!("make it: firebrick rootfs from-docker -n {to_make} -i {image}");
             if known.is_empty() {
                 return vec![make];
             }
@@ -126,6 +128,7 @@ fn of_cli(error: &CliError) -> Vec<String> {
         }
         CliError::NoFilesystem => vec!["see what it is: file PATH".to_owned()],
         CliError::NoSuchFile { .. } => vec!["list the images of this host: firebrick rootfs list".to_owned()],
+        CliError::NoImageFile { path, is_folder } => vec![of_no_image_file(path, *is_folder)],
         CliError::OtherPlatform { image, .. } => of_other_platform(image),
         CliError::NoSuchLanguage { .. } => vec![
             "for shell code give -l sh; what else the image has can be called: -- PROGRAM ARGS, or -- sh -c 'CODE'"
@@ -180,6 +183,28 @@ fn of_cli(error: &CliError) -> Vec<String> {
             vec!["where stdout leads cannot take it; see what is full: df -h".to_owned()]
         }
         CliError::Folder { .. } | CliError::ClosedStdout => Vec::new(),
+    }
+}
+
+fn of_no_image_file(path: &Path, is_folder: bool) -> String {
+    let path = path.display();
+    match is_folder {
+        true => format!("make an image of what is in it: firebrick rootfs from-docker -n NAME -i dir:{path}"),
+        false => format!("see what it is: ls -l {path}"),
+    }
+}
+
+/// The image that is usual for a language, on the registry that names without one are looked for on.
+fn usual_image(name: &str) -> &str {
+    match name {
+        "python" | "rust" | "ruby" | "php" | "perl" | "bash" | "alpine" | "debian" | "ubuntu" | "busybox" => {
+            name
+        }
+        "nodejs" => "node",
+        "go" => "golang",
+        "java" => "eclipse-temurin",
+        "sh" => "busybox",
+        _ => "IMAGE",
     }
 }
 
@@ -416,6 +441,13 @@ fn of_host(error: &io::Error) -> Option<String> {
 
 fn of_launch(error: &LaunchError) -> Option<String> {
     match error {
+        LaunchError::NotInstalled {
+            program: "firecracker" | "jailer",
+            ..
+        } => Some(
+            "get it, with its jailer: firebrick setup --firecracker-version 1.15.1; or put it into a folder of PATH"
+                .to_owned(),
+        ),
         LaunchError::NotInstalled { install, .. } => Some(format!("install it: {install}")),
         LaunchError::Unsupported {
             what: "the path of a drive",
@@ -459,7 +491,7 @@ fn of_kernel(error: &KernelError) -> Option<String> {
         }
         KernelError::Lacks { .. } => "take another, such as Debian's own: firebrick setup",
         KernelError::NoSuchVersion { .. } => {
-            "take one of those, or a file: --deb FILE, --kernel PATH, or --url URL --digest sha256:…"
+            "take one of those: firebrick setup --kernel-version 6.1; or a file: --deb FILE, --kernel PATH, or --url URL --digest sha256:…"
         }
         KernelError::NoApt { .. } => {
             "where there is no apt, give a kernel package or a kernel: firebrick setup --deb FILE, or --kernel PATH"

@@ -112,10 +112,7 @@ pub(crate) fn find(home: &Home, image: &OsStr) -> anyhow::Result<PathBuf> {
     if image.as_encoded_bytes().contains(&b'/') {
         return match as_path.is_file() {
             true => Ok(as_path.to_owned()),
-            false => Err(CliError::NoSuchFile {
-                path: as_path.to_owned(),
-            }
-            .into()),
+            false => Err(no_such_file(as_path).into()),
         };
     }
     let name = image.to_string_lossy().into_owned();
@@ -128,6 +125,18 @@ pub(crate) fn find(home: &Home, image: &OsStr) -> anyhow::Result<PathBuf> {
         return Ok(as_path.to_owned());
     }
     Err(no_such_image(home, name))
+}
+
+/// What is wrong with a path where no file is.
+fn no_such_file(path: &Path) -> CliError {
+    let path = path.to_owned();
+    match fs::metadata(&path) {
+        Ok(there) => CliError::NoImageFile {
+            is_folder: there.is_dir(),
+            path,
+        },
+        Err(_) => CliError::NoSuchFile { path },
+    }
 }
 
 /// The files of a name, of which there must be one. Only who put them there himself has several.

@@ -30,6 +30,20 @@ struct Stretch {
     to: Duration,
 }
 
+/// Finds out before the boot whether there is a place for the drawing.
+pub(crate) fn must_have_a_place(path: Option<&Path>) -> anyhow::Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    let folder = match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    let writing = || format!("cannot write the timeline {path:?}");
+    let may_write = rustix::fs::access(folder, rustix::fs::Access::WRITE_OK);
+    may_write.map_err(std::io::Error::from).with_context(writing)?;
+    anyhow::ensure!(!path.is_dir(), "{}: that is a folder", writing());
+    Ok(())
+}
+
 /// Draws the boot into a file, which appears whole.
 pub(crate) fn write(path: &Path, timeline: &Timeline, title: &str) -> anyhow::Result<()> {
     let writing = || format!("cannot write the timeline {path:?}");

@@ -50,7 +50,7 @@ fn rm_of_what_is_not_there() {
         &["rootfs", "rm", "python"],
         expect![[r#"
         error: there is no image named "python" in "~/fb/images"
-        hint: make it: firebrick rootfs from-docker -n python -i IMAGE
+        hint: make it: firebrick rootfs from-docker -n python -i python
         exit code 1
     "#]],
     );
@@ -71,7 +71,7 @@ fn names_that_are_no_images() {
         &["rootfs", "inspect", "python"],
         expect![[r#"
         error: there is no image named "python" in "~/fb/images"
-        hint: make it: firebrick rootfs from-docker -n python -i IMAGE
+        hint: make it: firebrick rootfs from-docker -n python -i python
         exit code 1
     "#]],
     );
@@ -87,7 +87,7 @@ fn names_that_are_no_images() {
         &["run", "-l", "alpine", "--", "true"],
         expect![[r#"
         error: there is no image named "alpine" in "~/fb/images"
-        hint: make it: firebrick rootfs from-docker -n alpine -i IMAGE
+        hint: make it: firebrick rootfs from-docker -n alpine -i alpine
         exit code 125
     "#]],
     );
@@ -95,10 +95,82 @@ fn names_that_are_no_images() {
         &["run", "-l", "alpine", "-c", "true"],
         expect![[r#"
         error: there is no image named "alpine" in "~/fb/images"
-        hint: make it: firebrick rootfs from-docker -n alpine -i IMAGE
+        hint: make it: firebrick rootfs from-docker -n alpine -i alpine
         exit code 125
     "#]],
     );
+}
+
+#[test]
+fn folders_and_devices_are_no_images() {
+    check(
+        &["boot", "/etc/"],
+        expect![[r#"
+            error: "/etc/" is a folder, not an image file
+            hint: make an image of what is in it: firebrick rootfs from-docker -n NAME -i dir:/etc/
+            exit code 1
+        "#]],
+    );
+    check(
+        &["run", "-i", "/dev/null", "--", "true"],
+        expect![[r#"
+            error: "/dev/null" is a device, pipe or socket, not an image file
+            hint: see what it is: ls -l /dev/null
+            exit code 125
+        "#]],
+    );
+}
+
+/// Nothing is downloaded for a run of `setup` that cannot end well.
+#[test]
+fn setup_looks_at_what_it_is_given_first() {
+    check(
+        &["setup", "--firecracker", "missing"],
+        expect![[r#"
+            error: cannot read missing
+            caused by: No such file or directory (os error 2)
+            hint: paths start at this folder: pwd; ls
+            exit code 1
+        "#]],
+    );
+    check(
+        &["setup", "--kernel", "."],
+        expect![[r#"
+            error: . is no file
+            exit code 1
+        "#]],
+    );
+    check(
+        &["setup", "--firecracker-version", "0.1"],
+        expect![[r#"
+            error: firebrick does not know what Firecracker 0.1 must be; it knows 1.15.1
+            hint: give the digest that is published beside its archive (.tgz.sha256.txt): --firecracker-version 0.1 --firecracker-digest sha256:…; or a file: --firecracker PATH
+            exit code 1
+        "#]],
+    );
+    check(
+        &["setup", "--kernel-version", "../x"],
+        expect![[r#"
+            error: invalid value '../x' for '--kernel-version <VERSION>': expected the beginning of a release such as 6.1
+
+            For more information, try '--help'.
+            exit code 2
+        "#]],
+    );
+}
+
+#[test]
+fn pools_where_there_are_none() {
+    for command in ["status", "stop --all"] {
+        let words: Vec<&str> = ["pool"].into_iter().chain(command.split(' ')).collect();
+        check(
+            &words,
+            expect![[r#"
+                no pools
+                exit code 0
+            "#]],
+        );
+    }
 }
 
 #[test]

@@ -112,6 +112,16 @@ impl Process {
     }
 }
 
+/// Makes what `command` starts end with the thread that starts it.
+pub(crate) fn end_with_us(command: &mut Command) {
+    let parent = rustix::process::getpid();
+    #[expect(unsafe_code, reason = "the only way to set up a child between fork and exec")]
+    // SAFETY: the closure makes system calls only, on a value prepared before; it allocates nothing and takes no lock.
+    unsafe {
+        command.pre_exec(move || prepare_child(parent, &[]));
+    }
+}
+
 /// The processor time that a process has used; `None` once it is gone.
 pub(crate) fn cpu_time(id: u32) -> Option<Duration> {
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;

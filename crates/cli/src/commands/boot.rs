@@ -120,6 +120,7 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<ExitCode> {
     let home = Home::of_process()?;
     let image = ImageFile::open(&home, &args.image)?;
     let Share::Ro = args.share;
+    timeline::must_have_a_place(args.machine.timeline.as_deref())?;
     if args.print_config {
         let parts = args.machine.parts(&home, &image, args.init.as_deref())?;
         print_config::run(&home, &args.spec(image, &parts)?)?;

@@ -55,7 +55,7 @@ pub(crate) fn run(command: &Command, talk: &Talk) -> anyhow::Result<()> {
     match command {
         Command::Start(args) => start::start(args, talk),
         Command::Keep(args) => start::keep(args, talk),
-        Command::Status(args) => status(args),
+        Command::Status(args) => status(args, talk),
         Command::Stop(args) => stop(args, talk),
     }
 }
@@ -89,7 +89,7 @@ fn keeper_of(files: &PoolFiles) -> Option<i32> {
     Some(peer.pid.as_raw_nonzero().get())
 }
 
-fn status(args: &StatusArgs) -> anyhow::Result<()> {
+fn status(args: &StatusArgs, talk: &Talk) -> anyhow::Result<()> {
     let home = Home::of_process()?;
     let all = match &args.lang {
         Some(name) => vec![files_of(&home, name)],
@@ -106,6 +106,10 @@ fn status(args: &StatusArgs) -> anyhow::Result<()> {
     }
     if let (Some(name), true) = (&args.lang, pools.is_empty()) {
         return Err(CliError::NoPool { name: name.clone() }.into());
+    }
+    if pools.is_empty() && !args.json {
+        talk.say("no pools");
+        return Ok(());
     }
     let text = match args.json {
         true => {
@@ -201,6 +205,9 @@ fn stop(args: &StopArgs, talk: &Talk) -> anyhow::Result<()> {
         Some(name) => vec![files_of(&home, name)],
         None => PoolFiles::all(&home.run()).context("cannot look for pools")?,
     };
+    if all.is_empty() {
+        talk.say("no pools");
+    }
     let mut failed = None;
     for files in all {
         match (stop_one(&files, talk), &args.lang) {

@@ -127,21 +127,25 @@ fn of_file(action: &str, path: &Path, kind: io::ErrorKind) -> Option<String> {
 
 fn of_transport(url: &str, trouble: Option<Trouble>) -> String {
     let base = base(url);
+    let see = match url.contains("/v2/") {
+        true => format!("curl -sI {base}/v2/"),
+        false => format!("curl -sI {url}"),
+    };
     let host = base.split_once("://").map_or(base, |(_, host)| host);
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
     match trouble {
         Some(Trouble::UnknownHost) => format!(
             "check how it is spelt, and whether names are found here at all: getent hosts {name}; behind a proxy set HTTPS_PROXY"
         ),
-        Some(Trouble::Refused) => format!("nothing listens there; is it the right port? see: curl -sI {base}/v2/"),
+        Some(Trouble::Refused) => format!("nothing listens there; is it the right port? see: {see}"),
         Some(Trouble::Untrusted) => {
             "if it has a certificate authority of its own, trust that: --ca-file PEM; else check the name and this host's date".to_owned()
         }
         Some(Trouble::NotTls) => format!(
-            "it does not speak TLS; if it is to be asked so, and you trust the network: --plain-http. See: curl -sI {base}/v2/"
+            "it does not speak TLS; if it is to be asked so, and you trust the network: --plain-http. See: {see}"
         ),
         Some(Trouble::Proxy) => "see what HTTPS_PROXY says; NO_PROXY names the hosts to ask directly".to_owned(),
-        _ => format!("see whether it answers: curl -sI {base}/v2/; a proxy is taken from HTTPS_PROXY"),
+        _ => format!("see whether it answers: {see}; a proxy is taken from HTTPS_PROXY"),
     }
 }
 

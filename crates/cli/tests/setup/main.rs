@@ -1,6 +1,7 @@
 //! `setup` against a server of our own: what is pinned arrives, what breaks off is gone on with, what is another is refused.
 
 mod flags;
+mod signals;
 #[path = "../support/mod.rs"]
 mod support;
 

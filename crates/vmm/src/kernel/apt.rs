@@ -287,6 +287,7 @@ impl Apt<'_> {
                 command.arg("-o").arg(format!("{key}={name}"));
             }
         }
+        crate::process::end_with_us(&mut command);
         let output = command
             .output()
             .map_err(|source| KernelError::NoApt { program, source })?;

@@ -219,7 +219,10 @@ pub enum KernelError {
         source: io::Error,
     },
     /// No kernel package of that version.
-    #[error("no cloud kernel package {wanted} is known to apt; it knows {}", known.join(", "))]
+    #[error(
+        "no cloud kernel package {wanted} is known to apt; it knows {}",
+        series(known)
+    )]
     NoSuchVersion {
         /// What was asked for.
         wanted: String,
@@ -414,6 +417,21 @@ impl Kernel {
         let modules = self.manifest.modules.iter();
         let modules = modules.map(|module| (self.module_path(module), module.size_bytes, &*module.digest));
         std::iter::once((self.path(), self.manifest.size_bytes, &*self.manifest.digest)).chain(modules)
+    }
+}
+
+/// `5.10, 6.1` of many packages, which are in order.
+fn series(packages: &[String]) -> String {
+    let versions = packages
+        .iter()
+        .filter_map(|name| version_of(name.strip_prefix("linux-image-")?));
+    let mut series: Vec<String> = versions
+        .map(|(major, minor)| format!("{major}.{minor}"))
+        .collect();
+    series.dedup();
+    match series.is_empty() {
+        true => "none".to_owned(),
+        false => series.join(", "),
     }
 }
 

@@ -49,6 +49,11 @@ pub struct SetupRequest {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SetupEvent {
+    /// Working in a folder of its own, which is removed at the end; by the next [`setup`] if the process is killed.
+    Working {
+        /// The folder.
+        dir: PathBuf,
+    },
     /// Fetching package lists of our own, because the system's have no such kernel to offer.
     UpdatingLists {
         /// Another release of the distribution whose lists they are.
@@ -102,7 +107,7 @@ pub enum SetupEvent {
 /// [`KernelError`] says what could not be fetched, read or written.
 pub fn setup(request: &SetupRequest, events: &dyn Fn(SetupEvent)) -> Result<Kernel, KernelError> {
     let lock = Lock::take(&request.state)?;
-    let downloads = lock.scratch()?;
+    let downloads = scratch(&lock, events)?;
     let ready = |kernel: Kernel| {
         let release = kernel.manifest().release.clone();
         lock.make_default(kernel.manifest().arch, &release)?;
@@ -164,6 +169,14 @@ pub fn setup(request: &SetupRequest, events: &dyn Fn(SetupEvent)) -> Result<Kern
     }
 }
 
+/// A folder to work in, of which is told.
+fn scratch(lock: &Lock, events: &dyn Fn(SetupEvent)) -> Result<tempfile::TempDir, KernelError> {
+    let folder = lock.scratch()?;
+    let dir = folder.path().to_owned();
+    events(SetupEvent::Working { dir });
+    Ok(folder)
+}
+
 /// The kernel made of the very same bytes, if it is there and intact.
 fn already_there(state: &Path, origin: &Origin) -> Option<Kernel> {
     let entries = std::fs::read_dir(state.join("kernels")).ok()?;
@@ -194,7 +207,7 @@ fn install(
         path: path.to_owned(),
         size_bytes,
     });
-    let new = lock.scratch()?;
+    let new = scratch(lock, events)?;
     let (bytes, package) = match &origin {
         Origin::Package { .. } => {
             let mut package = Package::read(path, new.path())?;

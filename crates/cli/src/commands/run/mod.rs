@@ -49,6 +49,11 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<ExitCode> {
         must_name_a_program(&opened)?;
     }
     let env = args.environment()?.into_iter().collect();
+    // What would fail after the boot is told before it.
+    timeline::must_have_a_place(args.machine.timeline.as_deref())?;
+    for (path, _) in &args.put {
+        std::fs::symlink_metadata(path).with_context(|| format!("cannot copy {path:?} into the VM"))?;
+    }
     let image = opened.path.clone();
     let job = JobSpec {
         job,

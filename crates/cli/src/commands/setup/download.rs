@@ -40,10 +40,7 @@ pub(super) fn fetch(home: &Home, url: &str, digest: Digest, steps: &Arc<Steps>) 
         }),
         ..Options::default()
     };
-    steps.note(&format!(
-        "downloading {url}, which must be sha256:{}",
-        digest.hex()
-    ));
+    steps.note(&format!("downloading {url}, which must be {digest}"));
     let dest = folder.join(digest.hex());
     fetch_file(url, digest, &dest, LEN_MAX, &options).context("cannot download what is to be set up")?;
     Ok(dest)

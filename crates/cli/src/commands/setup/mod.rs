@@ -19,6 +19,7 @@ use firebrick_vmm::release::Release;
 use crate::error::{CliError, write_stdout};
 use crate::home::Home;
 use crate::host;
+use crate::interrupt::Scratch;
 use crate::talk::{Steps, Talk};
 use crate::text;
 
@@ -42,7 +43,7 @@ pub(crate) struct Args {
     deb: Option<PathBuf>,
 
     /// The beginning of the kernel's release: 5.10, 6.1
-    #[arg(long, value_name = "VERSION", conflicts_with = "url")]
+    #[arg(long, value_name = "VERSION", value_parser = parse_kernel_version, conflicts_with = "url")]
     kernel_version: Option<String>,
 
     /// Download this kernel (vmlinux, bzImage or ARM Image)
@@ -96,6 +97,18 @@ pub(crate) struct Args {
     json: bool,
 }
 
+/// The beginning of a release, which becomes a part of a package's name.
+fn parse_kernel_version(text: &str) -> Result<String, String> {
+    let fits = text.starts_with(|c: char| c.is_ascii_digit())
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '+' | '~' | '-'));
+    match fits {
+        true => Ok(text.to_owned()),
+        false => Err("expected the beginning of a release such as 6.1".to_owned()),
+    }
+}
+
 /// A version of Firecracker, which becomes a part of an address.
 fn parse_version(text: &str) -> Result<String, String> {
     let version = text.trim_start_matches('v');
@@ -118,10 +131,13 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<ExitCode> {
         dry_run(args, &home)?;
         return Ok(ExitCode::SUCCESS);
     }
+    args.can_be_had()?;
     let wants_firecracker = args.firecracker_version.is_some() || args.firecracker.is_some();
     let steps = Arc::new(Steps::new(talk, if wants_firecracker { 3 } else { 2 }));
-    steps.begin(1, &format!("Getting the kernel: {}", args.describe()));
-    let kernel = args.kernel(&home, &steps, talk)?;
+    let kernel = args.url.clone().unwrap_or_else(|| args.describe());
+    steps.begin(1, &format!("Getting the kernel: {kernel}"));
+    let scratch = Scratch::guarded().context("cannot listen for signals")?;
+    let kernel = args.kernel(&home, &steps, talk, &scratch)?;
     let mut step = 2;
     if wants_firecracker {
         steps.begin(step, "Getting Firecracker");
@@ -137,14 +153,23 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<ExitCode> {
 
 impl Args {
     /// Gets the kernel: what is asked for, or where Debian has none of that version, Firecracker's of the same.
-    fn kernel(&self, home: &Home, steps: &Arc<Steps>, talk: &Talk) -> anyhow::Result<Kernel> {
+    fn kernel(
+        &self,
+        home: &Home,
+        steps: &Arc<Steps>,
+        talk: &Talk,
+        scratch: &Scratch,
+    ) -> anyhow::Result<Kernel> {
         let set_up = |source| {
             let request = SetupRequest {
                 state: home.data().to_owned(),
                 source,
                 force: self.force,
             };
-            kernel::setup(&request, &|event| note(steps, talk, event))
+            kernel::setup(&request, &|event| match event {
+                SetupEvent::Working { dir } => scratch.add(dir),
+                event => note(steps, talk, event),
+            })
         };
         if let (Some(url), Some(digest)) = (&self.url, self.digest) {
             let path = download::fetch(home, url, digest, steps)?;
@@ -195,6 +220,18 @@ impl Args {
                 version: version.to_owned(),
                 known: pins::firecracker_versions().join(", "),
             })
+    }
+
+    /// Finds out before anything is done whether what the flags name can be had.
+    fn can_be_had(&self) -> anyhow::Result<()> {
+        self.must_be_readable()?;
+        if let Some(path) = &self.firecracker {
+            program_at(path)?.version().context("cannot set up Firecracker")?;
+        }
+        if let Some(version) = &self.firecracker_version {
+            self.firecracker_pin(version)?;
+        }
+        Ok(())
     }
 
     fn source(&self) -> Source {
