@@ -38,6 +38,9 @@ pub(crate) fn of(error: &anyhow::Error) -> Vec<String> {
     {
         return vec![hint]; // nobody made that layer but us
     }
+    if let Some(RunError::Call(CallError::Output { .. })) = error.downcast_ref() {
+        return vec!["where its output leads cannot take it; see what is full: df -h".to_owned()];
+    }
     let mut hints: Vec<String> = Vec::new();
     for cause in error.chain() {
         // What the host says in general helps only where nobody knows better.

@@ -252,6 +252,30 @@ fn a_dry_run_tells_what_would_be_pinned_and_changes_nothing() {
     assert!(!home.path().join("fb").exists());
 }
 
+/// apt says so in words only, and would go on with other lists.
+#[test]
+fn a_disk_that_is_full_is_called_so() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let home = Home::new();
+    let apt = home.path().join("bin/apt-cache");
+    fs::create_dir(home.path().join("bin")).expect("a folder");
+    let script = "#!/bin/sh\necho 'E: Write error - write (28: No space left on device)' >&2\nexit 100\n";
+    fs::write(&apt, script).expect("a file");
+    fs::set_permissions(&apt, fs::Permissions::from_mode(0o755)).expect("a mode");
+    let mut setup = home.firebrick(&["setup"]);
+    let output = setup
+        .env("PATH", home.path().join("bin"))
+        .output()
+        .expect("it starts");
+    let text = String::from_utf8(output.stderr).expect("text");
+    assert!(
+        text.contains("caused by: cannot download packages into ")
+            && text.contains("hint: see what is full: df -h"),
+        "{text}"
+    );
+    assert_eq!(output.status.code(), Some(1));
+}
+
 /// Who has Firecracker in PATH needs neither QEMU nor another Firecracker.
 #[test]
 fn a_firecracker_in_path_is_enough() {

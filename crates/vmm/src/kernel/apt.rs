@@ -294,6 +294,11 @@ impl Apt<'_> {
         if !output.status.success() {
             let said = [&output.stdout[..], &output.stderr[..]].concat();
             let said = String::from_utf8_lossy(&said);
+            // Other lists would fill the disk no less.
+            if said.contains("No space left on device") || said.contains("enough free space") {
+                let full = std::io::Error::from(rustix::io::Errno::NOSPC);
+                return Err(KernelError::host("download packages into", self.dir)(full));
+            }
             let tail: Vec<&str> = said
                 .lines()
                 .rev()
