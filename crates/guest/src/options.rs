@@ -8,7 +8,7 @@ use firebrick_protocol::{AGENT_PORT, JOB_PORT};
 /// What `--help` prints.
 pub const USAGE: &str = "\
 usage: firebrick-guest --agent [--everywhere] [--tcp ADDRESS:PORT] [--serial PATH] [--vsock-port N] [--job-port N]
-                       [--user USER]
+                       [--user USER] [--closing-seconds N]
        firebrick guest [--port N] [--tcp ADDRESS:PORT] [--serial PATH] [--user USER]
        firebrick-guest --init | --stage1 | --overlay | --set-up
 
@@ -22,6 +22,7 @@ lays the writable layer and becomes /sbin/init.
   --job-port N       framed jobs on this vsock port
   --everywhere       on all that the machine has: vsock, virtio-serial, and firebrick.tcp= of the kernel command line
   --user USER        become this user (name or number, maybe :GROUP) once it listens
+  --closing-seconds N  give up a client that is leaving and takes nothing for so long (30)
   guest              the same as --agent --vsock-port 52 --job-port 5000, unless --tcp or --serial is given
   --port N           framed jobs on this vsock port
   --init             be the init of the image
@@ -62,6 +63,8 @@ pub struct AgentOptions {
     pub everywhere: bool,
     /// Who to be once it listens.
     pub user: Option<String>,
+    /// How long a client that is leaving may take nothing of what it is owed, in seconds.
+    pub closing_s: Option<u32>,
 }
 
 impl AgentOptions {
@@ -133,6 +136,7 @@ impl Mode {
                 "--help" | "-h" => return Ok(Mode::Help),
                 "--tcp" => agent.tcp = Some(value()?),
                 "--serial" => agent.serial = Some(value()?),
+                "--closing-seconds" => agent.closing_s = Some(number(&value()?)?),
                 "--vsock-port" => agent.vsock_port = Some(port(&value()?)?),
                 "--job-port" => agent.job_port = Some(port(&value()?)?),
                 "--port" if is_guest => agent.job_port = Some(port(&value()?)?),
@@ -147,6 +151,10 @@ impl Mode {
             None => Err("one of --agent, --init, --stage1, --overlay and --set-up is needed".into()),
         }
     }
+}
+
+fn number(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| alloc::format!("{text:?} is no number"))
 }
 
 fn port(text: &str) -> Result<u32, String> {

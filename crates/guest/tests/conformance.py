@@ -263,6 +263,34 @@ for _ in range(100):
 time.sleep(0.3)
 same(client.call("exec", cmd=f"ls -A {folder} | grep put; wc -c < {folder}/file")["result"]["stdout"].strip(), "0")
 
+# bytes as they are, behind lines that say how many; both forms may be mixed, and lines of other answers come between
+client.send(id="put", method="put", params={"path": f"{folder}/raw"})
+client.send(method="stdin", params={"id": "put", "raw": 7}).raw(b"\n\0{}\n\xff\n")
+client.send(method="stdin", params={"id": "put", "data": "QUJD", "raw": 3}).raw(b"DEF").send(id="p", method="ping")
+client.send(method="stdin", params={"id": "put", "raw": len(data), "eof": True}).raw(data)
+replies = {reply["id"]: reply["result"] for reply in [client.read(), client.read()]}
+same(replies, {"p": {"pong": True}, "put": {"bytes": 13 + len(data), "entries": 1}})
+client.send(id="get", method="get", params={"path": f"{folder}/raw", "raw": True}).send(id="p", method="ping")
+found, replies = b"", {}
+while "get" not in replies:
+    message = client.read()
+    if "id" in message:
+        replies[message["id"]] = message["result"]
+    else:
+        same((message["method"], message["params"]["id"], message["params"]["stream"], "data" in message["params"]), ("output", "get", "stdout", False))
+        found += client.lines.read(message["params"]["raw"])
+same((found == b"\n\0{}\n\xff\nABCDEF" + data, replies), (True, {"p": {"pong": True}, "get": {"bytes": 13 + len(data), "entries": 1}}))
+client.send(method="stdin", params={"id": "nobody", "raw": 9}).raw(b"\n[{nobody")
+client.send(id="cat", method="exec", params={"argv": ["cat"], "stdin": True})
+client.send(method="stdin", params={"id": "cat", "raw": 4, "eof": True}).raw(b"cat\n")
+same(client.read()["result"]["stdout"], "cat\n")
+same(error_code(client.send(id=1, method="get", params={"path": f"{folder}/none", "raw": True}).read(), 1), -32603)
+cut = Client()
+cut.send(id="put", method="put", params={"path": f"{folder}/cut"}).send(method="stdin", params={"id": "put", "raw": 100, "eof": True}).raw(b"not all of it")
+cut.socket.shutdown(socket.SHUT_WR)
+same(cut.lines.read(), b"")
+same(client.call("stat", path=f"{folder}/cut")["error"]["data"]["errno"], 2)
+
 # below a root nothing leads out
 client.call("exec", cmd=f"cd {folder}; mkdir root; ln -s /etc root/etc; ln -s {folder}/z root/z")
 for params in [{"path": "etc/passwd"}, {"path": "/etc/passwd"}, {"path": "etc/../../z"}]:
@@ -340,14 +368,17 @@ with tempfile.TemporaryDirectory() as here:
 
 # more folders than an agent remembers at a time, and more names than it holds
 if not in_guest:
+    # in memory where that can be: a disk may remove no more than hundreds of folders a second
+    many = tempfile.mkdtemp(prefix="conformance-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)
     names = [f"{n * 7919 % 30000:095d}" for n in range(30000)]
     tree_of_many = packed([("many", tarfile.DIRTYPE, {"mode": 0o555})] + [(f"many/{name}", tarfile.DIRTYPE, {"mode": 0o511}) for name in names],
                           format=tarfile.GNU_FORMAT)
-    same(client.put(tree_of_many, tree=True, path=f"{folder}/tree")["result"], {"bytes": 0, "entries": 30001})
-    same({(os.stat(path).st_mode & 0o7777, os.stat(path).st_mtime) for path in [f"{folder}/tree/many/{name}" for name in names]}, {(0o511, 1234567890)})
-    same((os.stat(f"{folder}/tree/many").st_mode & 0o7777, os.stat(f"{folder}/tree/many").st_mtime), (0o555, 1234567890))
-    found, reply = client.get(tree=True, path=f"{folder}/tree/many")
+    same(client.put(tree_of_many, tree=True, path=f"{many}/tree")["result"], {"bytes": 0, "entries": 30001})
+    same({(os.stat(path).st_mode & 0o7777, os.stat(path).st_mtime) for path in [f"{many}/tree/many/{name}" for name in names]}, {(0o511, 1234567890)})
+    same((os.stat(f"{many}/tree/many").st_mode & 0o7777, os.stat(f"{many}/tree/many").st_mtime), (0o555, 1234567890))
+    found, reply = client.get(tree=True, path=f"{many}/tree/many")
     same([info.name for info in tarfile.open(fileobj=io.BytesIO(found))][1:], [f"./{name}" for name in sorted(names)])
+    same(client.call("remove", path=many, recursive=True)["result"], {})
 
 # hostile trees stay inside, and say so
 client.call("exec", cmd=f"mkdir {folder}/inside {folder}/outside; echo kept > {folder}/outside/file; ln -s ../outside {folder}/inside/way; ln -s ../outside/file {folder}/inside/name")
@@ -397,7 +428,7 @@ same(client.call("remove", path=folder, recursive=True)["result"], {})
 # status; shutdown only where the agent is init
 time.sleep(0.1)
 status = client.call("status")["result"]
-same((status["protocol"], status["pid1"], status["jobs"], status["connections"]), (2, in_guest, 0, 2 if in_guest else 1))
+same((status["protocol"], status["pid1"], status["jobs"], status["connections"]), (3, in_guest, 0, 2 if in_guest else 1))
 same([stamp["event"] for stamp in status["boot"]][-2:], ["agent_listening", "first_answer"])
 assert status["boottime_us"] > status["boot"][0]["boottime_us"]
 assert 0 < status["memory"]["available_bytes"] <= status["memory"]["total_bytes"], status

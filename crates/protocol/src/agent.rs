@@ -249,7 +249,11 @@ pub struct Output {
     /// Which stream.
     pub stream: OutputStream,
     /// The bytes.
+    #[serde(default, skip_serializing_if = "Data::is_empty")]
     pub data: Data,
+    /// So many bytes follow the line as they are, instead of `data`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raw: Option<u32>,
 }
 
 /// A piece of a job's standard input, or its end, or both.
@@ -259,8 +263,11 @@ pub struct Stdin {
     /// The job.
     pub id: Id,
     /// The bytes.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Data::is_empty")]
     pub data: Data,
+    /// So many bytes follow the line as they are, behind those of `data`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raw: Option<u32>,
     /// Nothing follows: the job sees end of file after these bytes.
     #[serde(default)]
     pub eof: bool,
@@ -339,6 +346,13 @@ impl<'de> Deserialize<'de> for Signal {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Data(pub Vec<u8>);
 
+impl Data {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 impl Serialize for Data {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&STANDARD.encode(&self.0))
@@ -347,11 +361,21 @@ impl Serialize for Data {
 
 impl<'de> Deserialize<'de> for Data {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Data, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        STANDARD
-            .decode(text)
-            .map(Data)
-            .map_err(|_| D::Error::custom("data is base64 with padding"))
+        /// Decodes the text where it lies: it may be millions of bytes.
+        struct Visitor;
+        impl serde::de::Visitor<'_> for Visitor {
+            type Value = Data;
+
+            fn expecting(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                f.write_str("a text of base64")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Data, E> {
+                let decoded = STANDARD.decode(text).map(Data);
+                decoded.map_err(|_| E::custom("data is base64 with padding"))
+            }
+        }
+        deserializer.deserialize_str(Visitor)
     }
 }
 

@@ -120,6 +120,9 @@ pub struct Get {
     /// Send a tar of it, with names below `.`; else the file's bytes.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub tree: bool,
+    /// Send the bytes as they are, behind lines that say how many.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub raw: bool,
 }
 
 /// The result of `put` and `get`.

@@ -39,4 +39,7 @@ pub const SERIAL_PORT_NAME: &str = "firebrick.0";
 pub const GUEST_VERSION_MARK: &str = "firebrick-guest version ";
 
 /// The version of the agent's methods, counted up with each addition; `status` tells it.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
+
+/// The first version whose transfers may be raw.
+pub const RAW_SINCE: u32 = 3;

@@ -49,7 +49,17 @@ impl LineSplitter {
             self.searched = self.searched.saturating_sub(self.start);
             self.start = 0;
         }
+        // No more than is needed: many clients may each have part of a line here.
+        self.bytes.reserve_exact(bytes.len());
         self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Gives up what is held of lines: it is dropped, and so is the rest of an unfinished line when it comes.
+    pub fn give_up(&mut self) {
+        self.dropping |= self.bytes.last().is_some_and(|byte| *byte != b'\n');
+        self.bytes = Vec::new();
+        self.start = 0;
+        self.searched = 0;
     }
 
     /// The next whole line without its newline, an error in the place of a line that was too long, or `None` when
@@ -57,7 +67,7 @@ impl LineSplitter {
     pub fn next_line(&mut self) -> Option<Result<&[u8], LineTooLong>> {
         loop {
             let unsearched = self.bytes.get(self.searched..).unwrap_or_default();
-            let Some(offset) = unsearched.iter().position(|byte| *byte == b'\n') else {
+            let Some(offset) = memchr::memchr(b'\n', unsearched) else {
                 self.searched = self.bytes.len();
                 return self.wait_for_more();
             };
@@ -75,6 +85,14 @@ impl LineSplitter {
             }
             return Some(Ok(self.bytes.get(start..end).unwrap_or_default()));
         }
+    }
+
+    /// Up to `count` of the bytes that come next, whatever they are: what a line has announced behind it.
+    pub fn take_bytes(&mut self, count: usize) -> &[u8] {
+        let start = self.start;
+        self.start = start.saturating_add(count.min(self.pending_bytes()));
+        self.searched = self.start;
+        self.bytes.get(start..self.start).unwrap_or_default()
     }
 
     /// How many bytes of an unfinished line are held.
@@ -97,6 +115,11 @@ impl LineSplitter {
             self.bytes = Vec::new();
             self.start = 0;
             self.searched = 0;
+        } else if self.start > 0 {
+            self.bytes.drain(..self.start);
+            self.bytes.shrink_to_fit();
+            self.start = 0;
+            self.searched = self.bytes.len();
         }
         None
     }
@@ -147,6 +170,36 @@ mod tests {
             split(3, &[b"abcd", b"efgh", b"ij\nok\n"]),
             [Err(()), Ok("ok".into())]
         );
+    }
+
+    #[test]
+    fn what_is_given_up_does_not_come_back() {
+        let mut splitter = LineSplitter::new(100);
+        splitter.push(b"whole\nhalf of");
+        assert!(matches!(splitter.next_line(), Some(Ok(b"whole"))));
+        assert!(splitter.next_line().is_none());
+        splitter.give_up();
+        assert_eq!(splitter.pending_bytes(), 0);
+        splitter.push(b" a line\nnext\n");
+        assert!(matches!(splitter.next_line(), Some(Ok(b"next"))));
+        assert!(splitter.next_line().is_none());
+        splitter.give_up();
+        splitter.push(b"last\n");
+        assert!(matches!(splitter.next_line(), Some(Ok(b"last"))));
+    }
+
+    #[test]
+    fn bytes_behind_a_line_are_no_lines() {
+        let mut splitter = LineSplitter::new(5);
+        splitter.push(b"raw 7\n\n\0");
+        assert!(matches!(splitter.next_line(), Some(Ok(b"raw 7"))));
+        assert_eq!(splitter.take_bytes(7), b"\n\0");
+        assert_eq!(splitter.take_bytes(5), b"");
+        splitter.push(b"1234\nx\ny");
+        assert_eq!(splitter.take_bytes(5), b"1234\n");
+        assert!(matches!(splitter.next_line(), Some(Ok(b"x"))));
+        assert!(splitter.next_line().is_none());
+        assert_eq!(splitter.pending_bytes(), 1);
     }
 
     proptest! {

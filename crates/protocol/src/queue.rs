@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 /// Bytes waiting to be read or written.
 ///
 /// Consumed space is reclaimed lazily, so that neither pushing nor consuming moves a byte more than twice.
-/// An emptied queue gives its memory back when it had grown past 16 KiB.
+/// Memory that is no longer needed goes back: of an emptied queue all but 1 KiB, of a long one what was consumed.
 #[derive(Debug, Default, Clone)]
 pub struct Queue {
     bytes: Vec<u8>,
@@ -13,7 +13,10 @@ pub struct Queue {
 }
 
 /// The capacity that an empty queue may keep.
-const KEPT_BYTES: usize = 16 * 1024;
+const KEPT_BYTES: usize = 1024;
+
+/// So much consumed space is reclaimed when it is more than what waits.
+const RECLAIMED_BYTES: usize = 64 * 1024;
 
 impl Queue {
     /// An empty queue, without memory of its own.
@@ -48,11 +51,25 @@ impl Queue {
         self.bytes.extend_from_slice(bytes);
     }
 
+    /// As [`Queue::push`], without copying where nothing waits.
+    pub fn push_owned(&mut self, bytes: Vec<u8>) {
+        if self.is_empty() {
+            self.bytes = bytes;
+            self.start = 0;
+        } else {
+            self.push(&bytes);
+        }
+    }
+
     /// Drops the `count` oldest bytes, or all when there are fewer.
     pub fn consume(&mut self, count: usize) {
         self.start = self.start.saturating_add(count);
         if self.start >= self.bytes.len() {
             self.clear();
+        } else if self.start >= RECLAIMED_BYTES && self.start >= self.len() {
+            self.bytes.drain(..self.start);
+            self.start = 0;
+            self.bytes.shrink_to_fit();
         }
     }
 
@@ -111,6 +128,9 @@ mod tests {
         assert_eq!(queue.front(), [7]);
         queue.consume(5);
         assert!(queue.is_empty());
+        assert!(queue.bytes.capacity() <= KEPT_BYTES);
+        queue.push(&[7; 100_000]);
+        queue.consume(100_000);
         assert_eq!(queue.bytes.capacity(), 0);
     }
 }

@@ -10,9 +10,8 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 
-use serde::de::{DeserializeOwned, Error as _, IgnoredAny};
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::Value;
 use serde_json::value::RawValue;
 
 /// The line is not JSON.
@@ -57,13 +56,56 @@ impl Serialize for Id {
 
 impl<'de> Deserialize<'de> for Id {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Id, D::Error> {
-        match Value::deserialize(deserializer)? {
-            Value::Null => Ok(Id::Null),
-            Value::Number(number) => Ok(Id::Number(number)),
-            Value::String(text) => Ok(Id::Text(text)),
-            _ => Err(D::Error::custom("an id is a number, a string or null")),
+        /// Builds nothing out of what is no id, however long it is.
+        struct Visitor;
+        impl serde::de::Visitor<'_> for Visitor {
+            type Value = Id;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an id: a number, a string or null")
+            }
+
+            fn visit_unit<E>(self) -> Result<Id, E> {
+                Ok(Id::Null)
+            }
+
+            fn visit_u64<E>(self, number: u64) -> Result<Id, E> {
+                Ok(Id::Number(number.into()))
+            }
+
+            fn visit_i64<E>(self, number: i64) -> Result<Id, E> {
+                Ok(Id::Number(number.into()))
+            }
+
+            fn visit_f64<E>(self, number: f64) -> Result<Id, E> {
+                Ok(serde_json::Number::from_f64(number).map_or(Id::Null, Id::Number))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Id, E> {
+                Ok(Id::Text(text.into()))
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+/// The most values that parameters may have. Each costs the agent more than the three bytes of the shortest.
+const MAX_VALUES: usize = 70_000;
+
+/// Whether JSON has more than [`MAX_VALUES`] values.
+fn has_too_many_values(json: &str) -> bool {
+    let mut commas = 0usize;
+    let (mut is_text, mut is_escaped) = (false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' => is_escaped = is_text,
+            b'"' => is_text = !is_text,
+            b',' if !is_text => commas = commas.saturating_add(1),
+            _ => {}
         }
     }
+    commas >= MAX_VALUES
 }
 
 /// An error as it stands in a response.
@@ -193,12 +235,23 @@ impl<'line> Request<'line> {
         }
     }
 
+    /// The length of the parameters' JSON.
+    pub fn params_len(&self) -> usize {
+        self.params.map_or(0, |params| params.get().len())
+    }
+
     /// The parameters as `T`. Absent parameters are an empty object.
     ///
     /// # Errors
     /// [`INVALID_PARAMS`] with what does not fit.
     pub fn params<T: Deserialize<'line>>(&self) -> Result<T, RpcError> {
         let text = self.params.map_or("{}", RawValue::get);
+        if text.len() > MAX_VALUES && has_too_many_values(text) {
+            return Err(RpcError::invalid_params(alloc::format!(
+                "{}: more than {MAX_VALUES} values",
+                self.method
+            )));
+        }
         serde_json::from_str(text)
             .map_err(|error| RpcError::invalid_params(alloc::format!("{}: {error}", self.method)))
     }

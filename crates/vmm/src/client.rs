@@ -30,6 +30,8 @@ pub use transfer::{Download, Upload};
 pub struct Client {
     channel: Channel,
     next_id: u64,
+    /// What the agent speaks, once it was asked.
+    protocol: Option<u32>,
 }
 
 /// Why a call gave no result.
@@ -99,6 +101,7 @@ impl Client {
         Ok(Client {
             channel: Channel::new(stream)?,
             next_id: 1,
+            protocol: None,
         })
     }
 

@@ -2,7 +2,6 @@
 
 use alloc::vec::Vec;
 
-use firebrick_protocol::Queue;
 use firebrick_protocol::line::{LineSplitter, MAX_LINE_BYTES};
 use firebrick_protocol::mux::{Read, StreamId};
 use firebrick_protocol::rpc::{INVALID_REQUEST, Id, RpcError, error_line};
@@ -12,6 +11,7 @@ use rustix::net::Shutdown;
 
 use super::Agent;
 use super::framed::Exchange;
+use super::outbox::Outbox;
 use super::poll::Watched;
 use crate::kernel::Clock;
 
@@ -21,7 +21,7 @@ pub(super) const OUT_HIGH_BYTES: usize = 256 * 1024;
 const OUT_LOW_BYTES: usize = 64 * 1024;
 
 /// A connection that is closing is given up when its client has taken nothing for so long.
-const CLOSING_NS: u64 = 30_000_000_000;
+pub(super) const CLOSING_NS: u64 = 30_000_000_000;
 /// How long it may go on sending what nobody reads.
 const DRAINING_NS: u64 = 5_000_000_000;
 
@@ -81,10 +81,21 @@ impl Speech {
     }
 }
 
+/// Bytes that come as they are, for a job's standard input; for nobody when its number is 0.
+#[derive(Clone, Copy)]
+pub(super) struct Raw {
+    pub(super) job: u32,
+    pub(super) left: usize,
+    /// They are the last.
+    pub(super) eof: bool,
+}
+
 pub(super) struct Conn {
     transport: Transport,
     pub(super) speech: Speech,
-    pub(super) out: Queue,
+    pub(super) out: Outbox,
+    /// What a line has announced behind it.
+    pub(super) raw: Option<Raw>,
     /// The numbers of its jobs.
     pub(super) jobs: Vec<u32>,
     phase: Phase,
@@ -92,6 +103,10 @@ pub(super) struct Conn {
     has_ended: bool,
     /// When to give it up (CLOCK_BOOTTIME), if it is closing.
     give_up_at_ns: Option<u64>,
+    /// More may be there than can be read now, because the agent is full.
+    pub(super) waits_for_room: bool,
+    /// When something was read last (CLOCK_BOOTTIME).
+    pub(super) read_at_ns: u64,
     /// More than [`OUT_HIGH_BYTES`] waited and not yet fewer than [`OUT_LOW_BYTES`] do.
     choked: bool,
 }
@@ -101,12 +116,15 @@ impl Conn {
         Conn {
             transport,
             speech,
-            out: Queue::new(),
+            out: Outbox::default(),
+            raw: None,
             jobs: Vec::new(),
             phase: Phase::Open,
             has_ended: false,
             give_up_at_ns: None,
             choked: false,
+            waits_for_room: false,
+            read_at_ns: Clock::Boottime.now_ns(),
         }
     }
 
@@ -115,10 +133,30 @@ impl Conn {
     }
 
     /// Queues a line for the client.
-    pub(super) fn send(&mut self, line: &[u8]) {
+    pub(super) fn send(&mut self, line: Vec<u8>) {
         if self.phase != Phase::Dead {
             self.out.push(line);
         }
+    }
+
+    /// The bytes of a message that is not whole, or not answered.
+    pub(super) fn message_bytes(&self) -> usize {
+        match &self.speech {
+            Speech::Lines(lines) => lines.pending_bytes(),
+            Speech::Frame(Exchange::Receiving(reader)) => reader.held_bytes(),
+            Speech::Frame(_) | Speech::Either => 0,
+        }
+    }
+
+    /// All that is held for it, but by its jobs.
+    pub(super) fn held_bytes(&self) -> usize {
+        let run = match &self.speech {
+            Speech::Frame(Exchange::Running(run)) => run.held_bytes(),
+            _ => 0,
+        };
+        self.message_bytes()
+            .saturating_add(self.out.held_bytes())
+            .saturating_add(run)
     }
 
     /// Nothing more is read; what the client is owed still goes out.
@@ -188,7 +226,7 @@ impl Agent {
             conn.phase = Phase::Dead;
         } else if conn.phase == Phase::Open {
             if flags.contains(EventFlags::IN) && !self.is_stalled(&conn) {
-                self.read_once(&mut conn);
+                self.read_once(number, &mut conn);
             } else if flags.contains(EventFlags::RDHUP) {
                 conn.phase = Phase::Closing;
                 conn.has_ended = true;
@@ -204,7 +242,7 @@ impl Agent {
         while let Some(mut conn) = self.conns.remove(&number) {
             let goes_on = conn.phase == Phase::Open
                 && !self.is_stalled(&conn)
-                && self.read_once(&mut conn) == Progress::Read;
+                && self.read_once(number, &mut conn) == Progress::Read;
             self.settle(number, conn);
             if !goes_on {
                 return;
@@ -213,16 +251,26 @@ impl Agent {
     }
 
     /// Reads one piece into the connection's lines.
-    fn read_once(&mut self, conn: &mut Conn) -> Progress {
-        let mut piece = [0u8; 32 * 1024];
+    fn read_once(&mut self, number: u32, conn: &mut Conn) -> Progress {
+        let mut buffer = [0u8; 32 * 1024];
+        let room = self.room_of_conn(number, conn.held_bytes());
+        let piece = match buffer.get_mut(..room) {
+            Some([]) => {
+                conn.waits_for_room = true;
+                return Progress::Nothing;
+            }
+            Some(piece) => piece,
+            None => &mut buffer,
+        };
         match &conn.transport {
-            Transport::Socket { socket, .. } => match rustix::io::read(&socket.fd, &mut piece[..]) {
+            Transport::Socket { socket, .. } => match rustix::io::read(&socket.fd, &mut *piece) {
                 Ok(0) => {
                     conn.phase = Phase::Closing;
                     conn.has_ended = true;
                 }
                 Ok(count) => {
                     conn.speech.push(&piece[..count]);
+                    conn.read_at_ns = Clock::Boottime.now_ns();
                     return Progress::Read;
                 }
                 Err(Errno::AGAIN | Errno::INTR) => {}
@@ -232,9 +280,10 @@ impl Agent {
                 let Some(serial) = &mut self.serial else {
                     return Progress::Nothing;
                 };
-                match serial.endpoint.read(*stream, &mut piece) {
+                match serial.endpoint.read(*stream, piece) {
                     Read::Data(count) => {
                         conn.speech.push(&piece[..count]);
+                        conn.read_at_ns = Clock::Boottime.now_ns();
                         return Progress::Read;
                     }
                     Read::Pending => {}
@@ -267,17 +316,19 @@ impl Agent {
                 }
                 Speech::Either => false,
             };
-            let waiting = conn.out.len();
+            let waiting = conn.out.sent_bytes();
             self.flush(&mut conn);
-            if conn.phase == Phase::Closing && (conn.give_up_at_ns.is_none() || conn.out.len() < waiting) {
-                conn.allow(CLOSING_NS);
+            let has_moved = conn.out.sent_bytes() > waiting;
+            if conn.phase == Phase::Closing && (conn.give_up_at_ns.is_none() || has_moved) {
+                conn.allow(self.closing_ns);
             }
             let limit = if conn.choked {
                 OUT_LOW_BYTES
             } else {
                 OUT_HIGH_BYTES
             };
-            conn.choked = conn.out.len() > limit;
+            // Where the agent is full, its room is what is left of the floor.
+            conn.choked = conn.out.held_bytes() > limit.min(self.room(0));
             if !lines_wait || self.is_stalled(&conn) {
                 break;
             }
@@ -298,9 +349,10 @@ impl Agent {
             }
         }
         let stalled = self.is_stalled(&conn);
+        let has_room = !conn.waits_for_room;
         if let Transport::Socket { socket, .. } = &mut conn.transport {
             let mut flags = EventFlags::empty();
-            let reads = (conn.phase == Phase::Open && !stalled) || conn.phase == Phase::Draining;
+            let reads = (conn.phase == Phase::Open && !stalled && has_room) || conn.phase == Phase::Draining;
             flags.set(EventFlags::IN, reads);
             flags.set(EventFlags::RDHUP, conn.phase == Phase::Open);
             flags.set(EventFlags::OUT, !conn.out.is_empty());
@@ -333,26 +385,41 @@ impl Agent {
             if lines_wait {
                 break;
             }
+            if let Some(raw) = &mut conn.raw {
+                let bytes = lines.take_bytes(raw.left);
+                if bytes.is_empty() {
+                    break;
+                }
+                raw.left = raw.left.saturating_sub(bytes.len());
+                let is_last = raw.left == 0;
+                self.job_stdin(raw.job, bytes, is_last && raw.eof);
+                conn.raw.take_if(|_| is_last);
+                continue;
+            }
             match lines.next_line() {
                 Some(Ok(line)) => self.answer(number, conn, line),
                 Some(Err(too_long)) => {
                     let error = RpcError::new(INVALID_REQUEST, alloc::format!("{too_long}"));
-                    conn.send(&error_line(&Id::Null, &error));
+                    conn.send(error_line(&Id::Null, &error));
                 }
                 None => break,
             }
-            conn.choked = conn.out.len() > OUT_HIGH_BYTES;
+            conn.choked = conn.out.held_bytes() > OUT_HIGH_BYTES.min(self.room(0));
         }
         conn.speech = Speech::Lines(lines);
         lines_wait
     }
 
     fn flush(&mut self, conn: &mut Conn) {
-        while !conn.out.is_empty() && conn.phase != Phase::Dead {
+        while conn.phase != Phase::Dead {
+            let front = conn.out.front();
+            if front.is_empty() {
+                return;
+            }
             match &conn.transport {
                 Transport::Socket { socket, .. } => {
                     // Not `write`: a client that is gone must not become a SIGPIPE.
-                    match rustix::net::send(&socket.fd, conn.out.front(), rustix::net::SendFlags::NOSIGNAL) {
+                    match rustix::net::send(&socket.fd, front, rustix::net::SendFlags::NOSIGNAL) {
                         Ok(count) => conn.out.consume(count),
                         Err(Errno::INTR) => {}
                         Err(Errno::AGAIN) => return,
@@ -361,7 +428,7 @@ impl Agent {
                 }
                 Transport::Stream(stream) => {
                     let Some(serial) = &mut self.serial else { return };
-                    match serial.endpoint.write(*stream, conn.out.front()) {
+                    match serial.endpoint.write(*stream, front) {
                         Some(0) => return,
                         Some(count) => conn.out.consume(count),
                         None => conn.phase = Phase::Dead,

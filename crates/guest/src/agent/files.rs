@@ -8,12 +8,13 @@ use firebrick_protocol::files::{
     ClockSync, ClockSynced, FileKind, FileStatus, ListEntry, Listing, MAX_LIST_ENTRIES, MAX_READ_BYTES,
     MakeDir, PathParams, Place, Remove, Reseed, StatParams, WriteFile, Written,
 };
+use firebrick_protocol::rpc;
 use firebrick_protocol::rpc::{Id, RpcError};
-use firebrick_protocol::{Queue, rpc};
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+use super::outbox::Outbox;
 use super::work::names::names;
 use super::work::owner::Owner;
 use super::work::place::{self, failed};
@@ -27,27 +28,33 @@ fn checked(path: &str) -> Result<&str, RpcError> {
     Ok(path)
 }
 
-/// Puts the response to `read_file` behind what waits, without ever holding the file twice.
-pub(super) fn read_file(params: &PathParams, id: &Id, out: &mut Queue) -> Result<(), RpcError> {
+/// Puts the response to `read_file` behind what waits. The file is looked through now and read when it is sent.
+pub(super) fn read_file(params: &PathParams, id: &Id, out: &mut Outbox) -> Result<(), RpcError> {
     let path = checked(&params.path)?;
-    let before = out.len();
-    let written = open_regular(path).and_then(|file| write_content(&file, id, out));
-    written.map_err(|error| {
-        out.truncate(before);
-        match error {
-            Errno::ILSEQ => RpcError::internal(
-                alloc::format!("cannot read {path:?}: it is not UTF-8; `get` gives any bytes"),
-                Some(Errno::ILSEQ.raw_os_error()),
+    let looked = open_regular(path).and_then(|file| Ok((text_bytes(&file)?, file)));
+    let (bytes, file) = looked.map_err(|error| match error {
+        Errno::ILSEQ => RpcError::internal(
+            alloc::format!("cannot read {path:?}: it is not UTF-8; `get` gives any bytes"),
+            Some(Errno::ILSEQ.raw_os_error()),
+        ),
+        Errno::FBIG => RpcError::internal(
+            alloc::format!(
+                "cannot read {path:?}: it has more than {MAX_READ_BYTES} bytes; `get` gives any number"
             ),
-            Errno::FBIG => RpcError::internal(
-                alloc::format!(
-                    "cannot read {path:?}: it has more than {MAX_READ_BYTES} bytes; `get` gives any number"
-                ),
-                Some(Errno::FBIG.raw_os_error()),
-            ),
-            error => failed("read", path, error),
-        }
-    })
+            Some(Errno::FBIG.raw_os_error()),
+        ),
+        error => failed("read", path, error),
+    })?;
+    // A response whose content is empty, cut in two where the content goes.
+    let empty = firebrick_protocol::files::FileContent {
+        content: String::new(),
+    };
+    let mut line = rpc::result_line(id, empty);
+    let end = line.split_off(line.len().saturating_sub("\"}}\n".len()));
+    out.push(line);
+    out.push_file(file, bytes);
+    out.push(end);
+    Ok(())
 }
 
 fn open_regular(path: &str) -> Result<OwnedFd, Errno> {
@@ -63,19 +70,13 @@ fn open_regular(path: &str) -> Result<OwnedFd, Errno> {
     }
 }
 
-fn write_content(file: &OwnedFd, id: &Id, out: &mut Queue) -> Result<(), Errno> {
-    // A response whose content is empty, cut in two where the content goes.
-    let empty = firebrick_protocol::files::FileContent {
-        content: String::new(),
-    };
-    let line = rpc::result_line(id, empty);
-    let end = line.len().saturating_sub("\"}}\n".len());
-    out.push(line.get(..end).unwrap_or_default());
+/// How long a file is, which must be UTF-8.
+fn text_bytes(file: &OwnedFd) -> Result<u64, Errno> {
     let mut piece = [0u8; 16 * 1024];
     let (mut kept, mut total) = (0usize, 0u64);
     loop {
         let count = match rustix::io::read(file, piece.get_mut(kept..).unwrap_or_default()) {
-            Ok(0) if kept == 0 => break,
+            Ok(0) if kept == 0 => return Ok(total),
             Ok(0) => return Err(Errno::ILSEQ),
             Ok(count) => count,
             Err(Errno::INTR) => continue,
@@ -86,21 +87,15 @@ fn write_content(file: &OwnedFd, id: &Id, out: &mut Queue) -> Result<(), Errno> 
             return Err(Errno::FBIG);
         }
         let filled = kept.saturating_add(count);
-        let bytes = piece.get(..filled).unwrap_or_default();
-        let whole = match core::str::from_utf8(bytes) {
+        let whole = match core::str::from_utf8(piece.get(..filled).unwrap_or_default()) {
             Ok(_) => filled,
             // A letter that the next piece will complete.
             Err(error) if error.error_len().is_none() => error.valid_up_to(),
             Err(_) => return Err(Errno::ILSEQ),
         };
-        let text = core::str::from_utf8(bytes.get(..whole).unwrap_or_default()).unwrap_or_default();
-        let quoted = serde_json::to_vec(text).unwrap_or_default();
-        out.push(quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default());
         piece.copy_within(whole..filled, 0);
         kept = filled.saturating_sub(whole);
     }
-    out.push(line.get(end..).unwrap_or_default());
-    Ok(())
 }
 
 pub(super) fn write_file(params: &WriteFile) -> Result<Written, RpcError> {
@@ -112,29 +107,42 @@ pub(super) fn write_file(params: &WriteFile) -> Result<Written, RpcError> {
     Ok(Written { success: true })
 }
 
-pub(super) fn list_dir(params: &PathParams) -> Result<Listing, RpcError> {
+/// Puts the response to `list_dir` behind what waits, entry by entry.
+pub(super) fn list_dir(params: &PathParams, id: &Id, out: &mut Outbox) -> Result<(), RpcError> {
     let path = checked(&params.path)?;
-    let list = || -> Result<Vec<ListEntry>, Errno> {
+    let opened = || -> Result<_, Errno> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let folder = rustix::fs::open(path, flags, Mode::empty())?;
         let names = names(&folder, MAX_LIST_ENTRIES)?;
-        let entry = |name: &alloc::ffi::CString| {
-            let stat = rustix::fs::statat(&folder, &**name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
-            let kind = FileType::from_raw_mode(stat.st_mode);
-            Some(ListEntry {
-                name: name.to_string_lossy().into_owned(),
-                is_dir: kind == FileType::Directory,
-                size: if kind == FileType::RegularFile {
-                    u64::try_from(stat.st_size).unwrap_or(0)
-                } else {
-                    0
-                },
-            })
-        };
-        Ok(names.iter().filter_map(entry).collect())
+        Ok((folder, names))
     };
-    let entries = list().map_err(|error| failed("list", path, error))?;
-    Ok(Listing { entries })
+    let (folder, names) = opened().map_err(|error| failed("list", path, error))?;
+    let nothing = Listing { entries: Vec::new() };
+    let mut line = rpc::result_line(id, nothing);
+    let end = line.split_off(line.len().saturating_sub("]}}\n".len()));
+    let mut is_first = true;
+    for name in names {
+        let Ok(stat) = rustix::fs::statat(&folder, &*name, AtFlags::SYMLINK_NOFOLLOW) else {
+            continue;
+        };
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        let entry = ListEntry {
+            name: name.to_string_lossy().into_owned(),
+            is_dir: kind == FileType::Directory,
+            size: if kind == FileType::RegularFile {
+                u64::try_from(stat.st_size).unwrap_or(0)
+            } else {
+                0
+            },
+        };
+        if !core::mem::take(&mut is_first) {
+            line.push(b',');
+        }
+        line.extend_from_slice(&serde_json::to_vec(&entry).unwrap_or_default());
+    }
+    line.extend_from_slice(&end);
+    out.push(line);
+    Ok(())
 }
 
 pub(super) fn stat(params: &StatParams) -> Result<FileStatus, RpcError> {

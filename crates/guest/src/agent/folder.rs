@@ -46,14 +46,18 @@ impl Folder {
         }
     }
 
-    /// Puts a file in, whose name is good, with the folders above it.
-    pub(super) fn write(&self, file: &SourceFile<'_>) -> Result<(), Errno> {
-        let path = alloc::format!("{self}/{}", file.name);
-        if let Some((above, _)) = path.rsplit_once('/') {
+    /// Makes it this process's working directory. What is then made there is made nowhere else, even if it is gone by then.
+    pub(super) fn enter(&self) -> Result<(), Errno> {
+        rustix::process::chdir(self.path.as_str())
+    }
+
+    /// Puts a file into the folder that was entered, whose name is good, with the folders above it.
+    pub(super) fn write(file: &SourceFile<'_>) -> Result<(), Errno> {
+        if let Some((above, _)) = file.name.rsplit_once('/') {
             crate::file::make_dirs(above, 0o755)?;
         }
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let opened = rustix::fs::open(path.as_str(), flags, Mode::from_raw_mode(0o644))?;
+        let opened = rustix::fs::open(&*file.name, flags, Mode::from_raw_mode(0o644))?;
         crate::file::write_all(opened.as_fd(), file.content.as_bytes())
     }
 

@@ -8,7 +8,7 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use firebrick_protocol::agent::{ExecResult, JobOptions, MAX_OUTPUT_BYTES};
+use firebrick_protocol::agent::{JobOptions, MAX_OUTPUT_BYTES};
 use firebrick_protocol::jobs::{
     COMPILATION_EXCEPTION, DEFAULT_TIMEOUT_S, FrameReader, FrameState, Input, Job, JobResult, Language,
     MAX_BATCH_OUTPUT_BYTES, MAX_FILES, MAX_JOB_BYTES, MAX_NAME_BYTES, MAX_STDIN_BYTES, NO_CODE,
@@ -18,12 +18,14 @@ use firebrick_protocol::jobs::{
 use rustix::fs::Access;
 
 use super::Agent;
+use super::budget::MAX_JOBS_OF_ALL;
 use super::conn::{Conn, Speech};
 use super::folder::Folder;
 use super::job::{End, Plan, Purpose};
 use super::methods::{DEFAULT_PATH, c_string, command_of};
+use super::outbox::{Outbox, escaped_len};
 use crate::errno;
-use crate::kernel::Clock;
+use crate::kernel::{self, Clock};
 
 /// Where compilers and interpreters are besides PATH, in the images of today's hosts.
 const MORE_PATH: [&str; 5] = [
@@ -70,13 +72,23 @@ pub(super) struct Run {
     /// The standard inputs that are still to be run, the current one first.
     inputs: VecDeque<String>,
     is_batch: bool,
+    /// Its files are in the folder.
+    is_filled: bool,
     is_compiled: bool,
-    results: Vec<JobResult>,
+    results: Vec<Outcome>,
     /// The output in them.
     kept_bytes: usize,
     timeout_ns: u64,
     /// When the current result's work began.
     started_ns: u64,
+}
+
+/// How a run of the program has ended.
+struct Outcome {
+    /// All but the outputs.
+    result: JobResult,
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
 }
 
 /// The answer to a job that is not run.
@@ -98,12 +110,23 @@ impl Agent {
     /// Takes a frame that is whole, of a connection that is taken out.
     pub(super) fn take_frame(&mut self, number: u32, conn: &mut Conn) {
         let is_open = conn.is_open();
-        let Speech::Frame(Exchange::Receiving(reader)) = &conn.speech else {
+        let Speech::Frame(exchange) = &mut conn.speech else {
+            return;
+        };
+        match exchange {
+            Exchange::Receiving(reader) => match reader.state() {
+                FrameState::Empty => return,
+                FrameState::Partial if is_open => return,
+                _ => {}
+            },
+            Exchange::Running(_) | Exchange::Over => return,
+        }
+        // Taken out, so that it can be borrowed from and is gone when it was read.
+        let Exchange::Receiving(reader) = core::mem::replace(exchange, Exchange::Over) else {
             return;
         };
         let ended = match reader.state() {
             FrameState::Empty => return,
-            FrameState::Partial if is_open => return,
             FrameState::Partial => {
                 Err(JobResult::broken("", 1, "failed to read message data: unexpected end").into())
             }
@@ -111,20 +134,25 @@ impl Agent {
                 let words = alloc::format!("the job has {len} bytes, at most {MAX_JOB_BYTES} can be taken");
                 Err(JobResult::broken("", 1, &words).into())
             }
-            FrameState::Whole(json) => self.begin(json),
+            FrameState::Whole(json) => self.begin(number, conn, json),
         };
         if !self.has_answered {
             self.has_answered = true;
             self.boot.stamp("first_answer");
         }
         match ended {
-            Ok(run) => self.next_step(number, conn, Box::new(run)),
-            Err(result) => answer(conn, &frame(&result)),
+            Ok(run) => conn.speech = Speech::Frame(Exchange::Running(Box::new(run))),
+            Err(result) => answer(conn, &result),
         }
     }
 
-    /// Reads a job and prepares its work folder.
-    fn begin(&self, json: &[u8]) -> Result<Run, Refusal> {
+    /// Answers a job that is not even read.
+    pub(super) fn refuse_frame(&mut self, conn: &mut Conn, reason: &str) {
+        answer(conn, &JobResult::broken("", 1, reason));
+    }
+
+    /// Reads a job and starts to fill its work folder.
+    fn begin(&mut self, number: u32, conn: &mut Conn, json: &[u8]) -> Result<Run, Refusal> {
         let job = Job::parse(json)
             .map_err(|error| JobResult::broken("", 1, &alloc::format!("invalid job format: {error}")))?;
         let refused = |exit_code, error: &str| JobResult::refused(&job.trace_id, exit_code, error);
@@ -149,7 +177,8 @@ impl Agent {
         if inputs.iter().any(|input| input.len() > MAX_STDIN_BYTES) {
             return Err(JobResult::refused(&job.trace_id, 1, STDIN_TOO_LONG).into());
         }
-        let broken = |reason: String| JobResult::broken(&job.trace_id, 1, &reason);
+        let trace_id = job.trace_id.to_string();
+        let broken = |reason: String| JobResult::broken(&trace_id, 1, &reason);
         let code = [SourceFile {
             name: language.file.into(),
             content: job.code,
@@ -160,9 +189,20 @@ impl Agent {
             &job.files
         };
         let env = self.job_environment().map_err(broken)?;
-        let folder = fill_folder(files).map_err(broken)?;
+        check_files(files).map_err(broken)?;
+        if self.jobs.len() >= MAX_JOBS_OF_ALL {
+            return Err(broken(alloc::format!("{MAX_JOBS_OF_ALL} jobs are running")).into());
+        }
+        let in_words = |what: &str, error| broken(alloc::format!("{what}: {}", errno::describe(error)));
+        let timeout_ns = timeout_s.saturating_mul(1_000_000_000);
+        let folder = Folder::make().map_err(|error| in_words("create temp dir", error))?;
+        if let Err(error) = self.start_fill(number, conn, timeout_ns, || fill(&folder, files)) {
+            folder.remove();
+            return Err(in_words("write files", error).into());
+        }
         Ok(Run {
-            trace_id: job.trace_id.to_string(),
+            is_filled: false,
+            trace_id: trace_id.clone(),
             language,
             main: files
                 .first()
@@ -177,7 +217,7 @@ impl Agent {
             is_compiled: language.compile.is_empty(),
             results: Vec::new(),
             kept_bytes: 0,
-            timeout_ns: timeout_s.saturating_mul(1_000_000_000),
+            timeout_ns,
             started_ns: Clock::Boottime.now_ns(),
         })
     }
@@ -220,8 +260,7 @@ impl Agent {
                     return;
                 }
                 Err(reason) => {
-                    let result = JobResult::broken("", 1, &reason);
-                    run.push(result);
+                    run.push(JobResult::broken("", 1, &reason), Vec::new(), Vec::new());
                 }
             }
         }
@@ -232,11 +271,8 @@ impl Agent {
             ..
         } = *run;
         folder.remove();
-        let bytes = match results.first() {
-            Some(result) if !is_batch => frame(result),
-            _ => frame(&results),
-        };
-        answer(conn, &bytes);
+        tell(results, is_batch, &mut conn.out);
+        close(conn);
     }
 
     fn start_step(&mut self, number: u32, conn: &mut Conn, run: &Run, stdin: bool) -> Result<(), String> {
@@ -273,8 +309,20 @@ impl Agent {
         if let Speech::Frame(exchange) = &mut conn.speech
             && let Exchange::Running(mut run) = core::mem::replace(exchange, Exchange::Over)
         {
-            run.take(end);
-            self.next_step(number, &mut conn, run);
+            if run.is_filled {
+                run.take(end);
+                self.next_step(number, &mut conn, run);
+            } else if end.exit_code == 0 {
+                run.is_filled = true;
+                self.next_step(number, &mut conn, run);
+            } else {
+                let reason = match end.stderr.as_slice() {
+                    [] => "write files: ended by a signal".into(),
+                    reason => String::from_utf8_lossy(reason),
+                };
+                answer(&mut conn, &JobResult::broken(&run.trace_id, 1, &reason));
+                run.folder.remove();
+            }
         }
         self.settle(number, conn);
     }
@@ -298,13 +346,10 @@ impl Agent {
     }
 }
 
-/// Makes a work folder with these files in it. The loop waits for that, so the bounds on files keep it short.
-fn fill_folder(files: &[SourceFile<'_>]) -> Result<Folder, String> {
+/// Whether these files can be put into a work folder.
+fn check_files(files: &[SourceFile<'_>]) -> Result<(), String> {
     if files.len() > MAX_FILES {
-        return Err(alloc::format!(
-            "write files: there are {}, at most {MAX_FILES} can be taken",
-            files.len()
-        ));
+        return Err(alloc::format!("write files: at most {MAX_FILES} can be taken"));
     }
     if let Some(bad) = files.iter().find(|file| !file.has_good_name()) {
         return Err(alloc::format!(
@@ -312,19 +357,23 @@ fn fill_folder(files: &[SourceFile<'_>]) -> Result<Folder, String> {
             shortened(&bad.name)
         ));
     }
-    let folder =
-        Folder::make().map_err(|error| alloc::format!("create temp dir: {}", errno::describe(error)))?;
-    for file in files {
-        if let Err(error) = folder.write(file) {
-            folder.remove();
-            return Err(alloc::format!(
-                "write files: {}: {}",
-                file.name,
-                errno::describe(error)
-            ));
-        }
+    Ok(())
+}
+
+/// Puts files into a work folder. This runs in a copy of the agent; what is wrong goes to its standard error.
+fn fill(folder: &Folder, files: &[SourceFile<'_>]) -> i32 {
+    let told = |name: &str, error| {
+        let words = alloc::format!("write files: {name}: {}", errno::describe(error));
+        let _ = crate::file::write_all(kernel::standard(2), words.as_bytes());
+        1
+    };
+    if let Err(error) = folder.enter() {
+        return told(".", error);
     }
-    Ok(folder)
+    let failed = files
+        .iter()
+        .find_map(|file| Some((file, Folder::write(file).err()?)));
+    failed.map_or(0, |(file, error)| told(&file.name, error))
 }
 
 /// The beginning of a name that may be very long.
@@ -335,10 +384,57 @@ fn shortened(name: &str) -> &str {
 }
 
 /// The one answer, behind which the connection ends.
-fn answer(conn: &mut Conn, bytes: &[u8]) {
+fn answer(conn: &mut Conn, result: &JobResult) {
+    conn.send(frame(result));
+    close(conn);
+}
+
+fn close(conn: &mut Conn) {
     conn.speech = Speech::Frame(Exchange::Over);
-    conn.send(bytes);
     conn.close_after_answers();
+}
+
+/// Where the outputs go in a result's JSON. No text in it can look like that: there the quotes have a backslash.
+const OUTPUTS: &[u8] = b"\"stdout\":\"\",\"stderr\":null";
+
+/// The frame of the answer, in which the outputs become JSON as it is sent.
+fn tell(results: Vec<Outcome>, is_batch: bool, out: &mut Outbox) {
+    let json = |outcome: &Outcome| serde_json::to_vec(&outcome.result).unwrap_or_default();
+    let quotes = |text: &[u8]| if text.is_empty() { "null".len() } else { 2 };
+    let len_of = |outcome: &Outcome| {
+        json(outcome)
+            .len()
+            .saturating_add(escaped_len(&outcome.stdout))
+            .saturating_add(escaped_len(&outcome.stderr))
+            .saturating_add(quotes(&outcome.stderr))
+            .saturating_sub("null".len())
+    };
+    let mut len: usize = results.iter().map(len_of).sum();
+    if is_batch {
+        len = len
+            .saturating_add(results.len().saturating_sub(1))
+            .saturating_add(2);
+    }
+    out.push(u32::try_from(len).unwrap_or(u32::MAX).to_be_bytes().to_vec());
+    let mut before: &[u8] = if is_batch { b"[" } else { b"" };
+    for outcome in results {
+        let json = json(&outcome);
+        let at = json.windows(OUTPUTS.len()).position(|found| found == OUTPUTS);
+        let (head, tail) = json.split_at(at.unwrap_or(json.len()));
+        out.push([core::mem::replace(&mut before, b","), head, b"\"stdout\":\""].concat());
+        out.push_text(outcome.stdout);
+        if outcome.stderr.is_empty() {
+            out.push(b"\",\"stderr\":null".to_vec());
+        } else {
+            out.push(b"\",\"stderr\":\"".to_vec());
+            out.push_text(outcome.stderr);
+            out.push(b"\"".to_vec());
+        }
+        out.push(tail.get(OUTPUTS.len()..).unwrap_or_default().to_vec());
+    }
+    if is_batch {
+        out.push(b"]".to_vec());
+    }
 }
 
 /// The main file, then those beside it whose names end alike.
@@ -393,57 +489,72 @@ impl Run {
 
     /// Takes in how a step has ended.
     fn take(&mut self, end: End) {
-        let End { not_started, result } = end;
-        if let Some(reason) = not_started {
-            return self.push(JobResult::broken("", NO_PROGRAM_EXIT_CODE, &reason));
+        if let Some(reason) = end.not_started {
+            return self.push(
+                JobResult::broken("", NO_PROGRAM_EXIT_CODE, &reason),
+                Vec::new(),
+                Vec::new(),
+            );
         }
-        let ExecResult {
+        let End {
             exit_code,
             timed_out,
             stdout,
-            stderr,
+            mut stderr,
             ..
-        } = result;
+        } = end;
         if !self.is_compiled && exit_code == 0 && !timed_out {
             self.is_compiled = true;
             return;
         }
         let mut result = JobResult {
-            stdout: stdout.unwrap_or_default(),
-            stderr,
             exit_code,
             ..JobResult::default()
         };
         if timed_out {
-            let mut stderr = result.stderr.take().unwrap_or_default();
-            stderr.push_str(TIMEOUT_STDERR);
-            result.stderr = Some(stderr);
+            stderr.extend_from_slice(TIMEOUT_STDERR.as_bytes());
             result.exit_code = TIMEOUT_EXIT_CODE;
             result.exception = Some(TIMEOUT_EXCEPTION.into());
             result.error = TIMED_OUT.into();
         } else if !self.is_compiled {
             result.exception = Some(COMPILATION_EXCEPTION.into());
         }
-        self.push(result);
+        self.push(result, stdout, stderr);
     }
 
     /// Keeps the current input's result, and goes on to the next input.
-    fn push(&mut self, mut result: JobResult) {
+    fn push(&mut self, mut result: JobResult, stdout: Vec<u8>, mut stderr: Vec<u8>) {
         let now = Clock::Boottime.now_ns();
         let stdin = self.inputs.pop_front().unwrap_or_default();
         result.trace_id.clone_from(&self.trace_id);
         result.execution_time_ms = now.saturating_sub(self.started_ns) / 1_000_000;
-        result.stderr = result.stderr.filter(|text| !text.is_empty());
+        if let Some(reason) = result.stderr.take() {
+            stderr = reason.into_bytes();
+        }
         if self.is_batch {
             result.stdin = stdin;
         }
-        let stderr_bytes = result.stderr.as_ref().map_or(0, String::len);
         self.kept_bytes = self
             .kept_bytes
-            .saturating_add(result.stdout.len())
-            .saturating_add(stderr_bytes);
+            .saturating_add(stdout.len())
+            .saturating_add(stderr.len());
         self.started_ns = now;
-        self.results.push(result);
+        self.results.push(Outcome {
+            result,
+            stdout,
+            stderr,
+        });
+    }
+
+    /// All that is held for it.
+    pub(super) fn held_bytes(&self) -> usize {
+        let inputs: usize = self.inputs.iter().map(String::len).sum();
+        let told: usize = self
+            .results
+            .iter()
+            .map(|outcome| outcome.result.stdin.len())
+            .sum();
+        inputs.saturating_add(told).saturating_add(self.kept_bytes)
     }
 }
 

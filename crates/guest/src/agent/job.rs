@@ -15,9 +15,11 @@ use rustix::process::WaitStatus;
 
 use super::Agent;
 use super::conn::Conn;
+use super::outbox::Outbox;
 use super::poll::{Poller, Token, Watched};
+use super::sessions::{self, Session};
 use super::spawn::{self, Asked, Child, Command, StartFailure};
-use super::work::{Work, put};
+use super::work::{Direction, put};
 use crate::kernel::{self, Clock};
 
 /// With so many bytes that a job has not read, no more is taken from its client.
@@ -32,6 +34,11 @@ const END_OF_TRANSMISSION: u8 = 4;
 
 /// Behind these a terminal's line is empty.
 const LINE_ENDS: [u8; 3] = [b'\n', b'\r', END_OF_TRANSMISSION];
+
+const KILL: i32 = 9;
+
+/// What ends the line of a result.
+const RESULT_END: &[u8] = b"}}\n";
 
 /// Indices of a job's outputs.
 pub(super) const STDOUT: usize = 0;
@@ -67,6 +74,8 @@ pub(super) enum Purpose {
         /// Bytes come in: their end is told to the copy by a signal, and it is never killed, so that it can put away what
         /// is not whole.
         takes: bool,
+        /// Bytes go out as they are.
+        is_raw: bool,
     },
 }
 
@@ -74,7 +83,10 @@ pub(super) enum Purpose {
 pub(super) struct End {
     /// In words, why the program was not started.
     pub(super) not_started: Option<String>,
-    pub(super) result: ExecResult,
+    pub(super) exit_code: i32,
+    pub(super) timed_out: bool,
+    pub(super) stdout: Vec<u8>,
+    pub(super) stderr: Vec<u8>,
 }
 
 /// One of a job's two outputs.
@@ -86,12 +98,16 @@ struct Pipe {
     kept: Vec<u8>,
     /// More came than is kept.
     is_cut: bool,
+    /// More is there than may be read now.
+    waits_for_room: bool,
 }
 
 pub(super) struct Job {
     conn: u32,
     purpose: Purpose,
     pid: i32,
+    /// When it was there already (CLOCK_BOOTTIME).
+    since_ns: u64,
     /// Tells by its end that the program runs, or why it does not.
     start: Option<Watched>,
     failure: Option<StartFailure>,
@@ -158,11 +174,22 @@ impl Job {
         [self.kill_at_ns, leave].into_iter().flatten().min()
     }
 
-    /// Signals the whole process group, whose number is the process's. It exists from before the program is started;
-    /// until then the process alone is signalled, unless it has ended.
+    fn session(&self) -> Session {
+        Session {
+            leader: self.pid,
+            since_ns: self.since_ns,
+        }
+    }
+
+    /// Signals the whole process group, whose number is the process's; all that the job has started, when it is to be killed.
+    /// The group exists from before the program is started; until then the process alone is signalled, unless it has ended.
     pub(super) fn signal(&self, signal: Signal) {
-        if let Purpose::Work { takes: true, .. } = self.purpose {
-            return; // it ends with its input
+        match self.purpose {
+            Purpose::Work { takes: true, .. } => return, // it ends with its input
+            Purpose::Request { .. } | Purpose::Step if signal.number() == KILL => {
+                return sessions::end(&[self.session()]);
+            }
+            _ => {}
         }
         if self.start.is_some() && self.status.is_none() {
             let _ = kernel::kill(self.pid, signal.number());
@@ -176,9 +203,18 @@ impl Job {
     }
 
     fn kill(&self) {
-        if let Some(kill) = Signal::new(9) {
+        if let Some(kill) = Signal::new(KILL) {
             self.signal(kill);
         }
+    }
+
+    /// Kills it, or gives its session, for all to be killed together.
+    fn kill_or_session(&self) -> Option<Session> {
+        if let Purpose::Work { .. } = self.purpose {
+            self.kill();
+            return None;
+        }
+        Some(self.session())
     }
 
     /// Reads its outputs, or leaves them in their pipes because the client does not read.
@@ -206,12 +242,12 @@ impl Job {
         }
     }
 
-    /// The response to the request that started it.
-    fn answer(&mut self, id: &Id, failure_is_result: bool) -> Vec<u8> {
+    /// Answers the request that started it.
+    fn answer(&mut self, id: &Id, failure_is_result: bool, out: &mut Outbox) {
         match self.failure.take() {
             Some(failure) if failure_is_result && failure.is_of_program() => {
                 let stderr = Some(failure.in_words(&self.asked));
-                result_line(
+                out.push(result_line(
                     id,
                     ExecResult {
                         exit_code: -1,
@@ -219,11 +255,27 @@ impl Job {
                         stderr,
                         ..ExecResult::default()
                     },
-                )
+                ));
             }
-            Some(failure) => error_line(id, &failure.to_error(&self.asked)),
-            None => result_line(id, self.result()),
+            Some(failure) => out.push(error_line(id, &failure.to_error(&self.asked))),
+            None => self.tell_result(id, out),
         }
+    }
+
+    fn tell_result(&mut self, id: &Id, out: &mut Outbox) {
+        let mut line = result_line(id, self.result());
+        if self.streams() {
+            return out.push(line);
+        }
+        // The outputs go in before the end.
+        line.truncate(line.len().saturating_sub(RESULT_END.len()));
+        line.extend_from_slice(b",\"stdout\":\"");
+        let [stdout, stderr] = core::mem::take(&mut self.outputs).map(Pipe::into_kept);
+        out.push(line);
+        out.push_text(stdout);
+        out.push(b"\",\"stderr\":\"".to_vec());
+        out.push_text(stderr);
+        out.push([b"\"", RESULT_END].concat());
     }
 
     /// The response to work on files: what the copy reported.
@@ -241,7 +293,8 @@ impl Job {
         error_line(id, &error)
     }
 
-    fn result(&mut self) -> ExecResult {
+    /// The result, without outputs.
+    fn result(&self) -> ExecResult {
         let (exit_code, signal) = match self.status {
             Some(status) => match status.terminating_signal() {
                 Some(signal) => (signal.saturating_add(128), Some(signal)),
@@ -249,26 +302,73 @@ impl Job {
             },
             None => (-1, None),
         };
-        let [stdout, stderr] = core::mem::take(&mut self.outputs).map(Pipe::into_text);
-        let kept = |text| (!self.streams()).then_some(text);
         ExecResult {
             exit_code,
             signal,
             timed_out: self.timed_out,
-            stdout: kept(stdout),
-            stderr: kept(stderr),
+            ..ExecResult::default()
+        }
+    }
+
+    /// All that is held for it.
+    pub(super) fn held_bytes(&self) -> usize {
+        let kept = self.kept_bytes(STDOUT).saturating_add(self.kept_bytes(STDERR));
+        kept.saturating_add(self.stdin_bytes())
+    }
+
+    /// Its standard input that it has not read.
+    pub(super) fn stdin_bytes(&self) -> usize {
+        self.stdin_queue.len()
+    }
+
+    /// What is kept of an output.
+    pub(super) fn kept_bytes(&self, which: usize) -> usize {
+        self.outputs.get(which).map_or(0, |output| output.kept.len())
+    }
+
+    /// Keeps no more than so much of an output, and nothing that comes.
+    pub(super) fn cut_output(&mut self, which: usize, bytes: usize, poller: &Poller) {
+        if let Some(output) = self.outputs.get_mut(which)
+            && output.kept.len() > bytes
+        {
+            output.kept.truncate(bytes);
+            output.kept.shrink_to_fit();
+            output.is_cut = true;
+        }
+        self.watch_kept(poller);
+    }
+
+    /// Whether an output has more than there is room for.
+    pub(super) fn waits_for_room(&self) -> bool {
+        self.outputs.iter().any(|output| output.waits_for_room)
+    }
+
+    /// Reads outputs that are kept, where that waited for room.
+    pub(super) fn watch_kept(&mut self, poller: &Poller) {
+        if !self.streams() {
+            for output in &mut self.outputs {
+                output.waits_for_room = false;
+                if let Some(source) = &mut output.source {
+                    source.set(poller, EventFlags::IN);
+                }
+            }
         }
     }
 }
 
 impl Pipe {
     fn keep(&mut self, bytes: &[u8], limit: usize) {
+        if self.is_cut {
+            return;
+        }
         let room = limit.saturating_sub(self.kept.len());
         self.is_cut |= bytes.len() > room;
-        self.kept.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
+        let bytes = bytes.get(..room).unwrap_or(bytes);
+        self.kept.reserve_exact(bytes.len());
+        self.kept.extend_from_slice(bytes);
     }
 
-    fn into_text(self) -> String {
+    fn into_kept(self) -> Vec<u8> {
         let mut kept = self.kept;
         if self.is_cut {
             // The cut may have gone through a letter.
@@ -278,15 +378,9 @@ impl Pipe {
             if kept.last().is_some_and(|byte| *byte >= 0xc0) {
                 kept.pop();
             }
+            kept.extend_from_slice(TRUNCATED.as_bytes());
         }
-        let mut text = match String::from_utf8(kept) {
-            Ok(text) => text,
-            Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
-        };
-        if self.is_cut {
-            text.push_str(TRUNCATED);
-        }
-        text
+        kept
     }
 }
 
@@ -323,13 +417,29 @@ impl Agent {
         conn_number: u32,
         conn: &mut Conn,
         id: Id,
-        work: &Work,
+        direction: Direction,
+        work: impl FnOnce() -> i32,
     ) -> Result<(), RpcError> {
-        let takes = work.takes();
-        let child = spawn::fork_work(takes, || work.run())
+        let takes = direction == Direction::In;
+        let child = spawn::fork_work(takes, work)
             .map_err(|error| RpcError::internal("cannot start a process", Some(error.raw_os_error())))?;
-        let purpose = Purpose::Work { id, takes };
+        let is_raw = direction == Direction::OutRaw;
+        let purpose = Purpose::Work { id, takes, is_raw };
         self.adopt(conn_number, conn, purpose, child, Asked::default());
+        Ok(())
+    }
+
+    /// Starts to put a framed job's files into its folder, as its first step.
+    pub(super) fn start_fill(
+        &mut self,
+        conn_number: u32,
+        conn: &mut Conn,
+        timeout_ns: u64,
+        fill: impl FnOnce() -> i32,
+    ) -> Result<(), Errno> {
+        let child = spawn::fork_work(false, fill)?;
+        let job = self.adopt(conn_number, conn, Purpose::Step, child, Asked::default());
+        job.kill_at_ns = Some(Clock::Boottime.now_ns().saturating_add(timeout_ns));
         Ok(())
     }
 
@@ -360,6 +470,7 @@ impl Agent {
             conn: conn_number,
             purpose,
             pid: child.pid,
+            since_ns: Clock::Boottime.now_ns(),
             start: child.start.map(|fd| reading(fd, Token::JobStart(number))),
             failure: None,
             asked,
@@ -409,8 +520,14 @@ impl Agent {
         let Some(job) = self.jobs.get_mut(&number) else {
             return;
         };
-        if job.stdin.is_some() && !job.stdin_ended {
-            job.stdin_queue.push(bytes);
+        if let (Some(stdin), false) = (&job.stdin, job.stdin_ended) {
+            // What goes at once needs no place to wait.
+            let gone = if job.stdin_queue.is_empty() && !bytes.is_empty() {
+                rustix::io::write(&stdin.fd, bytes).unwrap_or(0)
+            } else {
+                0
+            };
+            job.stdin_queue.push(bytes.get(gone..).unwrap_or_default());
             job.stdin_ended = ended;
             if let Some(last) = bytes.last() {
                 job.is_within_line = !LINE_ENDS.contains(last);
@@ -465,15 +582,25 @@ impl Agent {
     }
 
     pub(super) fn job_output_ready(&mut self, number: u32, which: usize) {
+        let room = self
+            .jobs
+            .get(&number)
+            .map_or(0, |job| self.room_of_output(number, job, which));
         let Some(job) = self.jobs.get_mut(&number) else {
             return;
         };
         let Some(output) = job.outputs.get_mut(which) else {
             return;
         };
-        let Some(source) = &output.source else { return };
-        let mut piece = [0; MAX_DATA_BYTES];
-        let count = match rustix::io::read(&source.fd, &mut piece[..]) {
+        let Some(source) = &mut output.source else { return };
+        if room == 0 {
+            source.set(&self.poller, EventFlags::empty());
+            output.waits_for_room = true;
+            return;
+        }
+        let mut buffer = [0; MAX_DATA_BYTES];
+        let piece = buffer.get_mut(..room.min(MAX_DATA_BYTES)).unwrap_or_default();
+        let count = match rustix::io::read(&source.fd, piece) {
             Err(Errno::AGAIN | Errno::INTR) => return,
             Ok(0) | Err(_) => {
                 output.source = None;
@@ -482,7 +609,7 @@ impl Agent {
             }
             Ok(count) => count,
         };
-        let bytes = &piece[..count];
+        let bytes = &buffer[..count];
         let Some(id) = job.streams_as(which).cloned() else {
             if let Some(output) = job.outputs.get_mut(which) {
                 output.keep(bytes, job.keep_bytes);
@@ -494,19 +621,41 @@ impl Agent {
         } else {
             OutputStream::Stderr
         };
-        let line = notification_line(
-            method::OUTPUT,
-            Output {
-                id,
-                stream,
-                data: Data(bytes.to_vec()),
-            },
-        );
+        let is_raw = matches!(job.purpose, Purpose::Work { is_raw: true, .. });
+        let output = |data, raw| {
+            notification_line(
+                method::OUTPUT,
+                Output {
+                    id,
+                    stream,
+                    data,
+                    raw,
+                },
+            )
+        };
+        let mut line = if is_raw {
+            output(Data::default(), u32::try_from(count).ok())
+        } else {
+            output(Data(bytes.to_vec()), None)
+        };
+        if is_raw {
+            line.extend_from_slice(bytes);
+        }
         let conn_number = job.conn;
         if let Some(conn) = self.conns.get_mut(&conn_number) {
-            conn.send(&line);
+            conn.send(line);
         }
         self.touch(conn_number);
+    }
+
+    /// How much of an output can be read now: what is kept must find room.
+    fn room_of_output(&self, number: u32, job: &Job, which: usize) -> usize {
+        match job.outputs.get(which) {
+            Some(output) if job.streams_as(which).is_none() && !output.is_cut => {
+                self.room_of_job(number, output.kept.len())
+            }
+            _ => usize::MAX,
+        }
     }
 
     /// A child of this process has ended: a job's program, or an orphan.
@@ -574,41 +723,51 @@ impl Agent {
                 stream,
                 failure_is_result,
             } => {
-                let line = job.answer(&id, failure_is_result && !stream);
                 if let Some(conn) = self.conns.get_mut(&job.conn) {
-                    conn.send(&line);
+                    job.answer(&id, failure_is_result && !stream, &mut conn.out);
                 }
                 self.touch(job.conn);
             }
             Purpose::Work { id, .. } => {
                 let line = job.report(&id);
                 if let Some(conn) = self.conns.get_mut(&job.conn) {
-                    conn.send(&line);
+                    conn.send(line);
                 }
                 self.touch(job.conn);
             }
             Purpose::Step => {
                 // Nothing that a step has left behind may disturb the next, or the folder's end.
-                job.kill();
+                if sessions::has_orphans(job.session()) {
+                    job.kill();
+                }
                 let not_started = job.failure.take().map(|failure| failure.in_words(&job.asked));
-                let result = job.result();
-                self.step_ended(job.conn, End { not_started, result });
+                let ExecResult {
+                    exit_code, timed_out, ..
+                } = job.result();
+                let [stdout, stderr] = job.outputs.map(Pipe::into_kept);
+                let end = End {
+                    not_started,
+                    exit_code,
+                    timed_out,
+                    stdout,
+                    stderr,
+                };
+                self.step_ended(job.conn, end);
             }
         }
     }
 
     /// Kills the jobs of a client that is gone. Their processes are reaped as orphans.
     pub(super) fn kill_jobs_of(&mut self, conn: &mut Conn) {
-        for number in core::mem::take(&mut conn.jobs) {
-            if let Some(job) = self.jobs.remove(&number) {
-                job.kill();
-            }
-        }
+        let jobs = core::mem::take(&mut conn.jobs);
+        let jobs = jobs.iter().filter_map(|number| self.jobs.remove(number));
+        let sessions: Vec<Session> = jobs.filter_map(|job| job.kill_or_session()).collect();
+        sessions::end(&sessions);
     }
 
     pub(super) fn kill_all_jobs(&mut self) {
-        for job in core::mem::take(&mut self.jobs).values() {
-            job.kill();
-        }
+        let jobs = core::mem::take(&mut self.jobs);
+        let sessions: Vec<Session> = jobs.values().filter_map(Job::kill_or_session).collect();
+        sessions::end(&sessions);
     }
 }

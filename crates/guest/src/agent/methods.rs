@@ -17,11 +17,12 @@ use firebrick_protocol::rpc::{
 use rustix::io::Errno;
 use rustix::process::Rlimit;
 
-use super::conn::Conn;
+use super::budget::MAX_JOBS_OF_ALL;
+use super::conn::{Conn, Raw};
 use super::job::{Plan, Purpose};
 use super::spawn::{self, Command};
-use super::work::Work;
-use super::{Agent, Ending, files};
+use super::work::{Direction, Work};
+use super::{Agent, Ending, files, work};
 use crate::kernel::StringList;
 use crate::users::{self, User};
 
@@ -32,6 +33,9 @@ pub(super) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:
 /// beside its text, and kernels take no more as a rule.
 const MAX_WORDS: usize = 65_536;
 const MAX_WORD_BYTES: usize = 2 * 1024 * 1024;
+
+/// So long a text is written to its file at once.
+const AT_ONCE_BYTES: usize = 64 * 1024;
 
 impl Agent {
     /// Answers one line of a connection that is taken out.
@@ -45,26 +49,27 @@ impl Agent {
         }
         let request = match Request::parse(line) {
             Ok(request) => request,
-            Err(bad) => return conn.send(&error_line(&bad.id, &bad.error)),
+            Err(bad) => return conn.send(error_line(&bad.id, &bad.error)),
         };
         match request.id.clone() {
             None => self.notified(conn, &request),
             Some(id) => {
                 if let Err(error) = self.requested(number, conn, &id, &request) {
-                    conn.send(&error_line(&id, &error));
+                    conn.send(error_line(&id, &error));
                 }
             }
         }
     }
 
     /// Notifications are never answered, whatever is wrong with them.
-    fn notified(&mut self, conn: &Conn, request: &Request<'_>) {
+    fn notified(&mut self, conn: &mut Conn, request: &Request<'_>) {
         match &*request.method {
             method::STDIN => {
-                if let Ok(Stdin { id, data, eof }) = request.params()
-                    && let Some(job) = self.job_of(conn, &id)
-                {
-                    self.job_stdin(job, &data.0, eof);
+                if let Ok(Stdin { id, data, raw, eof }) = request.params() {
+                    let job = self.job_of(conn, &id).unwrap_or(0);
+                    let left = raw.and_then(|count| usize::try_from(count).ok()).unwrap_or(0);
+                    conn.raw = Some(Raw { job, left, eof }).filter(|raw| raw.left > 0);
+                    self.job_stdin(job, &data.0, eof && left == 0);
                 }
             }
             method::SIGNAL => {
@@ -95,7 +100,7 @@ impl Agent {
         match &*request.method {
             method::PING => {
                 request.params::<NoParams>()?;
-                conn.send(&result_line(id, Pong { pong: true }));
+                conn.send(result_line(id, Pong { pong: true }));
             }
             method::EXEC => {
                 let exec: Exec = request.params()?;
@@ -106,7 +111,7 @@ impl Agent {
             method::EXEC_CODE => {
                 let ExecCode { lang, code, options } = request.params()?;
                 let Some(language) = Language::named(&lang.to_ascii_lowercase()) else {
-                    conn.send(&result_line(id, unsupported(&lang)));
+                    conn.send(result_line(id, unsupported(&lang)));
                     return Ok(());
                 };
                 let argv = [language.program.into(), language.option.into(), code].into();
@@ -120,19 +125,19 @@ impl Agent {
                 if remove.recursive {
                     self.run_work(number, conn, id, Work::Remove(remove))?;
                 } else {
-                    conn.send(&result_line(id, files::remove(&remove)?));
+                    conn.send(result_line(id, files::remove(&remove)?));
                 }
             }
             method::READ_FILE => files::read_file(&request.params()?, id, &mut conn.out)?,
-            method::WRITE_FILE => conn.send(&result_line(id, files::write_file(&request.params()?)?)),
-            method::LIST_DIR => conn.send(&result_line(id, files::list_dir(&request.params()?)?)),
-            method::STAT => conn.send(&result_line(id, files::stat(&request.params()?)?)),
-            method::MAKE_DIR => conn.send(&result_line(id, files::make_dir(&request.params()?)?)),
-            method::CLOCK_SYNC => conn.send(&result_line(id, files::clock_sync(&request.params()?)?)),
-            method::RESEED => conn.send(&result_line(id, files::reseed(&request.params()?)?)),
+            method::WRITE_FILE => self.write_file(number, conn, id, request)?,
+            method::LIST_DIR => files::list_dir(&request.params()?, id, &mut conn.out)?,
+            method::STAT => conn.send(result_line(id, files::stat(&request.params()?)?)),
+            method::MAKE_DIR => conn.send(result_line(id, files::make_dir(&request.params()?)?)),
+            method::CLOCK_SYNC => conn.send(result_line(id, files::clock_sync(&request.params()?)?)),
+            method::RESEED => conn.send(result_line(id, files::reseed(&request.params()?)?)),
             method::STATUS => {
                 request.params::<NoParams>()?;
-                conn.send(&result_line(id, self.status()));
+                conn.send(result_line(id, self.status()));
             }
             method::SHUTDOWN => {
                 let shutdown: Shutdown = request.params()?;
@@ -142,7 +147,7 @@ impl Agent {
                         None,
                     ));
                 }
-                conn.send(&result_line(id, NoParams {}));
+                conn.send(result_line(id, NoParams {}));
                 self.end(Ending::Asked(shutdown));
             }
             other => {
@@ -153,6 +158,29 @@ impl Agent {
             }
         }
         Ok(())
+    }
+
+    /// A long text is copied when it is read, so a copy of the agent does that.
+    fn write_file(
+        &mut self,
+        number: u32,
+        conn: &mut Conn,
+        id: &Id,
+        request: &Request<'_>,
+    ) -> Result<(), RpcError> {
+        let write = || request.params().and_then(|params| files::write_file(&params));
+        if request.params_len() <= AT_ONCE_BYTES {
+            conn.send(result_line(id, write()?));
+            return Ok(());
+        }
+        self.check_room(conn, id)?;
+        self.start_work(
+            number,
+            conn,
+            id.clone(),
+            Direction::None,
+            || work::report(write()),
+        )
     }
 
     pub(super) fn argv_of(
@@ -215,13 +243,19 @@ impl Agent {
     /// Starts work on files, which is answered when it ends.
     fn run_work(&mut self, number: u32, conn: &mut Conn, id: &Id, work: Work) -> Result<(), RpcError> {
         self.check_room(conn, id)?;
-        self.start_work(number, conn, id.clone(), &work)
+        self.start_work(number, conn, id.clone(), work.direction(), || work.run())
     }
 
     /// Whether one more job may run on the connection, under this id.
     fn check_room(&self, conn: &Conn, id: &Id) -> Result<(), RpcError> {
         if self.job_of(conn, id).is_some() {
             return Err(RpcError::new(INVALID_REQUEST, "a job with this id is running"));
+        }
+        if self.jobs.len() >= MAX_JOBS_OF_ALL {
+            return Err(RpcError::new(
+                BUSY,
+                alloc::format!("{MAX_JOBS_OF_ALL} jobs are running"),
+            ));
         }
         if conn.jobs.len() >= MAX_JOBS {
             return Err(RpcError::new(

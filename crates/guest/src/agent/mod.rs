@@ -8,8 +8,10 @@
 //!
 //! One loop around epoll serves them all and never waits for any. Bounds: a connection whose client does not read has its
 //! jobs' pipes and its own input left unread once `conn::OUT_HIGH_BYTES` wait for it; output that is not streamed
-//! is cut; standard input beyond `job::STDIN_HIGH_BYTES` stays with the client. Without descriptors nobody is let in.
+//! is cut; standard input beyond `job::STDIN_HIGH_BYTES` stays with the client; all that waits together is bounded by `budget`.
+//! Without descriptors nobody is let in.
 
+mod budget;
 mod conn;
 mod entrypoint;
 mod files;
@@ -18,8 +20,10 @@ mod framed;
 mod job;
 mod listen;
 mod methods;
+mod outbox;
 mod poll;
 mod serial;
+mod sessions;
 mod spawn;
 mod vitals;
 mod work;
@@ -41,6 +45,7 @@ use crate::image::Image;
 use crate::kernel::{self, Clock};
 use crate::options::AgentOptions;
 use crate::{errno, say};
+use budget::Budget;
 use conn::Conn;
 use job::Job;
 use poll::{Poller, Token, Watched};
@@ -78,6 +83,9 @@ pub struct Agent {
     serial: Option<Serial>,
     conns: BTreeMap<u32, Conn>,
     jobs: BTreeMap<u32, Job>,
+    budget: Budget,
+    /// How long a closing connection may take nothing.
+    closing_ns: u64,
     /// Numbers connections and jobs; none is given out twice.
     last_number: u32,
     image: Image,
@@ -112,6 +120,8 @@ impl Agent {
             serial: None,
             conns: BTreeMap::new(),
             jobs: BTreeMap::new(),
+            budget: Budget::default(),
+            closing_ns: conn::CLOSING_NS,
             last_number: 0,
             image,
             boot,
@@ -168,11 +178,13 @@ impl Agent {
             for event in &events {
                 let (data, flags) = (event.data, event.flags);
                 self.dispatch(Token::from_data(data), flags);
+                self.weigh();
             }
             self.pass_time();
             self.listen_again();
             self.give_up_conns();
             self.drive_serial();
+            self.relieve();
             if let Some((ending, deadline)) = &self.ending {
                 let ending = ending.clone();
                 if Clock::Boottime.now_ns() >= *deadline || self.conns.values().all(Conn::has_sent_all) {
@@ -193,6 +205,7 @@ impl Agent {
             .filter_map(Job::next_deadline)
             .chain(ending)
             .chain(self.listen_again_at_ns)
+            .chain(self.budget_deadline())
             .chain(self.conns.values().filter_map(Conn::deadline))
             .min()?;
         let ns = deadline.saturating_sub(Clock::Boottime.now_ns());
@@ -328,6 +341,9 @@ fn become_user(spec: &str) -> Result<(), String> {
 fn listen_as_process(options: &AgentOptions, image: Image, boot: Boot) -> Result<Agent, String> {
     let said = |what: &str, error| alloc::format!("{what}: {}", errno::describe(error));
     let mut agent = Agent::new(false, image, boot).map_err(|error| said("cannot start", error))?;
+    if let Some(seconds) = options.closing_s {
+        agent.closing_ns = u64::from(seconds).saturating_mul(1_000_000_000);
+    }
     if let Some(address) = &options.tcp {
         let address = agent.listen_tcp(address)?;
         say(format_args!("listening on tcp {address}"));

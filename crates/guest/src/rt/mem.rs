@@ -1,32 +1,29 @@
 //! The memory functions that compiled code calls by name.
 //!
-//! On x86_64 copying and filling are the string instructions, which current processors run at full width; elsewhere and for
-//! comparing, plain loops. `#[no_mangle]` functions here must not be compiled into calls of themselves: the loops
-//! use volatile-free byte access through `black_box`-less pointers under `#![no_builtins]`, set for the crate.
+//! They move words, four at a time where there are that many. x86_64's string instructions would do as well on a processor, but
+//! where there is none, under QEMU's software emulation, they go byte by byte. `#[no_mangle]` functions here must not be
+//! compiled into calls of themselves: `#![no_builtins]`, set for the crate, sees to that.
 #![expect(unsafe_code, reason = "memory functions work on raw pointers")]
 
 use core::ffi::c_int;
 
-/// Copies forward. Overlap is allowed when `to` is below `from`.
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-unsafe fn copy_forward(to: *mut u8, from: *const u8, count: usize) {
-    // SAFETY: the caller says that both ranges are valid; the direction flag is clear by the ABI.
-    unsafe {
-        core::arch::asm!("rep movsb", inout("rcx") count => _, inout("rdi") to => _, inout("rsi") from => _,
-            options(nostack, preserves_flags));
-    }
-}
+const WORD: usize = size_of::<usize>();
+
+/// So many words are moved at a time.
+const BLOCK: usize = 4 * WORD;
 
 /// Copies forward. Overlap is allowed when `to` is below `from`.
-#[cfg(not(target_arch = "x86_64"))]
 #[inline(always)]
 unsafe fn copy_forward(to: *mut u8, from: *const u8, count: usize) {
-    const WORD: usize = size_of::<usize>();
     let mut done = 0;
-    // SAFETY: the caller says that both ranges are valid. Words are read before the word at a higher address is
+    // SAFETY: the caller says that both ranges are valid. What is read is read before anything at or above its address is
     // written, so overlap with `to` below `from` is read first.
     unsafe {
+        while count - done >= BLOCK {
+            let block = from.add(done).cast::<[usize; 4]>().read_unaligned();
+            to.add(done).cast::<[usize; 4]>().write_unaligned(block);
+            done += BLOCK;
+        }
         while count - done >= WORD {
             let word = from.add(done).cast::<usize>().read_unaligned();
             to.add(done).cast::<usize>().write_unaligned(word);
@@ -56,7 +53,6 @@ pub(super) unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, count: usiz
 /// As in C.
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, count: usize) -> *mut u8 {
-    const WORD: usize = size_of::<usize>();
     if to.addr().wrapping_sub(from.addr()) >= count {
         // SAFETY: `to` is below `from`, or behind its end.
         unsafe { copy_forward(to, from, count) };
@@ -85,27 +81,21 @@ pub(super) unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, count: usi
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn memset(to: *mut u8, value: c_int, count: usize) -> *mut u8 {
     let byte = value as u8;
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: the range is valid by the caller's contract; the direction flag is clear by the ABI.
+    let word = usize::from_ne_bytes([byte; WORD]);
+    let mut done = 0;
+    // SAFETY: the range is valid by the caller's contract.
     unsafe {
-        core::arch::asm!("rep stosb", inout("rcx") count => _, inout("rdi") to => _, in("al") byte,
-            options(nostack, preserves_flags));
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    {
-        const WORD: usize = size_of::<usize>();
-        let word = usize::from_ne_bytes([byte; WORD]);
-        let mut done = 0;
-        // SAFETY: the range is valid by the caller's contract.
-        unsafe {
-            while count - done >= WORD {
-                to.add(done).cast::<usize>().write_unaligned(word);
-                done += WORD;
-            }
-            while done < count {
-                *to.add(done) = byte;
-                done += 1;
-            }
+        while count - done >= BLOCK {
+            to.add(done).cast::<[usize; 4]>().write_unaligned([word; 4]);
+            done += BLOCK;
+        }
+        while count - done >= WORD {
+            to.add(done).cast::<usize>().write_unaligned(word);
+            done += WORD;
+        }
+        while done < count {
+            *to.add(done) = byte;
+            done += 1;
         }
     }
     to
@@ -117,7 +107,6 @@ pub(super) unsafe extern "C" fn memset(to: *mut u8, value: c_int, count: usize) 
 /// As in C.
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn memcmp(a: *const u8, b: *const u8, count: usize) -> c_int {
-    const WORD: usize = size_of::<usize>();
     let mut done = 0;
     // SAFETY: both ranges are valid by the caller's contract.
     unsafe {

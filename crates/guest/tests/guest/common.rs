@@ -89,9 +89,13 @@ impl Agent {
 
     /// Sends one framed job and gives its answer.
     pub(crate) fn job(&self, job: &Value) -> Value {
+        self.job_text(&job.to_string())
+    }
+
+    /// The same for a job as it stands on the wire.
+    pub(crate) fn job_text(&self, json: &str) -> Value {
         let mut socket = TcpStream::connect(self.address).expect("a connection");
         socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        let json = job.to_string();
         let length = u32::try_from(json.len()).expect("short").to_be_bytes();
         socket
             .write_all(&[&length, json.as_bytes()].concat())
@@ -179,6 +183,16 @@ impl Client {
         line
     }
 
+    /// The next line, if one comes before the socket's timeout.
+    pub(crate) fn try_receive_line(&mut self) -> Option<String> {
+        let mut line = String::new();
+        self.lines
+            .read_line(&mut line)
+            .ok()
+            .filter(|count| *count > 0)
+            .map(|_| line)
+    }
+
     /// The next line, parsed.
     pub(crate) fn receive(&mut self) -> Value {
         let line = self.receive_line();
@@ -209,6 +223,15 @@ impl Client {
         let mut rest = Vec::new();
         self.lines.read_to_end(&mut rest).is_ok()
     }
+}
+
+/// What the agent may hold at any time, in KiB.
+const RSS_LIMIT_KIB: u64 = 16 * 1024;
+
+/// The agent has never held more than it may.
+pub(crate) fn assert_small(agent: &Agent) {
+    let rss_kib = agent.proc_status("VmHWM");
+    assert!(rss_kib <= RSS_LIMIT_KIB, "{rss_kib} KiB");
 }
 
 /// After its clients have gone, the agent has no child, no connection and no work folder.

@@ -4,16 +4,8 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use crate::common::{Agent, assert_nothing_left};
+use crate::common::{Agent, assert_nothing_left, assert_small};
 use serde_json::json;
-
-/// What the agent may hold at any time in these tests, in KiB.
-const RSS_LIMIT_KIB: u64 = 16 * 1024;
-
-fn assert_small(agent: &Agent) {
-    let rss_kib = agent.proc_status("VmHWM");
-    assert!(rss_kib < RSS_LIMIT_KIB, "{rss_kib} KiB");
-}
 
 #[test]
 fn a_hundred_clients_at_once() {
@@ -31,8 +23,7 @@ fn a_hundred_clients_at_once() {
             });
         }
     });
-    let rss_kib = agent.proc_status("VmHWM");
-    assert!(rss_kib < RSS_LIMIT_KIB, "{rss_kib} KiB");
+    assert_small(&agent);
     crate::common::wait_until("nothing is left open", || agent.open_files() <= files);
 }
 
@@ -66,11 +57,7 @@ fn slow_clients_hold_up_nobody() {
         worst = worst.max(start.elapsed());
     }
     assert!(worst < Duration::from_secs(2), "a ping took {worst:?}");
-    let rss_kib = agent.proc_status("VmHWM");
-    assert!(
-        rss_kib < 2 * RSS_LIMIT_KIB,
-        "{rss_kib} KiB for 21 clients that do not read"
-    );
+    assert_small(&agent);
     // A slow client that reads after all finds its output, in order.
     let mut bytes = vec![0; 4 << 20];
     slow[0].socket.read_exact(&mut bytes).expect("it goes on");
@@ -108,8 +95,7 @@ fn a_gigabyte_passes_through_little_memory() {
         passed > BYTES / 3 * 4,
         "base64 of a gigabyte is longer than {passed} bytes"
     );
-    let rss_kib = agent.proc_status("VmHWM");
-    assert!(rss_kib < RSS_LIMIT_KIB, "{rss_kib} KiB");
+    assert_small(&agent);
     assert!(start.elapsed() < Duration::from_secs(300));
 }
 

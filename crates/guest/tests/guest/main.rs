@@ -2,8 +2,10 @@
 
 mod agent;
 mod bounds;
+mod budget;
 mod common;
 mod conformance;
+mod endings;
 mod load;
 mod serial;
 mod trees;

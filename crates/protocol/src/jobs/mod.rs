@@ -16,7 +16,6 @@ use alloc::vec::Vec;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::Value;
 
 pub use languages::{LANGUAGES, Language, Word};
 
@@ -57,6 +56,8 @@ pub const TIMEOUT_EXCEPTION: &str = "Timeout";
 pub const TIMEOUT_STDERR: &str = "\nExecution timed out";
 /// `exit_code` then.
 pub const TIMEOUT_EXIT_CODE: i32 = 124;
+/// The most runs of a batch.
+pub const MAX_INPUTS: usize = 1000;
 /// `exception` when the compiler refused the code.
 pub const COMPILATION_EXCEPTION: &str = "Compilation failed";
 /// `exit_code` when there is no such language, or its programs are not in the image.
@@ -75,7 +76,7 @@ pub struct Job<'frame> {
     #[serde(default, borrow, deserialize_with = "text")]
     pub code: Cow<'frame, str>,
     /// Source files; the first is the main one.
-    #[serde(default, borrow, deserialize_with = "list")]
+    #[serde(default, borrow, deserialize_with = "files")]
     pub files: Vec<SourceFile<'frame>>,
     /// Standard input.
     #[serde(default)]
@@ -120,24 +121,88 @@ pub enum Input {
     Batch(Vec<String>),
 }
 
-impl<'de> Deserialize<'de> for Input {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Input, D::Error> {
-        Ok(match Value::deserialize(deserializer)? {
-            Value::Null => Input::None,
-            Value::Array(list) if list.is_empty() => Input::None,
-            Value::Array(list) => Input::Batch(list.into_iter().map(scalar).collect::<Result<_, _>>()?),
-            value => Input::One(scalar(value)?),
+/// What stands where a text is wanted, as a text: numbers and truth values as JSON writes them.
+struct Scalar(String);
+
+/// Reads one, or a list of them where `list` allows that. Nothing else is built, however long it is.
+struct InputVisitor {
+    list: bool,
+}
+
+const NO_INPUT: &str = "stdin is a text or a list of texts";
+
+impl<'de> serde::de::Visitor<'de> for InputVisitor {
+    type Value = Input;
+
+    fn expecting(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("a text or a list of texts")
+    }
+
+    fn visit_unit<E>(self) -> Result<Input, E> {
+        Ok(Input::None)
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Input, E> {
+        Ok(Input::One(text.into()))
+    }
+
+    fn visit_bool<E>(self, truth: bool) -> Result<Input, E> {
+        Ok(Input::One(truth.to_string()))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Input, E> {
+        Ok(Input::One(number.to_string()))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Input, E> {
+        Ok(Input::One(number.to_string()))
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Input, E> {
+        Ok(Input::One(
+            serde_json::Number::from_f64(number).map_or_else(String::new, |number| number.to_string()),
+        ))
+    }
+
+    fn visit_map<A: serde::de::MapAccess<'de>>(self, _: A) -> Result<Input, A::Error> {
+        Err(A::Error::custom(NO_INPUT))
+    }
+
+    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut items: A) -> Result<Input, A::Error> {
+        if !self.list {
+            return Err(A::Error::custom(NO_INPUT));
+        }
+        let mut list = Vec::new();
+        while let Some(Scalar(text)) = items.next_element()? {
+            if list.len() >= MAX_INPUTS {
+                return Err(A::Error::custom(alloc::format!(
+                    "stdin: at most {MAX_INPUTS} can be taken"
+                )));
+            }
+            list.push(text);
+        }
+        Ok(if list.is_empty() {
+            Input::None
+        } else {
+            Input::Batch(list)
         })
     }
 }
 
-/// Texts as they are; numbers and truth values as JSON writes them.
-fn scalar<E: serde::de::Error>(value: Value) -> Result<String, E> {
-    match value {
-        Value::String(text) => Ok(text),
-        Value::Null => Ok(String::new()),
-        Value::Number(_) | Value::Bool(_) => Ok(value.to_string()),
-        Value::Array(_) | Value::Object(_) => Err(E::custom("stdin is a text or a list of texts")),
+impl<'de> Deserialize<'de> for Input {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Input, D::Error> {
+        deserializer.deserialize_any(InputVisitor { list: true })
+    }
+}
+
+impl<'de> Deserialize<'de> for Scalar {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Scalar, D::Error> {
+        deserializer
+            .deserialize_any(InputVisitor { list: false })
+            .map(|input| match input {
+                Input::One(text) => Scalar(text),
+                Input::None | Input::Batch(_) => Scalar(String::new()),
+            })
     }
 }
 
@@ -175,8 +240,33 @@ fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Cow<'de, str>, D::
     Ok(text.map_or_else(Cow::default, |text| text.0))
 }
 
-fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
-    Option::deserialize(deserializer).map(Option::unwrap_or_default)
+/// The files; of too many only one too many.
+fn files<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SourceFile<'de>>, D::Error> {
+    struct Visitor;
+    impl<'de> serde::de::Visitor<'de> for Visitor {
+        type Value = Vec<SourceFile<'de>>;
+
+        fn expecting(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+            f.write_str("a list of files")
+        }
+
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(Vec::new())
+        }
+
+        fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+            let mut files = Vec::new();
+            while files.len() <= MAX_FILES {
+                match items.next_element()? {
+                    Some(file) => files.push(file),
+                    None => return Ok(files),
+                }
+            }
+            while items.next_element::<serde::de::IgnoredAny>()?.is_some() {}
+            Ok(files)
+        }
+    }
+    deserializer.deserialize_any(Visitor)
 }
 
 fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
@@ -317,7 +407,14 @@ impl FrameReader {
                 .saturating_sub(self.bytes.len()),
             FrameState::Whole(_) | FrameState::TooLong { .. } => 0,
         };
-        self.bytes.extend_from_slice(bytes.get(..wanted).unwrap_or(bytes));
+        let bytes = bytes.get(..wanted).unwrap_or(bytes);
+        self.bytes.reserve_exact(bytes.len());
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// How many bytes are held.
+    pub fn held_bytes(&self) -> usize {
+        self.bytes.len()
     }
 
     /// What has come so far.

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use firebrick_protocol::Queue;
 use firebrick_protocol::line::LineSplitter;
 use firebrick_protocol::rpc::Incoming;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -20,7 +21,7 @@ const BUFFER_BYTES: usize = 64 << 10;
 pub(super) struct Channel {
     stream: OwnedFd,
     lines: LineSplitter,
-    outgoing: Vec<u8>,
+    outgoing: Queue,
     buffer: Box<[u8]>,
     ended: bool,
 }
@@ -33,7 +34,7 @@ impl Channel {
         Ok(Channel {
             stream,
             lines,
-            outgoing: Vec::new(),
+            outgoing: Queue::new(),
             buffer,
             ended: false,
         })
@@ -41,7 +42,7 @@ impl Channel {
 
     /// Puts a line into what is to be sent.
     pub(super) fn queue(&mut self, line: &[u8]) {
-        self.outgoing.extend_from_slice(line);
+        self.outgoing.push(line);
     }
 
     /// How much waits to be sent.
@@ -89,6 +90,20 @@ impl Channel {
         }
     }
 
+    /// Up to `count` of the bytes that a line has announced behind it, sending meanwhile; none when the deadline comes first.
+    pub(super) fn receive_bytes(&mut self, count: usize, deadline: Instant) -> Result<&[u8], CallError> {
+        while self.lines.pending_bytes() == 0 {
+            if self.ended {
+                return Err(CallError::Closed);
+            }
+            if Instant::now() >= deadline {
+                return Ok(&[]);
+            }
+            self.wait(&[], Some(deadline))?;
+        }
+        Ok(self.lines.take_bytes(count))
+    }
+
     /// Waits until the stream or one of `others` has something to read, or the deadline comes; sends and receives what
     /// can be. Gives which of `others` are ready.
     pub(super) fn wait(
@@ -124,9 +139,9 @@ impl Channel {
     }
 
     fn send(&mut self) -> Result<(), CallError> {
-        match rustix::net::send(&self.stream, &self.outgoing, SendFlags::NOSIGNAL) {
+        match rustix::net::send(&self.stream, self.outgoing.front(), SendFlags::NOSIGNAL) {
             Ok(count) => {
-                self.outgoing.drain(..count);
+                self.outgoing.consume(count);
                 Ok(())
             }
             Err(Errno::AGAIN | Errno::INTR) => Ok(()),

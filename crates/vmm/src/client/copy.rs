@@ -134,6 +134,7 @@ impl Client {
                 from.to_owned()
             }),
             tree: is_tree,
+            ..Get::default()
         };
         let mut download = self.get(get, stall);
         let received = if is_tree {

@@ -222,6 +222,7 @@ impl Running<'_, '_> {
                 let params = Stdin {
                     id: self.id.clone(),
                     data: Data(bytes),
+                    raw: None,
                     eof,
                 };
                 self.client

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
+use firebrick_protocol::RAW_SINCE;
 use firebrick_protocol::agent::{Data, MAX_DATA_BYTES, Output, Stdin, method};
 use firebrick_protocol::files::{
     ClockSync, ClockSynced, FileStatus, Get, MakeDir, Put, Remove, StatParams, Transferred,
@@ -14,6 +15,9 @@ use firebrick_protocol::files::{
 use firebrick_protocol::rpc::{Id, Incoming, notification_line};
 
 use super::{CallError, Client, response};
+
+/// So many bytes go behind one line, where they go as they are.
+const RAW_BYTES: usize = 64 << 10;
 
 /// How much may wait to be sent before a writer waits.
 const AHEAD_BYTES: usize = 256 << 10;
@@ -24,6 +28,10 @@ pub struct Upload<'a> {
     client: &'a mut Client,
     id: Id,
     stall: Duration,
+    /// Bytes go as they are.
+    is_raw: bool,
+    /// What waits for more to go with it.
+    waiting: Vec<u8>,
     /// The guest's word came before the end: then it is an error.
     early: Option<CallError>,
 }
@@ -35,6 +43,8 @@ pub struct Download<'a> {
     id: Id,
     stall: Duration,
     waiting: VecDeque<u8>,
+    /// So many bytes come before the next line.
+    raw_left: usize,
     end: Option<Result<Transferred, CallError>>,
 }
 
@@ -43,25 +53,41 @@ impl Client {
     ///
     /// `stall` is how long nothing at all may move.
     pub fn put(&mut self, put: Put, stall: Duration) -> Upload<'_> {
+        let is_raw = self.speaks_raw(stall);
         let id = self.request(method::PUT, put);
         Upload {
             client: self,
             id,
             stall,
+            is_raw,
+            waiting: Vec::new(),
             early: None,
         }
     }
 
     /// Starts to get a file, or with [`Get::tree`] a tar. `stall` is as in [`Client::put`].
     pub fn get(&mut self, get: Get, stall: Duration) -> Download<'_> {
-        let id = self.request(method::GET, get);
+        let raw = self.speaks_raw(stall);
+        let id = self.request(method::GET, Get { raw, ..get });
         Download {
             client: self,
             id,
             stall,
             waiting: VecDeque::new(),
+            raw_left: 0,
             end: None,
         }
+    }
+
+    /// Whether the agent takes and gives bytes as they are; an older one does not.
+    fn speaks_raw(&mut self, limit: Duration) -> bool {
+        let protocol = match self.protocol {
+            Some(protocol) => protocol,
+            // An agent that does not answer this does not answer the transfer either, which then says so.
+            None => self.status(limit).map_or(0, |status| status.protocol),
+        };
+        self.protocol = Some(protocol);
+        protocol >= RAW_SINCE
     }
 
     /// Tells about a file.
@@ -111,7 +137,7 @@ impl Upload<'_> {
         if let Some(early) = self.early.take() {
             return Err(early);
         }
-        self.notify(Vec::new(), true);
+        self.send_waiting(true);
         loop {
             let queued = self.client.channel.queued_bytes();
             let deadline = Instant::now() + self.stall;
@@ -132,15 +158,24 @@ impl Upload<'_> {
         }
     }
 
-    fn notify(&mut self, bytes: Vec<u8>, eof: bool) {
-        let params = Stdin {
-            id: self.id.clone(),
-            data: Data(bytes),
-            eof,
+    /// Sends what waits.
+    fn send_waiting(&mut self, eof: bool) {
+        let bytes = std::mem::take(&mut self.waiting);
+        let raw = self
+            .is_raw
+            .then(|| u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+        let (data, behind) = if self.is_raw {
+            (Data::default(), bytes)
+        } else {
+            (Data(bytes), Vec::new())
         };
-        self.client
-            .channel
-            .queue(&notification_line(method::STDIN, params));
+        let id = self.id.clone();
+        let params = Stdin { id, data, raw, eof };
+        let channel = &mut self.client.channel;
+        channel.queue(&notification_line(method::STDIN, params));
+        channel.queue(&behind);
+        self.waiting = behind;
+        self.waiting.clear();
     }
 
     /// Waits until there is room, or the guest has said that it wants no more.
@@ -177,9 +212,11 @@ impl Write for Upload<'_> {
                 "the guest takes no more",
             ));
         }
-        let piece = &bytes[..bytes.len().min(MAX_DATA_BYTES)];
-        if !piece.is_empty() {
-            self.notify(piece.to_vec(), false);
+        let most = if self.is_raw { RAW_BYTES } else { MAX_DATA_BYTES };
+        let piece = &bytes[..bytes.len().min(most - self.waiting.len())];
+        self.waiting.extend_from_slice(piece);
+        if self.waiting.len() >= most {
+            self.send_waiting(false);
         }
         Ok(piece.len())
     }
@@ -213,16 +250,26 @@ impl Download<'_> {
 
     fn take_next(&mut self) -> Result<(), CallError> {
         let deadline = Instant::now() + self.stall;
-        let incoming = self.client.channel.receive(deadline)?;
         let timed_out = CallError::TimedOut {
             method: method::GET,
             limit: self.stall,
         };
+        if self.raw_left > 0 {
+            let bytes = self.client.channel.receive_bytes(self.raw_left, deadline)?;
+            if bytes.is_empty() {
+                return Err(timed_out);
+            }
+            self.raw_left -= bytes.len();
+            self.waiting.extend(bytes);
+            return Ok(());
+        }
+        let incoming = self.client.channel.receive(deadline)?;
         match incoming.ok_or(timed_out)? {
             Incoming::Notification { method: name, params } if name == method::OUTPUT => {
                 let output: Output = params.read().map_err(CallError::Protocol)?;
                 if output.id == self.id {
                     self.waiting.extend(output.data.0);
+                    self.raw_left = output.raw.map_or(0, |count| count as usize);
                 }
             }
             incoming => {

@@ -101,7 +101,13 @@ fn files(channel: &str, booted: &mut Booted, bytes: u64) {
     assert_eq!(upload.finish().expect("a result").bytes, bytes);
     rate(channel, "put", bytes, start.elapsed());
     let start = Instant::now();
-    let mut download = booted.client.get(Get { place, tree: false }, ANSWER_LIMIT);
+    let mut download = booted.client.get(
+        Get {
+            place,
+            ..Get::default()
+        },
+        ANSWER_LIMIT,
+    );
     assert_eq!(io::copy(&mut download, &mut io::sink()).expect("it comes"), bytes);
     download.finish().expect("a result");
     rate(channel, "get", bytes, start.elapsed());

@@ -25,10 +25,25 @@ pub(super) enum Work {
     Remove(Remove),
 }
 
+/// Which way bytes go in a transfer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Direction {
+    None,
+    In,
+    Out,
+    /// As they are, behind lines that say how many.
+    OutRaw,
+}
+
 impl Work {
-    /// Whether bytes come in.
-    pub(super) fn takes(&self) -> bool {
-        matches!(self, Work::Put(_))
+    /// Which way bytes go, and how.
+    pub(super) fn direction(&self) -> Direction {
+        match self {
+            Work::Put(_) => Direction::In,
+            Work::Get(Get { raw: true, .. }) => Direction::OutRaw,
+            Work::Get(_) => Direction::Out,
+            Work::Remove(_) => Direction::None,
+        }
     }
 
     /// Does it, in the copy, and gives the exit code.
@@ -41,7 +56,8 @@ impl Work {
     }
 }
 
-fn report<T: Serialize>(outcome: Result<T, RpcError>) -> i32 {
+/// Tells the agent what came of it, and gives the exit code.
+pub(super) fn report<T: Serialize>(outcome: Result<T, RpcError>) -> i32 {
     let (json, code) = match &outcome {
         Ok(result) => (serde_json::to_vec(result), 0),
         Err(error) => (serde_json::to_vec(error), 1),

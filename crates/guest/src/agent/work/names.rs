@@ -12,11 +12,16 @@ use rustix::io::Errno;
 /// What a name costs besides its letters.
 const NAME_BYTES: usize = 64;
 
-/// The names in a folder, without `.` and `..`, sorted; [`Errno::OVERFLOW`] when there are more than `limit`.
+/// So much all names of a folder are at most that are held at once.
+const MAX_BYTES: usize = 3 << 20;
+
+/// The names in a folder, without `.` and `..`, sorted; [`Errno::OVERFLOW`] when there are more than `limit`, or more than [`MAX_BYTES`].
 pub(in super::super) fn names(folder: &OwnedFd, limit: usize) -> Result<Vec<CString>, Errno> {
     let mut names = Vec::new();
+    let mut bytes = 0usize;
     for_each(folder, |name| {
-        if names.len() >= limit {
+        bytes = bytes.saturating_add(name.to_bytes().len());
+        if names.len() >= limit || bytes > MAX_BYTES {
             return Err(Errno::OVERFLOW);
         }
         names.push(name.into());

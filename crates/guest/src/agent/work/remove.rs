@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::ffi::CStr;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, SeekFrom};
 use rustix::io::Errno;
 use rustix::path::Arg;
 
@@ -30,32 +30,64 @@ pub(in super::super) fn tree_at(
 /// So many folders at most are open at a time. The agent itself removes small trees, among all that it has open for clients.
 const MAX_OPEN: usize = 32;
 
-/// The folders on the way down, each with the name by which it is removed from the one above.
+/// A folder on the way down.
+struct Level {
+    /// By this it is removed from the one above.
+    name: CString,
+    folder: OwnedFd,
+    /// Folders in it whose turn comes.
+    inner: Vec<CString>,
+}
+
 fn below(folder: BorrowedFd<'_>, name: &CStr, left: &mut usize) -> Result<(), Errno> {
-    let mut way: Vec<(CString, OwnedFd)> = Vec::new();
-    way.push((name.into(), open(folder, name)?));
+    let mut way: Vec<Level> = Vec::new();
+    way.push(Level {
+        name: name.into(),
+        folder: open(folder, name)?,
+        inner: Vec::new(),
+    });
     let mut moved = 0;
-    while let Some((_, inner)) = way.last() {
-        match empty_out(inner, left)? {
-            Some(deeper) => {
-                if way.len() >= MAX_OPEN
-                    && let Some((_, top)) = way.first()
-                    && move_up(inner, &deeper, top, &mut moved).is_ok()
-                {
-                    spend(left)?;
-                    continue;
+    while let Some(level) = way.last_mut() {
+        let Some(name) = level.inner.pop() else {
+            if empty_out(level, left)? {
+                continue;
+            }
+            let Some(mut level) = way.pop() else { break };
+            let above = way.last().map_or(folder, |level| level.folder.as_fd());
+            match rustix::fs::unlinkat(above, &*level.name, AtFlags::REMOVEDIR) {
+                Ok(()) | Err(Errno::NOENT) => spend(left)?,
+                // Something was made or moved here meanwhile.
+                Err(error @ (Errno::NOTEMPTY | Errno::EXIST)) => {
+                    rustix::fs::seek(&level.folder, SeekFrom::Start(0))?;
+                    if !empty_out(&mut level, left)? {
+                        return Err(error);
+                    }
+                    way.push(level);
                 }
-                // Also where it cannot be moved, such as a lower layer's folder: that costs one more open folder.
-                let opened = open(inner.as_fd(), &deeper)?;
-                way.push((deeper, opened));
+                Err(error) => return Err(error),
             }
-            None => {
-                let Some((name, _)) = way.pop() else { break };
-                let above = way.last().map_or(folder, |(_, above)| above.as_fd());
-                spend(left)?;
-                rustix::fs::unlinkat(above, &*name, AtFlags::REMOVEDIR)?;
-            }
+            continue;
+        };
+        // Most folders at the ends of a tree need no look.
+        if let Ok(()) | Err(Errno::NOENT) = rustix::fs::unlinkat(&level.folder, &*name, AtFlags::REMOVEDIR) {
+            spend(left)?;
+            continue;
         }
+        if way.len() >= MAX_OPEN
+            && let [top, .., inner] = &way[..]
+            && move_up(&inner.folder, &name, &top.folder, &mut moved).is_ok()
+        {
+            spend(left)?;
+            continue;
+        }
+        // Also where it cannot be moved, such as a lower layer's folder: that costs one more open folder.
+        let above = way.last().map_or(folder, |level| level.folder.as_fd());
+        let opened = open(above, &name)?;
+        way.push(Level {
+            name,
+            folder: opened,
+            inner: Vec::new(),
+        });
     }
     Ok(())
 }
@@ -83,27 +115,31 @@ fn spend(left: &mut usize) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Removes all that is no folder; gives a folder that is in the way.
-fn empty_out(folder: &OwnedFd, left: &mut usize) -> Result<Option<CString>, Errno> {
-    rustix::fs::seek(folder, rustix::fs::SeekFrom::Start(0))?;
-    let mut buffer = [core::mem::MaybeUninit::uninit(); 4096];
-    let mut entries = RawDir::new(folder, &mut buffer);
+/// Goes on through a folder: removes what is no folder, and remembers a piece of what is. Gives `false` at the end.
+fn empty_out(level: &mut Level, left: &mut usize) -> Result<bool, Errno> {
+    let mut buffer = [core::mem::MaybeUninit::uninit(); 8192];
+    let mut entries = RawDir::new(&level.folder, &mut buffer);
+    let mut has_any = false;
     while let Some(entry) = entries.next() {
         let entry = entry?;
         let name = entry.file_name();
-        if name == c"." || name == c".." {
-            continue;
+        if name != c"." && name != c".." {
+            has_any = true;
+            if entry.file_type() == FileType::Directory {
+                level.inner.push(name.into());
+            } else {
+                spend(left)?;
+                match rustix::fs::unlinkat(&level.folder, name, AtFlags::empty()) {
+                    Ok(()) | Err(Errno::NOENT) => {}
+                    // Some filesystems do not tell what an entry is.
+                    Err(Errno::ISDIR) => level.inner.push(name.into()),
+                    Err(error) => return Err(error),
+                }
+            }
         }
-        if entry.file_type() == FileType::Directory {
-            return Ok(Some(name.into()));
-        }
-        spend(left)?;
-        match rustix::fs::unlinkat(folder, name, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            // Some filesystems do not tell what an entry is.
-            Err(Errno::ISDIR) => return Ok(Some(name.into())),
-            Err(error) => return Err(error),
+        if entries.is_buffer_empty() && has_any {
+            return Ok(true);
         }
     }
-    Ok(None)
+    Ok(false)
 }

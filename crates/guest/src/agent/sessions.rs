@@ -1,0 +1,162 @@
+//! Ending all that a job has started: its session, which outlives its first process and has any number of process groups where
+//! a shell does job control, and whatever descends from it, in sessions of their own or not.
+//!
+//! A copy of the agent looks through `/proc` for that until nothing is left. What has left the session *and* is nobody's
+//! child any more, a daemon, is not found, and lives on.
+
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+
+use crate::kernel::{self, Clock};
+
+/// Nanoseconds of the unit in which `/proc` tells when a process started.
+const TICK_NS: u64 = 10_000_000;
+
+/// How long the copy goes on at most.
+const PATIENCE_NS: u64 = 5_000_000_000;
+
+const KILL: i32 = 9;
+
+/// A session that a job has started.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Session {
+    /// The number of its first process.
+    pub(super) leader: i32,
+    /// When that was there already (CLOCK_BOOTTIME).
+    pub(super) since_ns: u64,
+}
+
+/// A process as `/proc` has it.
+struct Process {
+    pid: i32,
+    parent: i32,
+    session: i32,
+    is_dead: bool,
+    started_ticks: u64,
+}
+
+/// Kills these sessions with all that descends from them, soon.
+pub(super) fn end(sessions: &[Session]) {
+    if sessions.is_empty() {
+        return;
+    }
+    let agent = rustix::process::getpid().as_raw_nonzero().get();
+    // The process is reaped like any other that nobody waits for.
+    match kernel::fork() {
+        Ok(Some(_)) => {}
+        Ok(None) => {
+            kernel::close_from(3);
+            sweep(sessions, agent);
+            kernel::exit(0);
+        }
+        // Perhaps because of the very processes that are to end.
+        Err(_) => {
+            kill_members(sessions, agent);
+        }
+    }
+}
+
+fn sweep(sessions: &[Session], agent: i32) {
+    let deadline = Clock::Boottime.now_ns().saturating_add(PATIENCE_NS);
+    while kill_members(sessions, agent) && Clock::Boottime.now_ns() < deadline {
+        kernel::sleep_ms(2);
+    }
+}
+
+/// Kills all that is there now; tells whether there was something.
+fn kill_members(sessions: &[Session], agent: i32) -> bool {
+    let own = rustix::process::getpid().as_raw_nonzero().get();
+    let processes = processes();
+    // A session's number is given out again once it is empty: then its leader is a younger one.
+    let is_ours = |session: &&Session| {
+        let mut all = processes.iter();
+        let leader = all.find(|process| process.pid == session.leader);
+        leader.is_none_or(|leader| leader.started_ticks <= session.since_ns / TICK_NS)
+    };
+    let ours: BTreeSet<i32> = sessions
+        .iter()
+        .filter(is_ours)
+        .map(|session| session.leader)
+        .collect();
+    let mut found = BTreeSet::new();
+    loop {
+        let before = found.len();
+        for process in &processes {
+            let belongs = ours.contains(&process.session)
+                || ours.contains(&process.pid)
+                || found.contains(&process.parent);
+            if belongs && ![1, agent, own].contains(&process.pid) {
+                found.insert(process.pid);
+            }
+        }
+        if found.len() == before {
+            break;
+        }
+    }
+    // The group in one stroke, so that nobody in it starts another meanwhile.
+    for leader in &ours {
+        if processes.iter().any(|process| process.session == *leader) {
+            let _ = kernel::kill(leader.wrapping_neg(), KILL);
+        }
+    }
+    let mut alive = processes
+        .iter()
+        .filter(|process| found.contains(&process.pid) && !process.is_dead);
+    alive.by_ref().fold(false, |_, process| {
+        let _ = kernel::kill(process.pid, KILL);
+        true
+    })
+}
+
+/// Whether a child of this process is in that session. Where the kernel does not list children, there may be.
+pub(super) fn has_orphans(session: Session) -> bool {
+    let pid = rustix::process::getpid().as_raw_nonzero();
+    let path = alloc::format!("/proc/self/task/{pid}/children");
+    if !crate::file::exists(&path) {
+        return true;
+    }
+    let children = crate::file::text(&path);
+    let mut children = children
+        .split_ascii_whitespace()
+        .filter_map(|pid| pid.parse().ok());
+    children.any(|pid| process(pid).is_some_and(|child| child.session == session.leader && !child.is_dead))
+}
+
+fn processes() -> Vec<Process> {
+    let names = crate::file::names("/proc");
+    let pids = names.iter().filter_map(|name| name.parse().ok());
+    pids.filter_map(process).collect()
+}
+
+fn process(pid: i32) -> Option<Process> {
+    parse(pid, &crate::file::text(&alloc::format!("/proc/{pid}/stat")))
+}
+
+fn parse(pid: i32, stat: &str) -> Option<Process> {
+    // The name before may hold anything.
+    let (_, fields) = stat.rsplit_once(") ")?;
+    let fields: Vec<&str> = fields.split(' ').collect();
+    let number = |index: usize| fields.get(index)?.parse().ok();
+    Some(Process {
+        pid,
+        parent: number(1)?,
+        session: number(3)?,
+        is_dead: matches!(fields.first(), Some(&("Z" | "X"))),
+        started_ticks: fields.get(19)?.parse().ok()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn processes_are_read() {
+        let stat = "7 (a) Z (b)) S 5 6 4 0 -1 4194560 0 0 0 0 1 2 3 4 20 0 1 0 1234 5 6";
+        let process = super::parse(7, stat).expect("a process");
+        assert_eq!(
+            (process.parent, process.session, process.started_ticks),
+            (5, 4, 1234)
+        );
+        assert!(!process.is_dead);
+        assert!(super::parse(7, "7 (x) Z 5 6 4").is_none());
+    }
+}

@@ -1,0 +1,263 @@
+//! All clients together cannot make the agent hold more than it may, and none of them stops the others by trying.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpStream};
+use std::time::{Duration, Instant};
+
+use crate::common::{Agent, Client, PATIENCE, assert_nothing_left, assert_small, wait_until};
+use serde_json::{Value, json};
+
+/// Sends as much as is taken.
+fn stuff(socket: &mut TcpStream, bytes: &[u8]) {
+    let short = Duration::from_millis(1);
+    socket.set_write_timeout(Some(short)).expect("a timeout");
+    let _ = socket.write_all(bytes);
+    socket.set_write_timeout(None).expect("a timeout");
+}
+
+/// A client that has little to say is answered.
+fn assert_answers(agent: &Agent) {
+    let start = Instant::now();
+    let mut client = agent.dial();
+    client.call("ping", json!({}));
+    assert_eq!(
+        client.call("exec", json!({"cmd": "echo here"}))["stdout"],
+        "here\n"
+    );
+    let job = json!({"lang": "sh", "code": "echo there"});
+    assert_eq!(agent.job(&job)["stdout"], "there\n");
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+}
+
+#[test]
+fn unfinished_messages_are_bounded_together() {
+    let agent = Agent::start();
+    let line = [b"{\"jsonrpc\":\"2.0\",\"id\":\"".to_vec(), vec![b'x'; 3 << 20]].concat();
+    let frame = [(4u32 << 20).to_be_bytes().to_vec(), vec![b'x'; 3 << 20]].concat();
+    let mut hogs: Vec<_> = (0..400)
+        .map(|_| TcpStream::connect(agent.address).expect("a connection"))
+        .collect();
+    for (number, hog) in hogs.iter_mut().enumerate() {
+        stuff(hog, if number % 4 == 3 { &frame } else { &line });
+    }
+    assert_answers(&agent);
+    assert_small(&agent);
+    // Somebody with a long message gets through, when those who do not go on have lost their turns.
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("file");
+    let text = "long\n".repeat(600_000);
+    let mut client = agent.dial();
+    client.call("write_file", json!({"path": path, "content": text}));
+    assert_eq!(std::fs::read_to_string(&path).expect("the file"), text);
+    assert_small(&agent);
+    // Who has lost his turn is told, and can go on behind the end of that line.
+    hogs[0].set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let mut told = Client::over(hogs.swap_remove(0));
+    told.send_raw(&vec![b'y'; 1 << 20]);
+    told.send_raw(b"\"}\n");
+    let reply = told.receive();
+    assert!(
+        [json!(-32000), json!(-32600), json!(-32601)].contains(&reply["error"]["code"]),
+        "{reply}"
+    );
+    told.call("ping", json!({}));
+    drop((told, hogs, client));
+    assert_nothing_left(&agent);
+}
+
+#[test]
+fn a_turn_that_is_not_used_is_lost_with_a_word() {
+    let agent = Agent::start();
+    let line = [b"{\"jsonrpc\":\"2.0\",\"id\":\"".to_vec(), vec![b'x'; 3 << 20]].concat();
+    let mut hogs: Vec<_> = (0..3).map(|_| agent.dial()).collect();
+    for hog in &mut hogs {
+        stuff(&mut hog.socket, &line);
+    }
+    // Two are too many: one of them is told so, and then there is room.
+    let start = Instant::now();
+    let mut told = 0;
+    for hog in &mut hogs {
+        hog.socket
+            .set_read_timeout(Some(Duration::from_secs(8)))
+            .expect("a timeout");
+        if let Some(line) = hog.try_receive_line() {
+            let reply: Value = serde_json::from_str(&line).expect("JSON");
+            assert_eq!(
+                (&reply["id"], &reply["error"]["code"]),
+                (&Value::Null, &json!(-32000))
+            );
+            hog.send_raw(b"the rest\n");
+            hog.call("ping", json!({}));
+            told += 1;
+        }
+    }
+    assert!(told > 0, "nobody was told in {:?}", start.elapsed());
+    assert_small(&agent);
+}
+
+#[test]
+fn long_messages_at_once_are_all_taken() {
+    let agent = Agent::start();
+    let folder = tempfile::tempdir().expect("a folder");
+    let text = "a line of text\n".repeat(70_000);
+    std::thread::scope(|scope| {
+        for number in 0..40 {
+            let (agent, path, text) = (&agent, folder.path().join(number.to_string()), &text);
+            scope.spawn(move || {
+                agent
+                    .dial()
+                    .call("write_file", json!({"path": path, "content": text}));
+                assert_eq!(std::fs::read_to_string(path).expect("the file").len(), text.len());
+            });
+        }
+    });
+    assert_small(&agent);
+    assert_nothing_left(&agent);
+}
+
+#[test]
+fn kept_outputs_are_bounded_together() {
+    let agent = Agent::start();
+    let mut hogs: Vec<_> = (0..40).map(|_| agent.dial()).collect();
+    for hog in &mut hogs {
+        let cmd = "head -c 1000000 /dev/zero | tee /dev/stderr | tr '\\0' x; exec sleep 1000";
+        hog.send(json!(1), "exec", json!({"cmd": cmd}));
+    }
+    std::thread::sleep(Duration::from_secs(1));
+    assert_answers(&agent);
+    // Whoever comes later gets all of a long output, since the longest are cut for it.
+    let params = json!({"cmd": "head -c 300000 /dev/zero | tr '\\0' y"});
+    assert_eq!(
+        agent.dial().call("exec", params)["stdout"].as_str().map(str::len),
+        Some(300_000)
+    );
+    assert_small(&agent);
+    drop(hogs);
+    assert_nothing_left(&agent);
+}
+
+#[test]
+fn long_outputs_at_once_are_all_told() {
+    let agent = Agent::start();
+    std::thread::scope(|scope| {
+        for _ in 0..40 {
+            scope.spawn(|| {
+                let params = json!({"cmd": "head -c 900000 /dev/zero | tr '\\0' z"});
+                let result = agent.dial().call("exec", params);
+                assert_eq!(result["stdout"].as_str().map(str::len), Some(900_000));
+            });
+        }
+    });
+    assert_small(&agent);
+}
+
+#[test]
+fn answers_that_are_long_as_json_cost_no_more() {
+    let agent = Agent::start();
+    let mut client = agent.dial();
+    let cmd = "head -c 1048576 /dev/zero; head -c 1048576 /dev/zero | tr '\\0' '\\377' >&2";
+    let result = client.call("exec", json!({"cmd": cmd}));
+    assert!(result["stdout"] == "\0".repeat(1 << 20));
+    assert!(result["stderr"] == "\u{fffd}".repeat(1 << 20));
+    let answer = agent.job(
+        &json!({"lang": "sh", "code": cmd, "stdin": ["", ""], "trace_id": "\"stdout\":\"\",\"stderr\":null"}),
+    );
+    for result in answer.as_array().expect("a batch") {
+        assert!(result["stdout"] == "\0".repeat(1 << 20));
+        assert!(result["stderr"] == "\u{fffd}".repeat(1 << 20));
+        assert_eq!(result["trace_id"], "\"stdout\":\"\",\"stderr\":null");
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("file");
+    std::fs::write(&path, "\u{1}ü".repeat(3 << 20)).expect("a file");
+    let mut slow: Vec<_> = (0..20).map(|_| agent.dial()).collect();
+    for client in &mut slow {
+        client.send(json!(1), "read_file", json!({"path": path}));
+    }
+    let content = client.call("read_file", json!({"path": path}))["content"].clone();
+    assert!(content == "\u{1}ü".repeat(3 << 20));
+    assert_small(&agent);
+}
+
+#[test]
+fn input_that_no_job_reads_is_bounded_together() {
+    let agent = Agent::start();
+    let mut hogs: Vec<_> = (0..30).map(|_| agent.dial()).collect();
+    let data = json!({"id": 1, "data": "QUFB".repeat(900_000)});
+    let stdin = format!(
+        "{}\n",
+        json!({"jsonrpc": "2.0", "method": "stdin", "params": data})
+    );
+    for hog in &mut hogs {
+        hog.send(
+            json!(1),
+            "exec",
+            json!({"argv": ["sleep", "1000"], "stdin": true}),
+        );
+        stuff(&mut hog.socket, stdin.as_bytes());
+    }
+    assert_answers(&agent);
+    assert_small(&agent);
+    drop(hogs);
+    assert_nothing_left(&agent);
+}
+
+#[test]
+fn a_message_of_many_values_is_refused_or_answered_within_bounds() {
+    let agent = Agent::start();
+    let mut client = agent.dial();
+    let zeros = "0,".repeat(2_000_000);
+    for line in [
+        format!("{{\"jsonrpc\":\"2.0\",\"method\":\"ping\",\"id\":[{zeros}0]}}\n"),
+        format!(
+            "{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"exec\",\"params\":{{\"argv\":[{}\"\"]}}}}\n",
+            "\"\",".repeat(1_300_000)
+        ),
+        format!("{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"exec\",\"params\":{{\"cmd\":[{zeros}0]}}}}\n"),
+    ] {
+        client.send_raw(line.as_bytes());
+        assert!(client.receive()["error"]["code"].is_number());
+    }
+    let answer = agent.job_text(&format!(
+        "{{\"lang\":\"sh\",\"code\":\"x\",\"stdin\":[{}0]}}",
+        "0,".repeat(2_000_000)
+    ));
+    assert_eq!(answer["status"], "failed");
+    let answer = agent.job_text(&format!(
+        "{{\"lang\":\"sh\",\"files\":[{}{{\"name\":\"a\"}}]}}",
+        "{\"name\":\"\"},".repeat(340_000)
+    ));
+    assert_eq!(answer["status"], "failed");
+    assert_small(&agent);
+}
+
+#[test]
+fn one_who_leaves_and_takes_nothing_is_given_up() {
+    let connections = |agent: &Agent| agent.dial().call("status", json!({}))["connections"].clone();
+    for (options, is_given_up) in [(&["--closing-seconds", "1"][..], true), (&[], false)] {
+        let agent = Agent::start_with(options);
+        let mut client = agent.dial();
+        // More than the kernel's buffers take.
+        for _ in 0..12 {
+            let cmd = "head -c 1048576 /dev/zero";
+            client.send(json!(1), "exec", json!({"cmd": cmd}));
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        client.socket.shutdown(Shutdown::Write).expect("a connection");
+        let start = Instant::now();
+        if is_given_up {
+            wait_until("it is given up", || connections(&agent) == 1);
+            assert!(
+                start.elapsed() > Duration::from_millis(900),
+                "{:?}",
+                start.elapsed()
+            );
+            let mut rest = Vec::new();
+            let _ = client.socket.read_to_end(&mut rest);
+            assert!(rest.len() < (12 * 6) << 20, "{}", rest.len());
+        } else {
+            std::thread::sleep(Duration::from_secs(3));
+            assert_eq!(connections(&agent), 2, "half a minute is not over");
+        }
+    }
+}
