@@ -2,6 +2,7 @@
 
 mod console;
 mod escape;
+mod kept_initramfs;
 mod print_config;
 mod terminal;
 
