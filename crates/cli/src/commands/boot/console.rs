@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::time::{Duration, Instant};
@@ -17,8 +18,8 @@ use super::escape::{Command, Escapes, HELP};
 use super::terminal::{Size, Terminal};
 use crate::talk::Talk;
 
-/// How long the end of the console may take to arrive once the machine has ended.
-const LAST_LINES: Duration = Duration::from_millis(100);
+/// How long the end of the console may take to be read where somebody wants to leave; otherwise it has as long as it takes.
+const LAST_LINES: Duration = Duration::from_secs(1);
 /// How long a guest may take to end in order.
 const GRACE: Duration = Duration::from_secs(5);
 /// How long an attempt to reach the agent may take, and the wait for its answer.
@@ -48,8 +49,7 @@ pub(super) fn attach(
     how: ShutdownMode,
 ) -> anyhow::Result<End> {
     let console = machine.attach_console().context("cannot attach to the console")?;
-    let copy = || console.try_clone().context("cannot attach to the console");
-    let (cut, typed) = (copy()?, copy()?);
+    let typed = console.try_clone().context("cannot attach to the console")?;
     let mut terminal = Terminal::raw()?;
     match &terminal {
         Some(_) => talk.say("Ctrl-A x ends the VM, Ctrl-A h tells more\r"),
@@ -59,12 +59,14 @@ pub(super) fn attach(
         talk.say(&format!("{more}{}", if terminal.is_some() { "\r" } else { "" }));
     }
     let commands = type_in(typed, terminal.is_some())?;
+    let unread = Arc::new(AtomicBool::new(false));
+    let tell = Arc::clone(&unread);
     let shown = std::thread::Builder::new()
         .name("console output".into())
-        .spawn(move || show(File::from(console)))
+        .spawn(move || tell.store(show(File::from(console)).is_err(), Ordering::Relaxed))
         .context("cannot start a thread")?;
     let over = AtomicBool::new(false);
-    let end = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         if let Some(sizes) = terminal.as_mut().and_then(Terminal::sizes) {
             let over = &over;
             scope.spawn(move || pass_sizes(machine, &sizes, over));
@@ -75,18 +77,12 @@ pub(super) fn attach(
             commands,
             how,
         };
-        let end = watch.until_the_end(&|| shown.is_finished());
+        let end = watch.until_the_end(&unread);
+        watch.until_it_is_read(matches!(end, Ok(End::Machine(_))), &|| shown.is_finished());
         drop(terminal.take());
         over.store(true, Ordering::Relaxed);
         end
-    })?;
-    if matches!(end, End::Machine(_)) {
-        // The last lines are still on their way; nothing but a cut ends the stream after them.
-        std::thread::sleep(LAST_LINES);
-        let _ = rustix::net::shutdown(&cut, rustix::net::Shutdown::Both);
-        let _ = shown.join();
-    }
-    Ok(end)
+    })
 }
 
 struct Watch<'a> {
@@ -97,7 +93,7 @@ struct Watch<'a> {
 }
 
 impl Watch<'_> {
-    fn until_the_end(&self, unread: &dyn Fn() -> bool) -> anyhow::Result<End> {
+    fn until_the_end(&self, unread: &AtomicBool) -> anyhow::Result<End> {
         loop {
             if let Some(end) = self.interrupted() {
                 self.end_in_order();
@@ -107,9 +103,21 @@ impl Watch<'_> {
             if let Some(exit) = waited.context("cannot wait for the machine")? {
                 return Ok(End::Machine(exit));
             }
-            if unread() {
+            if unread.load(Ordering::Relaxed) {
                 return Ok(End::Unread);
             }
+        }
+    }
+
+    /// Waits for who reads what an ended machine has printed: he may be slow, and may give up.
+    fn until_it_is_read(&self, to_the_end: bool, is_read: &dyn Fn() -> bool) {
+        let started = Instant::now();
+        let has_ended = || matches!(self.machine.wait(Duration::ZERO), Ok(Some(_)));
+        while has_ended() && !is_read() && (to_the_end || started.elapsed() < LAST_LINES) {
+            if self.interrupted().is_some() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 
@@ -179,18 +187,15 @@ fn type_with_escapes(mut console: File, commands: &Sender<Command>) {
     }
 }
 
-fn show(mut console: File) {
+/// Shows the console to its end; an error is that nobody reads it.
+fn show(mut console: File) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     let mut buffer = [0; 8192];
     while let Ok(len @ 1..) = console.read(&mut buffer) {
-        if stdout
-            .write_all(&buffer[..len])
-            .and_then(|()| stdout.flush())
-            .is_err()
-        {
-            return;
-        }
+        stdout.write_all(&buffer[..len])?;
+        stdout.flush()?;
     }
+    Ok(())
 }
 
 /// A serial line does not carry the window's size, so the agent is asked to set it, where there is one and the image has `stty`.
