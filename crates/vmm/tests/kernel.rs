@@ -195,7 +195,49 @@ fn a_package_file_an_elf_file_and_a_bzimage_all_set_up() {
 }
 
 const BUILT_IN: &[u8] = b"kernel/a/virtio_mmio.ko\nkernel/a/virtio_blk.ko\nkernel/a/virtio_console.ko\nkernel/a/overlay.ko
-kernel/a/virtio_net.ko\nkernel/a/virtio-rng.ko\nkernel/a/vsock.ko\nkernel/a/vmw_vsock_virtio_transport.ko\nkernel/a/squashfs.ko\n";
+kernel/a/virtio_net.ko\nkernel/a/virtio-rng.ko\nkernel/a/vsock.ko\nkernel/a/vmw_vsock_virtio_transport.ko\nkernel/a/squashfs.ko
+kernel/a/i8042.ko\nkernel/a/atkbd.ko\n";
+
+/// Ctrl-Alt-Del is heard where the kernel has its keyboard as modules, too; QEMU's machines have none.
+#[test]
+fn a_keyboard_that_is_a_module_is_brought_to_firecrackers_guests() {
+    let Some(kernel) = common::kernel() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    // Any module that depends on nothing will do.
+    let modules = &kernel.manifest().modules;
+    let overlay = modules.iter().find(|module| module.name == "overlay").unwrap();
+    let module = std::fs::read(kernel.module_path(overlay)).unwrap();
+    let built_in = String::from_utf8_lossy(BUILT_IN).replace("kernel/a/i8042.ko\nkernel/a/atkbd.ko\n", "");
+    let deb = package(&[
+        ("boot/vmlinuz-6.9.0-test", &bzimage(&common::tiny_elf_kernel())),
+        ("lib/modules/6.9.0-test/modules.builtin", built_in.as_bytes()),
+        (
+            "lib/modules/6.9.0-test/kernel/drivers/input/serio/i8042.ko",
+            &module,
+        ),
+        (
+            "lib/modules/6.9.0-test/kernel/drivers/input/keyboard/atkbd.ko",
+            &module,
+        ),
+    ]);
+    let path = dir.path().join("k.deb");
+    std::fs::write(&path, deb).unwrap();
+    let modular = setup(&request(dir.path(), Source::Package(path)), &|_| {}).unwrap();
+    let names: Vec<&str> = modular
+        .manifest()
+        .modules
+        .iter()
+        .map(|module| &*module.name)
+        .collect();
+    assert_eq!(names, ["i8042", "atkbd"]);
+    let spec = BootSpec::new("/x/image", &modular, b"guest");
+    let has_keyboard = |facts| {
+        let initramfs = spec.machine(&facts).unwrap().initramfs.unwrap();
+        let list: &[u8] = b"/lib/firebrick/modules.d/i8042.ko\n/lib/firebrick/modules.d/atkbd.ko\n";
+        initramfs.windows(list.len()).any(|window| window == list)
+    };
+    assert!(has_keyboard(firecracker::facts()) && !has_keyboard(qemu::facts()));
+}
 
 #[test]
 fn packages_that_lie_are_refused_and_leave_nothing() {

@@ -269,7 +269,8 @@ impl Vmm for Firecracker {
 pub fn facts() -> VmmFacts {
     VmmFacts {
         exit: ShutdownMode::Reboot,
-        modules: &["virtio_mmio", "virtio_rng"],
+        // The last two hear Ctrl-Alt-Del.
+        modules: &["virtio_mmio", "virtio_rng", "i8042", "atkbd"],
         vsock: Vsock::Host,
         needs_vsock: true,
         snapshots: true,

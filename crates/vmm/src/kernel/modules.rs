@@ -23,6 +23,9 @@ pub const OPTIONAL: &[&str] = &[
     "erofs",
 ];
 
+/// What a guest on x86 hears Ctrl-Alt-Del with: the controller and the keyboard.
+pub const KEYBOARD: &[&str] = &["i8042", "atkbd"];
+
 /// What a module says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ModInfo {

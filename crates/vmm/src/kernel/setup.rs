@@ -236,7 +236,7 @@ fn install(
     let modules = new.path().join("modules");
     std::fs::create_dir(&modules).map_err(KernelError::host("create", &modules))?;
     let (modules, missing) = match &package {
-        Some(package) => choose_modules(package, &release, new.path())?,
+        Some(package) => choose_modules(package, &release, image.arch, new.path())?,
         None => (Vec::new(), Vec::new()),
     };
     let names = modules.iter().map(|module| module.name.clone()).collect();
@@ -273,9 +273,18 @@ fn set_mode(dir: &Path) -> Result<(), KernelError> {
 fn choose_modules(
     package: &Package,
     release: &str,
+    arch: Arch,
     dir: &Path,
 ) -> Result<(Vec<Module>, Vec<String>), KernelError> {
-    let wanted = modules::REQUIRED.iter().chain(modules::OPTIONAL).copied();
+    let keyboard = match arch {
+        Arch::X86_64 => modules::KEYBOARD,
+        Arch::Aarch64 => &[],
+    };
+    let wanted = modules::REQUIRED
+        .iter()
+        .chain(modules::OPTIONAL)
+        .chain(keyboard)
+        .copied();
     let selection = modules::select(wanted, &package.modules, &package.built_in);
     let required = |name: &&String| modules::REQUIRED.contains(&name.as_str());
     let lacking: Vec<String> = selection.missing.iter().filter(required).cloned().collect();

@@ -98,3 +98,33 @@ fn the_probe_starts_the_kernel_alone() {
     }
     assert_eq!(common::listing(&folder.path().join("run")).len(), 0);
 }
+
+/// The real key, on the way that it takes: keyboard controller, the kernel's driver, PID 1.
+#[test]
+fn ctrl_alt_del_ends_a_guest_in_order() {
+    let (Some(image), Some(host)) = (images::any(json!({})), host()) else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let vmm = fake(folder.path());
+    let disk = folder.path().join("disk");
+    std::fs::write(&disk, vec![0; 1 << 20]).unwrap();
+    let mut spec = host.spec(&image.path);
+    spec.drives.push(firebrick_vmm::Drive {
+        path: disk.clone(),
+        read_only: false,
+    });
+    let mut booted = boot(&vmm, &spec, None).unwrap_or_else(|error| panic!("{}", common::chain(&error)));
+    let driver = "cat /sys/bus/serio/drivers/atkbd/serio0/description";
+    assert_eq!(output(&mut booted.client, driver), "i8042 KBD port\n");
+    // What is written and not yet on the disk is there after an end in order.
+    output(&mut booted.client, "printf precious > /dev/vdb");
+    let machine = booted.machine();
+    machine.press_ctrl_alt_del().unwrap();
+    let exit = machine.wait(ANSWER_LIMIT).unwrap().expect("it has ended");
+    assert_eq!(exit.code, Some(0));
+    let console = String::from_utf8_lossy(&machine.console()).into_owned();
+    assert!(console.contains("reboot: Restarting system"), "{console}");
+    assert!(!console.contains("Kernel panic"), "{console}");
+    assert!(std::fs::read(&disk).unwrap().starts_with(b"precious"));
+}
