@@ -107,6 +107,7 @@ fn words(event: &str) -> (Part, String) {
         "pid1_start" => (Part::Init, "PID 1 starts"),
         "mounts_done" => (Part::Init, "PID 1 mounts"),
         "network_up" => (Part::Init, "network comes up"),
+        "agent_start" => (Part::Init, "init gets to the agent"),
         "agent_listening" => (Part::Agent, "agent listens"),
         "entrypoint_started" => (Part::Init, "entrypoint starts"),
         other => (Part::Init, other),

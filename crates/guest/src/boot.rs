@@ -1,7 +1,8 @@
 //! What happened while the guest started: *stamps* and *warnings*, for `status`.
 //!
 //! Stage 1 ends by becoming another program; it hands its record over in two environment variables, which that program
-//! takes out of its environment.
+//! takes out of its environment. An init of the image's own would pass them on to whatever it starts; so for that they are left in
+//! a file of `/dev`, the one file system that it finds mounted and keeps, where an agent that it starts finds them.
 
 use alloc::ffi::CString;
 use alloc::string::{String, ToString};
@@ -11,10 +12,13 @@ use core::fmt;
 
 use firebrick_protocol::agent::Stamp;
 
+use crate::file;
 use crate::kernel::Clock;
 
 const STAMPS: &str = "FIREBRICK_STAMPS=";
 const WARNINGS: &str = "FIREBRICK_WARNINGS=";
+/// Where the record is left for agents that another init starts.
+const LEFT: &str = "/dev/.firebrick-boot";
 /// More warnings than this say nothing more.
 const MAX_WARNINGS: usize = 64;
 
@@ -30,8 +34,20 @@ pub struct Boot {
 impl Boot {
     /// What the program before this one handed over, if there was one.
     pub fn from_environment(environment: &[&CStr]) -> Boot {
+        Boot::from_variables(environment.iter().filter_map(|variable| variable.to_str().ok()))
+    }
+
+    /// What was left for agents that another init starts, if anything was.
+    pub fn left() -> Boot {
+        const LIMIT_BYTES: usize = 64 << 10;
+        let left = file::read(LEFT, LIMIT_BYTES).unwrap_or_default();
+        let variables = left.split(|byte| *byte == 0);
+        Boot::from_variables(variables.filter_map(|variable| str::from_utf8(variable).ok()))
+    }
+
+    fn from_variables<'a>(variables: impl Iterator<Item = &'a str>) -> Boot {
         let mut boot = Boot::default();
-        for variable in environment.iter().filter_map(|variable| variable.to_str().ok()) {
+        for variable in variables {
             if let Some(stamps) = variable.strip_prefix(STAMPS) {
                 let parse = |stamp: &str| {
                     let (event, time) = stamp.split_once(':')?;
@@ -46,6 +62,15 @@ impl Boot {
             }
         }
         boot
+    }
+
+    /// Leaves the record for [`Boot::left`]. Where that cannot be, `status` tells less.
+    pub fn leave(&self) {
+        let mut bytes = Vec::new();
+        for variable in self.to_environment() {
+            bytes.extend_from_slice(variable.as_bytes_with_nul());
+        }
+        let _ = file::write(LEFT, &bytes);
     }
 
     /// The record as environment variables.

@@ -218,6 +218,8 @@ fn start_init(cmdline: &Cmdline, mut boot: Boot) -> ! {
     let mut env = overlay::plain_environment();
     if chosen.is_none_or(|chosen| chosen == PROGRAM) {
         env.extend(boot.to_environment());
+    } else {
+        boot.leave();
     }
     if let Ok(program) = CString::new(path) {
         let error = kernel::exec(

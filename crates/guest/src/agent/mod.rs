@@ -306,7 +306,8 @@ fn raise_open_files() -> Rlimit {
 /// Runs the agent as an ordinary process until SIGTERM or SIGINT; gives the exit code.
 pub fn run_as_process(options: &AgentOptions) -> i32 {
     let (image, problem) = Image::load();
-    let mut boot = Boot::default();
+    let mut boot = Boot::left();
+    boot.stamp("agent_start");
     if let Some(problem) = problem {
         boot.warn(format_args!("{problem}"));
     }

@@ -80,6 +80,7 @@ pub fn run_before_init(arguments: &[&CStr], environment: &[&CStr]) -> ! {
             .iter()
             .any(|theirs| theirs.to_bytes().split(|byte| *byte == b'=').next() == name)
     }));
+    boot.leave();
     let error = kernel::exec(init, &StringList::new(argv), &StringList::new(env));
     if error != Errno::NOENT || rustix::fs::statat(CWD, init, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
         crate::die(format_args!("{}", cannot_run("/sbin/init", error)));

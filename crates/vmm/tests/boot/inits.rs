@@ -47,6 +47,21 @@ fn check(mut booted: Booted, filesystem: &str, name: &str) {
     let status = client.status(ANSWER_LIMIT).expect("a status");
     assert_eq!(status.pid1, is_ours);
     assert_eq!(status.warnings, [""; 0]);
+    // The whole boot is known whoever is PID 1.
+    let started = if is_ours { "pid1_start" } else { "agent_start" };
+    let seen = |event: &&str| status.boot.iter().any(|stamp| stamp.event == *event);
+    let events = [
+        "stage1_start",
+        "modules_loaded",
+        "root_mounted",
+        started,
+        "agent_listening",
+    ];
+    assert!(
+        events.iter().all(seen) && status.boot.is_sorted_by_key(|stamp| stamp.boottime_us),
+        "{:?}",
+        status.boot
+    );
     let mounts = output(client, "cut -d' ' -f2,3 /proc/mounts");
     for mount in [
         "/ overlay",
