@@ -2,7 +2,8 @@
 //!
 //! A line a boot: what booted, then seconds of the host's clock and of QEMU's processor time until the agent answered, then
 //! milliseconds of the guest's clock: kernel start to stage 1, stage 1, start of the image's init to an agent that listens,
-//! and to its first answer (for systemd also to `basic.target`).
+//! and to its first answer (for systemd also to `basic.target`). Before it, for `bench/timeline`, lines that begin with `stamp`: what
+//! booted, what happened, and milliseconds of the host's clock from the start of QEMU.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -10,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use firebrick_customise::Service;
 use firebrick_protocol::agent::{Stamp, Status};
-use firebrick_vmm::BootSpec;
 use firebrick_vmm::client::Client;
+use firebrick_vmm::{BootSpec, Timeline};
 use serde_json::json;
 
 use crate::common;
@@ -63,37 +64,31 @@ fn say(line: &str) {
 }
 
 fn boot(what: &str, host: &Host, spec: BootSpec<'_>) -> String {
+    let started = Instant::now();
     let mut booted = firebrick_vmm::boot(&host.qemu, &spec, None)
         .unwrap_or_else(|error| panic!("{}", common::chain(&error)));
     let cpu = cpu_seconds(booted.machine().process_id());
+    let timeline = Timeline::ask(&mut booted.client, started, started.elapsed()).expect("a status");
+    let stamp = |event: &str, at: Duration| say(&format!("stamp,{what},{event},{}", ms_of(at)));
+    stamp("kernel_start", timeline.kernel_start);
+    for (event, at) in &timeline.stamps {
+        stamp(event, *at);
+    }
+    stamp("answered", timeline.answered);
     let status = booted.client.status(ANSWER_LIMIT).expect("a status");
-    let took = booted.took.as_secs_f64();
-    if status.pid1 {
-        return format!("{what},{took:.2},{cpu:.2},{}", times(&status));
-    }
-    if output(&mut booted.client, "cat /proc/1/comm").trim() != "systemd" {
-        return format!("{what},{took:.2},{cpu:.2},,,,,");
-    }
-    let shown = |client: &mut Client, of: &str, property: &str| -> u64 {
-        let text = output(
-            client,
-            &format!("systemctl show {of} --property {property} --value"),
-        );
-        text.trim().parse().expect("microseconds")
+    let basic = if output(&mut booted.client, "cat /proc/1/comm").trim() == "systemd" {
+        let show = "systemctl show basic.target --property ActiveEnterTimestampMonotonic --value";
+        let entered: u64 = output(&mut booted.client, show)
+            .trim()
+            .parse()
+            .expect("microseconds");
+        let since = entered.checked_sub(at(&status.boot, "root_mounted"));
+        since.map(ms).unwrap_or_default()
+    } else {
+        String::new()
     };
-    let start = shown(&mut booted.client, "", "UserspaceTimestampMonotonic");
-    let basic = shown(
-        &mut booted.client,
-        "basic.target",
-        "ActiveEnterTimestampMonotonic",
-    );
-    let since = |event| ms(at(&status.boot, event) - start);
-    format!(
-        "{what},{took:.2},{cpu:.2},,,{},{},{}",
-        since("agent_listening"),
-        since("first_answer"),
-        basic.checked_sub(start).map(ms).unwrap_or_default()
-    )
+    let took = booted.took.as_secs_f64();
+    format!("{what},{took:.2},{cpu:.2},{}{basic}", times(&status))
 }
 
 /// Our init without a machine around it, as PID 1 of a namespace of this host: what it takes where nothing is emulated.
@@ -149,19 +144,23 @@ fn connect(port: u16) -> Client {
     }
 }
 
+/// Up to the column of `basic.target`.
 fn times(status: &Status) -> String {
     let boot = &status.boot;
-    let pid1 = at(boot, "pid1_start");
-    let stage1 = boot
-        .iter()
-        .find(|stamp| stamp.event == "stage1_start")
-        .map(|stamp| stamp.boottime_us);
-    let (kernel, stage1) = stage1.map_or_else(Default::default, |start| (ms(start), ms(pid1 - start)));
+    let find = |event: &str| boot.iter().find(|stamp| stamp.event == event);
+    // Another init than ours starts when stage 1 ends.
+    let init = find("pid1_start").map_or_else(|| at(boot, "root_mounted"), |stamp| stamp.boottime_us);
+    let stage1 = find("stage1_start").map(|stamp| stamp.boottime_us);
+    let (kernel, stage1) = stage1.map_or_else(Default::default, |start| (ms(start), ms(init - start)));
     let (listening, answer) = (
-        at(boot, "agent_listening") - pid1,
-        at(boot, "first_answer") - pid1,
+        at(boot, "agent_listening") - init,
+        at(boot, "first_answer") - init,
     );
     format!("{kernel},{stage1},{},{},", ms(listening), ms(answer))
+}
+
+fn ms_of(time: Duration) -> String {
+    ms(u64::try_from(time.as_micros()).expect("a boot is short"))
 }
 
 fn at(stamps: &[Stamp], event: &str) -> u64 {
