@@ -36,6 +36,7 @@ pub fn have(tool: &str) -> anyhow::Result<bool> {
     let package = match tool {
         "e2fsck" | "debugfs" | "dumpe2fs" | "resize2fs" => "apt-get install e2fsprogs",
         "unsquashfs" | "mksquashfs" => "apt-get install squashfs-tools",
+        "mkfs.erofs" => "apt-get install erofs-utils",
         "linux.uml" => "apt-get install user-mode-linux",
         "getfacl" => "apt-get install acl",
         "bsdtar" => "apt-get install libarchive-tools",

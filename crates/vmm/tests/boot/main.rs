@@ -19,6 +19,7 @@ mod images;
 mod inits;
 mod overlay;
 mod pid1;
+mod roots;
 mod runs;
 mod storm;
 mod traps;

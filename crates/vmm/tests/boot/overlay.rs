@@ -59,7 +59,7 @@ pub(crate) fn fails(host: &Host, spec: &MachineSpec) -> String {
 }
 
 /// Ends the machine in order.
-fn power_off((machine, mut client): (Box<dyn Machine>, Client)) {
+pub(crate) fn power_off((machine, mut client): (Box<dyn Machine>, Client)) {
     client
         .shutdown(Shutdown::default(), ANSWER_LIMIT)
         .expect("an answer");
