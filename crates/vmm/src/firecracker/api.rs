@@ -234,6 +234,8 @@ fn fault(status: u16, body: &[u8]) -> String {
         .and_then(|body| body.get("fault_message")?.as_str().map(str::to_owned));
     let message = message.unwrap_or_else(|| String::from_utf8_lossy(body).into_owned());
     let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    // It is shown on terminals.
+    let message = message.replace(|c: char| c.is_control(), "\u{fffd}");
     match message.is_empty() {
         true => format!("status {status}"),
         false => message,

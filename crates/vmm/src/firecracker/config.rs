@@ -129,12 +129,17 @@ fn drives(spec: &MachineSpec, files: &Files) -> Vec<Value> {
     let drives = spec.drives.iter().zip(&files.drives).enumerate();
     drives
         .map(|(index, (drive, path))| {
-            json!({
+            let mut said = json!({
                 "drive_id": drive_id(index),
                 "path_on_host": path,
                 "is_root_device": false,
                 "is_read_only": drive.read_only,
-            })
+            });
+            if !drive.read_only {
+                // Otherwise a guest's fsync would be promised and not done.
+                said["cache_type"] = json!("Writeback");
+            }
+            said
         })
         .collect()
 }

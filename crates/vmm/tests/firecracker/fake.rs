@@ -115,14 +115,41 @@ impl Fake {
             .collect()
     }
 
-    /// Panics if a machine has left something.
+    /// Panics if a machine has left something: files, or processes.
     pub(crate) fn is_clean(&self) {
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        // The guard of a jail is not waited for.
+        while !self.processes().is_empty() {
+            assert!(std::time::Instant::now() < deadline, "{:?}", self.processes());
+            std::thread::sleep(Duration::from_millis(10));
+        }
         assert_eq!(common::listing(&self.at("run")).len(), 0);
         let left: Vec<String> = common::listing(&self.at("jail"))
             .into_keys()
             .filter(|path| path != "firecracker")
             .collect();
         assert_eq!(left, [""; 0]);
+    }
+}
+
+impl Fake {
+    /// The command lines of processes that began as the fake, or name its folder.
+    fn processes(&self) -> Vec<String> {
+        let dir = self.dir.path().to_string_lossy().into_owned();
+        let command_of = |process: PathBuf| {
+            let read = |name| std::fs::read(process.join(name)).unwrap_or_default();
+            let (environ, command) = (read("environ"), read("cmdline"));
+            let text = [environ, command.clone()].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+            let command = String::from_utf8_lossy(&command).replace('\0', " ");
+            // This process may have been given the folder, too.
+            let is_other = !process.ends_with(std::process::id().to_string());
+            (is_other && !command.is_empty() && text.iter().any(|text| text.contains(&dir)))
+                .then_some(command)
+        };
+        let entries = std::fs::read_dir("/proc").expect("/proc is mounted");
+        entries
+            .filter_map(|entry| command_of(entry.ok()?.path()))
+            .collect()
     }
 }
 

@@ -3,36 +3,118 @@
 use std::time::Duration;
 
 use firebrick_vmm::firecracker::ApiError;
-use firebrick_vmm::{LaunchError, MachineSpec, Vmm as _};
+use firebrick_vmm::{LaunchError, MachineSpec, Vmm as _, Vsock};
 
 use crate::common::chain;
 use crate::fake::{LIMIT, agent, fake};
 
+/// What a machine with two drives and a vsock is asked for, in order.
+const PATHS: [&str; 8] = [
+    "/logger",
+    "/machine-config",
+    "/boot-source",
+    "/drives/drive0",
+    "/drives/drive1",
+    "/vsock",
+    "/entropy",
+    "/actions",
+];
+
+/// Launches with and without a jail what must fail; gives the errors. Nothing is left of either.
+fn fail(mode: &str, patience: Duration) -> Option<[LaunchError; 2]> {
+    let fake = fake(mode)?;
+    let spec = MachineSpec {
+        vsock: Vsock::Socket(fake.at("vsock")),
+        ..fake.spec()
+    };
+    let [first, second] = [fake.vmm(), fake.jailed()].map(|vmm| {
+        let error = vmm.with_patience(patience).launch(&spec).unwrap_err();
+        assert!(
+            std::fs::symlink_metadata(fake.at("vsock")).is_err(),
+            "{mode}: the socket"
+        );
+        fake.is_clean();
+        // The drive that is written is free again.
+        std::fs::File::open(fake.at("data")).unwrap().try_lock().unwrap();
+        error
+    });
+    Some([first, second])
+}
+
 #[test]
 fn a_refusal_names_the_request_and_the_reason() {
-    let paths = [
-        "/logger",
-        "/machine-config",
-        "/boot-source",
-        "/drives/drive1",
-        "/vsock",
-        "/entropy",
-        "/actions",
-    ];
-    for path in paths {
-        let Some(fake) = fake(&format!("refuse:{path}")) else {
+    for path in PATHS {
+        let Some(errors) = fail(&format!("refuse:{path}"), LIMIT) else {
             return;
         };
-        let error = fake.vmm().launch(&fake.spec()).unwrap_err();
-        let words = format!("Firecracker refuses PUT {path}: Refused, as the test wants it.");
-        assert!(chain(&error).ends_with(&words), "{}", chain(&error));
+        for error in errors {
+            let words = format!("Firecracker refuses PUT {path}: Refused, as the test wants it.");
+            assert!(chain(&error).ends_with(&words), "{}", chain(&error));
+        }
+        let fake = fake(&format!("refuse:{path}")).unwrap();
+        fake.vmm().launch(&fake.spec()).unwrap_err();
         let last = fake.requests().pop().unwrap();
         assert_eq!(
             last,
             format!("PUT {path} 400"),
             "nothing is asked after a refusal"
         );
-        fake.is_clean();
+    }
+}
+
+#[test]
+fn an_answer_that_breaks_off_is_told_as_such_at_every_step() {
+    for path in PATHS {
+        for mode in ["close", "half"] {
+            let Some(errors) = fail(&format!("{mode}:{path}"), LIMIT) else {
+                return;
+            };
+            for error in errors {
+                let broken =
+                    matches!(&error, LaunchError::Api(ApiError::Broken { path: at, .. }) if at == path);
+                assert!(broken, "{mode} {path}: {}", chain(&error));
+            }
+        }
+    }
+}
+
+#[test]
+fn an_answer_without_an_end_is_not_waited_for() {
+    let begun = std::time::Instant::now();
+    for (mode, what) in [("huge", "it is too long"), ("endless", "it does not end")] {
+        let Some(errors) = fail(&format!("{mode}:/boot-source"), LIMIT) else {
+            return;
+        };
+        for error in errors {
+            let said = chain(&error);
+            assert!(
+                said.ends_with(&format!("PUT /boot-source is no HTTP: {what}")),
+                "{said}"
+            );
+        }
+    }
+    assert!(begun.elapsed() < LIMIT);
+    // Each byte of it comes in time; the whole does not.
+    for error in fail("drip:/vsock", Duration::from_secs(5)).unwrap() {
+        assert!(
+            matches!(&error, LaunchError::Api(ApiError::TimedOut { .. })),
+            "{}",
+            chain(&error)
+        );
+    }
+}
+
+#[test]
+fn what_is_no_fault_message_is_told_on_one_harmless_line() {
+    let Some(errors) = fail("odd:/entropy", LIMIT) else {
+        return;
+    };
+    for error in errors {
+        let said = chain(&error);
+        assert!(
+            said.ends_with("Firecracker refuses PUT /entropy: <html> not JSON\u{fffd}[31m </>"),
+            "{said:?}"
+        );
     }
 }
 
@@ -101,6 +183,7 @@ fn what_is_no_http_is_said_to_be_none() {
         matches!(error, LaunchError::Api(ApiError::Malformed { .. })),
         "{error:?}"
     );
+    fake.is_clean();
 }
 
 #[test]

@@ -52,6 +52,12 @@ fn a_machine_is_set_up_starts_answers_and_ends_in_order() {
     }
     assert_eq!(log[3]["body"]["is_read_only"], true);
     assert_eq!(log[4]["body"]["is_read_only"], false);
+    let caches = [3, 4].map(|index: usize| log[index]["body"]["cache_type"].clone());
+    assert_eq!(
+        caches,
+        [json!(null), json!("Writeback")],
+        "what a guest syncs is synced"
+    );
     fake.is_clean();
 }
 
