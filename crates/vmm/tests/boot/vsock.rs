@@ -34,6 +34,20 @@ fn call(agent: &mut BufReader<UnixStream>, method: &str, params: &Value) -> Valu
     answer["result"].take()
 }
 
+/// A framed job: a length of four bytes, the most significant first, and JSON; the same back.
+fn framed(jobs: &mut BufReader<UnixStream>, job: &Value) -> Value {
+    let body = job.to_string();
+    let len = u32::try_from(body.len()).unwrap().to_be_bytes();
+    jobs.get_mut()
+        .write_all(&[&len, body.as_bytes()].concat())
+        .unwrap();
+    let mut len = [0; 4];
+    jobs.read_exact(&mut len).unwrap();
+    let mut body = vec![0; usize::try_from(u32::from_be_bytes(len)).unwrap()];
+    jobs.read_exact(&mut body).unwrap();
+    serde_json::from_slice(&body).unwrap()
+}
+
 #[test]
 fn the_agent_answers_on_vsock_as_under_firecracker() {
     let (Some(image), Some(host)) = (images::any(json!({})), host()) else {
@@ -59,6 +73,14 @@ fn the_agent_answers_on_vsock_as_under_firecracker() {
     let ran = call(&mut agent, "exec", &many);
     assert_eq!(ran["stdout"].as_str().map(str::len), Some(600_000));
     assert!(connect(&socket, 53).is_none(), "nothing listens on port 53");
+    let mut jobs = connect(&socket, 5000).expect("the agent listens on port 5000");
+    let job = json!({ "trace_id": "t", "lang": "sh", "code": "echo $((6 * 7)); cat", "stdin": "typed" });
+    let result = framed(&mut jobs, &job);
+    assert_eq!(
+        (&result["status"], &result["stdout"]),
+        (&json!("success"), &json!("42\ntyped")),
+        "{result}"
+    );
 
     drop(booted);
     assert!(agent.read(&mut [0]).is_ok_and(|count| count == 0) || !socket.exists());
