@@ -3,6 +3,9 @@
 #[path = "support/folder.rs"]
 mod folder;
 
+#[path = "support/processes.rs"]
+mod processes;
+
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -189,19 +192,28 @@ impl Run {
     /// The command line of a QEMU that this run started: its environment names our folder.
     fn machine(&self) -> Option<String> {
         let ours = format!("TMPDIR={}", self.temp.path().display());
-        fs::read_dir("/proc")
-            .expect("/proc is mounted")
-            .filter_map(|entry| {
-                let process = entry.ok()?.path();
-                let environ = fs::read(process.join("environ")).ok()?;
-                let is_ours = environ
-                    .split(|byte| *byte == 0)
-                    .any(|word| word == ours.as_bytes());
-                let command = fs::read(process.join("cmdline")).ok()?;
-                let command = String::from_utf8_lossy(&command).replace('\0', " ");
-                (is_ours && !command.is_empty()).then_some(command)
-            })
-            .next()
+        processes::with_variable(&ours).into_iter().next()
+    }
+
+    /// Runs a command line on a terminal of its own, and types once it has shown `until`. Exit code, and all that was shown.
+    fn in_terminal(&self, command: &str, until: &str, typed: &[u8]) -> (Option<i32>, String) {
+        let mut child = Command::new("script")
+            .args(["-qec", command, "/dev/null"])
+            .env("FIREBRICK_HOME", state())
+            .env("TMPDIR", self.temp.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("script is part of bsdutils");
+        let mut stdin = child.stdin.take().expect("a pipe");
+        let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+        let mut shown = String::new();
+        while !shown.contains(until) {
+            assert!(stdout.read_line(&mut shown).expect("text") > 0, "{shown}");
+        }
+        stdin.write_all(typed).expect("it reads");
+        stdout.read_to_string(&mut shown).expect("text");
+        (child.wait().expect("it ends").code(), shown)
     }
 
     /// Starts a program that says `up` and sleeps, and waits until it has said so.
@@ -698,23 +710,8 @@ fn ctrl_c_ends_a_boot_that_has_a_terminal() {
         assert_cmd::cargo::cargo_bin("firebrick").display(),
         run.image.display()
     );
-    let mut child = Command::new("script")
-        .args(["-qec", &command, "/dev/null"])
-        .env("FIREBRICK_HOME", state())
-        .env("TMPDIR", run.temp.path())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("script is part of bsdutils");
-    let mut stdin = child.stdin.take().expect("a pipe");
-    let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
-    let mut shown = String::new();
-    while !shown.contains("kernel ") {
-        assert!(stdout.read_line(&mut shown).expect("text") > 0, "{shown}");
-    }
-    stdin.write_all(b"\x03").expect("it reads");
-    stdout.read_to_string(&mut shown).expect("text");
-    assert_eq!(child.wait().expect("it ends").code(), Some(130), "{shown}");
+    let (code, shown) = run.in_terminal(&command, "kernel ", b"\x03");
+    assert_eq!(code, Some(130), "{shown}");
     assert!(!shown.contains("started"), "{shown}");
     run.check_nothing_is_left();
 }
@@ -728,23 +725,8 @@ fn a_terminal_is_joined_to_ours() {
         firebrick.display(),
         run.image.display()
     );
-    let mut child = Command::new("script")
-        .args(["-qec", &command, "/dev/null"])
-        .env("FIREBRICK_HOME", state())
-        .env("TMPDIR", run.temp.path())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("script is part of bsdutils");
-    let mut stdin = child.stdin.take().expect("a pipe");
-    let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
-    let mut shown = String::new();
-    while !shown.contains("33 77") {
-        assert!(stdout.read_line(&mut shown).expect("text") > 0, "{shown}");
-    }
-    stdin.write_all(b"typed\r").expect("it reads");
-    stdout.read_to_string(&mut shown).expect("text");
-    assert!(child.wait().expect("it ends").success());
+    let (code, shown) = run.in_terminal(&command, "33 77", b"typed\r");
+    assert_eq!(code, Some(0), "{shown}");
     assert!(shown.contains("<typed>") && shown.contains("code 5"), "{shown}");
     // The mode is as it was before.
     assert!(shown.contains(" icanon") && shown.contains(" echo "), "{shown}");

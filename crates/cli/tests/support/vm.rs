@@ -1,5 +1,8 @@
 //! A state folder of a test's own that can boot VMs: a busybox image in it, and the kernel that all tests share.
 
+#[path = "processes.rs"]
+mod processes;
+
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -92,20 +95,7 @@ impl Home {
 
     /// Processes that have this state folder in their environment, as command lines.
     pub(crate) fn processes(&self) -> Vec<String> {
-        let ours = format!("FIREBRICK_HOME={}", self.path().display());
-        let command_of = |process: PathBuf| {
-            let environ = fs::read(process.join("environ")).ok()?;
-            let is_ours = environ
-                .split(|byte| *byte == 0)
-                .any(|word| word == ours.as_bytes());
-            let command = fs::read(process.join("cmdline")).ok()?;
-            let command = String::from_utf8_lossy(&command).replace('\0', " ");
-            (is_ours && !command.is_empty()).then_some(command)
-        };
-        let entries = fs::read_dir("/proc").expect("/proc is mounted");
-        entries
-            .filter_map(|entry| command_of(entry.ok()?.path()))
-            .collect()
+        processes::with_variable(&format!("FIREBRICK_HOME={}", self.path().display()))
     }
 
     /// No process of this state folder stays.
