@@ -274,7 +274,7 @@ fn files_larger_than_the_agent_pass_through_it() {
 }
 
 #[test]
-#[ignore = "two gigabytes on the disk, and half a minute or more"]
+#[ignore = "two gigabytes on the disk, and half a minute or more; scripts/agent-load does it in a VM"]
 fn two_gigabytes_pass_through_it() {
     in_and_out(87_382 * 24 * 1024); // a little more than 2 GiB
 }

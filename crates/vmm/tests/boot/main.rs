@@ -17,6 +17,7 @@ mod host;
 mod hygiene;
 mod images;
 mod inits;
+mod load;
 mod overlay;
 mod pid1;
 mod roots;
