@@ -182,6 +182,18 @@ pub enum SourceError {
     },
 
     // Unsupported.
+    /// An image that is made here has no name to open it by.
+    #[error("{name} is made here: it lies nowhere that it could be opened from")]
+    OnlyMade {
+        /// What it is called.
+        name: String,
+    },
+    /// A stream was wanted twice.
+    #[error("layer {layer} is a stream that has been read already")]
+    OpenedTwice {
+        /// Counted from 0.
+        layer: usize,
+    },
     /// A running Docker daemon would be needed.
     #[error("docker-daemon:{name}: firebrick does not talk to a Docker daemon")]
     DockerDaemon {
@@ -303,6 +315,14 @@ pub enum SourceError {
         path: PathBuf,
         /// What about it.
         what: &'static str,
+    },
+    /// Whoever was to make a layer cannot begin.
+    #[error("layer {layer} cannot be made")]
+    Producer {
+        /// Counted from 0.
+        layer: usize,
+        /// Why not.
+        source: io::Error,
     },
     /// The registry's options are wrong.
     #[error("{option} {value:?} is not usable")]

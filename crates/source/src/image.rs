@@ -17,6 +17,7 @@ use crate::dirtar;
 use crate::download::Downloads;
 use crate::error::{Part, SourceError};
 use crate::layout::Layout;
+use crate::made::Stream;
 use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::tarindex::Member;
@@ -50,7 +51,8 @@ impl OciImage {
     }
 }
 
-/// One layer of an OCI image. Cloning is cheap; every clone can be opened, in any thread, any number of times.
+/// One layer of an OCI image. Cloning is cheap; every clone can be opened, in any thread, any number of times (but
+/// [`Layer::from_stream`] once in all).
 #[derive(Debug, Clone)]
 pub struct Layer {
     /// Its place, counted from 0 (the lowest).
@@ -74,6 +76,7 @@ pub(crate) enum LayerSource {
     File(PathBuf),
     Folder(PathBuf),
     Download(Arc<Downloads>),
+    Stream(Stream),
 }
 
 impl Layer {
@@ -88,6 +91,7 @@ impl Layer {
     pub fn open(&self) -> Result<Box<dyn Read + Send>, SourceError> {
         match &self.source {
             LayerSource::Download(downloads) => Ok(Box::new(downloads.open(self.index)?)),
+            LayerSource::Stream(stream) => stream.open(self.index),
             LayerSource::Folder(path) => Ok(Box::new(dirtar::open(path)?)),
             LayerSource::File(path) => {
                 let file = File::open(path).map_err(|source| file_error("open", path, source))?;

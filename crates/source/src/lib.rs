@@ -3,7 +3,7 @@
 //! A [`Reference`] names an OCI image wherever it lies: in a registry, in a layout or archive on disk, or as a plain
 //! tar or folder. [`open`] finds the image for one [`Platform`] there and yields an [`OciImage`]: its [`ImageConfig`]
 //! and its [`Layer`]s, whose bytes are read (as stored, mostly compressed) from any thread. What comes from a registry
-//! is kept in a [`Cache`].
+//! is kept in a [`Cache`]. Layers can also be made here, and joined to an [`OciImage`] that nobody has stored.
 //!
 //! ```text
 //! Reference ─► index ─► manifest ─► config          (small documents, bounded, verified: resolve, manifest, config)
@@ -23,6 +23,7 @@ mod fetch;
 mod holes;
 mod image;
 mod layout;
+mod made;
 mod manifest;
 mod oci;
 mod options;
@@ -114,6 +115,7 @@ pub fn open(reference: &Reference, options: &Options) -> Result<OciImage, Source
                 options,
             ))
         }
+        Reference::Made { name } => Err(SourceError::OnlyMade { name: name.clone() }),
         Reference::Dir { path } => {
             dirtar::open(path)?;
             Ok(plain_image(

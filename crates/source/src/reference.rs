@@ -48,6 +48,11 @@ pub enum Reference {
         /// The tar file.
         path: PathBuf,
     },
+    /// No place: its layers are made here ([`OciImage::from_layers`](crate::OciImage::from_layers)). No text is parsed to this.
+    Made {
+        /// What it is, for people.
+        name: String,
+    },
     /// `dir:PATH`: one root filesystem as a folder.
     Dir {
         /// The folder that becomes `/`.
@@ -314,6 +319,7 @@ impl fmt::Display for Reference {
         let (transport, path, selector) = match self {
             Reference::Registry(reference) => return fmt::Display::fmt(reference, f),
             Reference::DockerDaemon { name } => return write!(f, "docker-daemon:{name}"),
+            Reference::Made { name } => return f.write_str(name),
             Reference::OciLayout { path, selector } => ("oci", path, selector),
             Reference::OciArchive { path, selector } => ("oci-archive", path, selector),
             Reference::DockerArchive { path, selector } => ("docker-archive", path, selector),
