@@ -27,5 +27,5 @@ mod stream;
 pub use error::BuildError;
 pub use fullness::Fullness;
 pub use key::{BuildKey, build_key};
-pub use request::{Customise, Event, Filesystem, LayerReport, Report, Request};
+pub use request::{Customise, Event, Filesystem, LayerReport, Merged, Report, Request};
 pub use run::build;

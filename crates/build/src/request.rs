@@ -9,7 +9,26 @@ use firebrick_tree::{Timestamp, Tree};
 
 /// Makes one more layer (an uncompressed tar) from what the layers below it merged to.
 pub type Customise<'a> =
-    Box<dyn FnOnce(&Tree) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> + 'a>;
+    Box<dyn FnOnce(&Merged<'_>) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> + 'a>;
+
+/// What the layers so far merged to, and where they lie. Stands for its tree wherever one is wanted.
+#[derive(Debug, Clone, Copy)]
+pub struct Merged<'a> {
+    /// The merged tree.
+    pub tree: &'a Tree,
+    /// The layers, lowest first. Those of an image that is going to be compressed have no place.
+    pub layers: &'a [LayerReport],
+    /// Where the region of the next layer starts in the image, in bytes; `None` as for the others.
+    pub next_region: Option<u64>,
+}
+
+impl std::ops::Deref for Merged<'_> {
+    type Target = Tree;
+
+    fn deref(&self) -> &Tree {
+        self.tree
+    }
+}
 
 /// The filesystem of an image, and its options. Times in them are set from [`Request::created`].
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use crate::error::BuildError;
 use crate::fullness::Fullness;
 use crate::image_file::ImageFile;
 use crate::key::{BuildKey, build_key};
-use crate::request::{Customise, Event, Filesystem, LayerReport, Report, Request};
+use crate::request::{Customise, Event, Filesystem, LayerReport, Merged, Report, Request};
 use crate::stream::{LayerBytes, LayerStream, Shared};
 
 const BLOCK: u64 = 4096;
@@ -60,7 +60,7 @@ pub fn build(request: Request<'_>, events: &(dyn Fn(Event) + Sync)) -> Result<Re
     };
     build.source_layers(image)?;
     if let Some(customise) = customise {
-        build.made_layer(customise)?;
+        build.made_layer(customise, matches!(target, Target::Ext4(_)))?;
     }
     build.finish(target)
 }
@@ -157,8 +157,18 @@ impl Build<'_> {
     }
 
     /// The layer that firebrick adds, made from what the others merged to.
-    fn made_layer(&mut self, customise: Customise<'_>) -> Result<(), BuildError> {
-        let tar = customise(&self.tree).map_err(|source| BuildError::Customise { source })?;
+    fn made_layer(&mut self, customise: Customise<'_>, has_regions: bool) -> Result<(), BuildError> {
+        if !has_regions {
+            self.reports
+                .iter_mut()
+                .for_each(|layer| layer.region_start = None);
+        }
+        let merged = Merged {
+            tree: &self.tree,
+            layers: &self.reports,
+            next_region: has_regions.then(|| self.place_of(self.next_start())).flatten(),
+        };
+        let tar = customise(&merged).map_err(|source| BuildError::Customise { source })?;
         let len = tar.len() as u64;
         // Our own bytes: they may compress as well as they like, since they are not compressed.
         let stream = LayerStream::start(LayerBytes::Made(tar), self.reports.len(), u64::MAX, &self.shared)?;
@@ -174,11 +184,7 @@ impl Build<'_> {
     ) -> Result<(), BuildError> {
         let layer = self.reports.len();
         (self.events)(Event::LayerStarted { layer, stored_bytes });
-        let start = region_start(
-            self.regions
-                .last()
-                .map_or(DataBlock(0), |last| DataBlock(last.start.0 + last.blocks)),
-        );
+        let start = self.next_start();
         self.file
             .start_region(start)
             .map_err(output_error("write", self.output))?;
@@ -211,6 +217,21 @@ impl Build<'_> {
         Ok(())
     }
 
+    /// Where the region of the next layer starts.
+    fn next_start(&self) -> DataBlock {
+        region_start(
+            self.regions
+                .last()
+                .map_or(DataBlock(0), |last| DataBlock(last.start.0 + last.blocks)),
+        )
+    }
+
+    /// Where a data block lies in the image, in bytes.
+    fn place_of(&self, start: DataBlock) -> Option<u64> {
+        let layout = self.file.layout();
+        layout.runs(start, 1).first().map(|run| run.start.0 * BLOCK)
+    }
+
     fn scan_error(
         &self,
         layer: usize,
@@ -241,8 +262,7 @@ impl Build<'_> {
             start,
             blocks: index.region_len / BLOCK,
         };
-        let layout = self.file.layout();
-        let region_start = layout.runs(start, 1).first().map(|run| run.start.0 * BLOCK);
+        let region_start = self.place_of(start);
         self.reports.push(LayerReport {
             digest,
             diff_id,

@@ -119,6 +119,21 @@ pub struct ImageJson {
     /// When the OCI image was made, as its config writes it (RFC 3339).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub created: Option<String>,
+    /// The layers that the image is made of, lowest first; the last one is the one that this file is in.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<ImageLayer>,
+}
+
+/// A layer, and where the contents of its files lie.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ImageLayer {
+    /// Digest of its tar. The layer that this file is in cannot name its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub diff_id: Option<String>,
+    /// Where its region starts in the image, in bytes. In a compressed image none has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start: Option<u64>,
 }
 
 impl ImageJson {
@@ -173,12 +188,20 @@ mod tests {
             },
             image_digest: Some("sha256:00".into()),
             created: None,
+            layers: vec![
+                ImageLayer {
+                    diff_id: Some("sha256:01".into()),
+                    start: Some(1 << 20),
+                },
+                ImageLayer::default(),
+            ],
         };
         let text = String::from_utf8(json.to_bytes()).unwrap();
         assert_eq!(
             text,
             "{\n  \"Entrypoint\": [\n    \"/bin/\\\"x\\\"\"\n  ],\n  \"Env\": [\n    \"A=ä\"\n  ],\n  \
-             \"WorkingDir\": \"/srv\",\n  \"ImageDigest\": \"sha256:00\"\n}\n"
+             \"WorkingDir\": \"/srv\",\n  \"ImageDigest\": \"sha256:00\",\n  \
+             \"Layers\": [\n    {\n      \"DiffId\": \"sha256:01\",\n      \"Start\": 1048576\n    },\n    {}\n  ]\n}\n"
         );
         assert_eq!(ImageJson::default().to_bytes(), b"{}\n");
     }

@@ -30,7 +30,7 @@ mod service;
 mod tar;
 mod time;
 
-pub use config::{ImageJson, OddConfig, RunConfig};
+pub use config::{ImageJson, ImageLayer, OddConfig, RunConfig};
 pub use init::{Chosen, ImageInit, Init, UnknownInit};
 pub use lower::{Lower, LowerKind};
 pub use mount_points::{OddMountPoint, odd_mount_points};

@@ -4,14 +4,14 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use firebrick_build::{Request, build};
+use firebrick_build::{Merged, Request, build};
 use firebrick_customise::{ImageJson, Init, Profile, RunConfig, Service, plan, to_tar};
 use firebrick_source::{OciImage, Reference, open};
 use firebrick_testkit::fixtures::{ALPINE, BUSYBOX, fixture};
 use firebrick_testkit::layers::Layer;
 use firebrick_testkit::layers::oci::{Blob, Compression, Options, write_layout_of_blobs};
 use firebrick_testkit::oracle;
-use firebrick_tree::{Timestamp, Tree};
+use firebrick_tree::Timestamp;
 use firebrick_vmm::Arch;
 use serde_json::Value;
 
@@ -248,12 +248,12 @@ pub(crate) fn of_platform(
     let json = image_json(&image);
     let request = Request {
         image: &image,
-        customise: Some(Box::new(|tree: &Tree| {
+        customise: Some(Box::new(|merged: &Merged<'_>| {
             let mut request = firebrick_customise::Request::new(Some(&guest), &json, recipe.init);
             request.service = recipe.service.clone();
             request.words.clone_from(&recipe.words);
             request.profile = recipe.profile;
-            Ok(to_tar(&plan(&request, tree)?, 0))
+            Ok(to_tar(&plan(&request, merged.tree)?, 0))
         })),
         output: path.clone(),
         filesystem: recipe.filesystem.to_build(),
@@ -285,5 +285,6 @@ fn image_json(image: &OciImage) -> ImageJson {
         },
         image_digest: None,
         created: config.created.clone(),
+        layers: Vec::new(),
     }
 }

@@ -3,9 +3,10 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context as _;
+use firebrick_build::Merged;
 use firebrick_customise::{
-    ImageInit, ImageJson, Init, LowerKind, Profile, RunConfig, Service, odd_mount_points, parse_rfc3339,
-    plan, to_tar,
+    ImageInit, ImageJson, ImageLayer, Init, LowerKind, Profile, RunConfig, Service, odd_mount_points,
+    parse_rfc3339, plan, to_tar,
 };
 use firebrick_source::{OciImage, Platform};
 use firebrick_tree::{Kind, LayerPath, Timestamp, Tree};
@@ -62,17 +63,24 @@ impl Contents {
     }
 
     /// The layer, as a tar, over what the image's own layers merged to.
-    pub(super) fn layer(&self, tree: &Tree) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
+    pub(super) fn layer(
+        &self,
+        merged: &Merged<'_>,
+    ) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
+        let image_json = ImageJson {
+            layers: layers(merged),
+            ..self.image_json.clone()
+        };
         let request = firebrick_customise::Request {
             guest: self.guest.as_deref(),
-            image_json: &self.image_json,
+            image_json: &image_json,
             init: self.init,
             service: self.service.clone(),
             words: self.words.clone(),
             profile: self.profile,
             runc: self.runc.as_deref(),
         };
-        let lower = |path: &[u8]| kind_of(tree, path);
+        let lower = |path: &[u8]| kind_of(merged.tree, path);
         let odd = odd_mount_points(&lower);
         self.odd().extend(odd.iter().map(ToString::to_string));
         if self.init == Init::Auto && ImageInit::detect(&lower) == ImageInit::Busybox {
@@ -80,6 +88,19 @@ impl Contents {
         }
         Ok(to_tar(&plan(&request, &lower)?, self.created.seconds))
     }
+}
+
+/// Which layers the image is made of, and where they lie.
+fn layers(merged: &Merged<'_>) -> Vec<ImageLayer> {
+    let below = merged.layers.iter().map(|layer| ImageLayer {
+        diff_id: Some(layer.diff_id.to_string()),
+        start: layer.region_start,
+    });
+    let own = ImageLayer {
+        diff_id: None,
+        start: merged.next_region,
+    };
+    below.chain([own]).collect()
 }
 
 fn kind_of(tree: &Tree, path: &[u8]) -> Option<LowerKind> {
@@ -142,6 +163,7 @@ fn image_json(image: &OciImage) -> ImageJson {
         },
         image_digest: image.manifest_digest.map(|digest| digest.to_string()),
         created: config.created,
+        layers: Vec::new(),
     }
 }
 
