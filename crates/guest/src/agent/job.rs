@@ -28,6 +28,8 @@ pub(super) const STDIN_HIGH_BYTES: usize = 1024 * 1024;
 /// How long output pipes may stay open after the program has ended, because something it left behind holds them. What
 /// that prints makes it no longer.
 const LEFTOVER_NS: u64 = 1_000_000_000;
+/// How many pieces are read of each output when that is over: all that a pipe holds, and not without end.
+const LAST_PIECES: usize = (1 << 20) / MAX_DATA_BYTES + 2;
 
 /// What ends a terminal's input when it is typed at the start of a line; elsewhere it only hands the line over.
 const END_OF_TRANSMISSION: u8 = 4;
@@ -170,7 +172,7 @@ impl Job {
 
     /// When time alone changes something.
     pub(super) fn next_deadline(&self) -> Option<u64> {
-        let leave = if self.choked { None } else { self.leave_at_ns };
+        let leave = self.leave_at_ns.filter(|_| !self.is_held_up());
         [self.kill_at_ns, leave].into_iter().flatten().min()
     }
 
@@ -338,6 +340,11 @@ impl Job {
         self.watch_kept(poller);
     }
 
+    /// Whether outputs are left in their pipes for now, because of the client or of all clients.
+    fn is_held_up(&self) -> bool {
+        self.choked || self.waits_for_room()
+    }
+
     /// Whether an output has more than there is room for.
     pub(super) fn waits_for_room(&self) -> bool {
         self.outputs.iter().any(|output| output.waits_for_room)
@@ -346,6 +353,9 @@ impl Job {
     /// Reads outputs that are kept, where that waited for room.
     pub(super) fn watch_kept(&mut self, poller: &Poller) {
         if !self.streams() {
+            if self.waits_for_room() && self.leave_at_ns.is_some() {
+                self.leave_at_ns = Some(Clock::Boottime.now_ns().saturating_add(LEFTOVER_NS));
+            }
             for output in &mut self.outputs {
                 output.waits_for_room = false;
                 if let Some(source) = &mut output.source {
@@ -581,31 +591,34 @@ impl Agent {
         }
     }
 
-    pub(super) fn job_output_ready(&mut self, number: u32, which: usize) {
+    /// Reads a piece of an output; whether one came.
+    pub(super) fn job_output_ready(&mut self, number: u32, which: usize) -> bool {
         let room = self
             .jobs
             .get(&number)
             .map_or(0, |job| self.room_of_output(number, job, which));
         let Some(job) = self.jobs.get_mut(&number) else {
-            return;
+            return false;
         };
         let Some(output) = job.outputs.get_mut(which) else {
-            return;
+            return false;
         };
-        let Some(source) = &mut output.source else { return };
+        let Some(source) = &mut output.source else {
+            return false;
+        };
         if room == 0 {
             source.set(&self.poller, EventFlags::empty());
             output.waits_for_room = true;
-            return;
+            return false;
         }
         let mut buffer = [0; MAX_DATA_BYTES];
         let piece = buffer.get_mut(..room.min(MAX_DATA_BYTES)).unwrap_or_default();
         let count = match rustix::io::read(&source.fd, piece) {
-            Err(Errno::AGAIN | Errno::INTR) => return,
+            Err(Errno::AGAIN | Errno::INTR) => return false,
             Ok(0) | Err(_) => {
                 output.source = None;
                 self.finish_if_done(number);
-                return;
+                return false;
             }
             Ok(count) => count,
         };
@@ -614,7 +627,7 @@ impl Agent {
             if let Some(output) = job.outputs.get_mut(which) {
                 output.keep(bytes, job.keep_bytes);
             }
-            return;
+            return true;
         };
         let stream = if which == STDOUT {
             OutputStream::Stdout
@@ -646,6 +659,7 @@ impl Agent {
             conn.send(line);
         }
         self.touch(conn_number);
+        true
     }
 
     /// How much of an output can be read now: what is kept must find room.
@@ -695,9 +709,22 @@ impl Agent {
                 job.timed_out = true;
                 job.kill();
             } else {
-                job.outputs.iter_mut().for_each(|output| output.source = None);
-                self.finish_if_done(number);
+                self.leave_outputs(number);
             }
+        }
+    }
+
+    /// Reads what lies in the pipes of a program that has ended, and no more: somebody else holds them open, or they have ended
+    /// and were not looked at, because so much else was to be done.
+    fn leave_outputs(&mut self, number: u32) {
+        for which in [STDOUT, STDERR] {
+            let _ = (0..LAST_PIECES).all(|_| self.job_output_ready(number, which));
+        }
+        if let Some(job) = self.jobs.get_mut(&number)
+            && !job.is_held_up()
+        {
+            job.outputs.iter_mut().for_each(|output| output.source = None);
+            self.finish_if_done(number);
         }
     }
 

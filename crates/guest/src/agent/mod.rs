@@ -229,8 +229,8 @@ impl Agent {
             Token::Conn(number) => self.conn_ready(number, flags),
             Token::JobStart(number) => self.job_start_ready(number),
             Token::JobStdin(number) => self.job_stdin_ready(number),
-            Token::JobStdout(number) => self.job_output_ready(number, job::STDOUT),
-            Token::JobStderr(number) => self.job_output_ready(number, job::STDERR),
+            Token::JobStdout(number) => drop(self.job_output_ready(number, job::STDOUT)),
+            Token::JobStderr(number) => drop(self.job_output_ready(number, job::STDERR)),
         }
     }
 

@@ -113,25 +113,20 @@ fn jobs(booted: &mut Booted, count: usize) {
 }
 
 fn clients(booted: &Booted, count: usize) {
-    // The mux has fewer streams than that: each client tries until it has one.
     std::thread::scope(|scope| {
         for number in 0..count {
             scope.spawn(move || {
-                let deadline = Instant::now() + LIMIT;
-                let mut client = loop {
-                    match booted.connect(LIMIT) {
-                        Ok(client) => break client,
-                        Err(error) => assert!(Instant::now() < deadline, "{error}"),
-                    }
-                    std::thread::sleep(Duration::from_millis(50));
-                };
+                let mut client = booted
+                    .connect(LIMIT)
+                    .unwrap_or_else(|error| panic!("client {number}: {}", common::chain(&error)));
                 let cmd = format!("sleep 0.5; echo {number}");
                 let exec = Exec {
                     cmd: Some(cmd),
                     ..Exec::default()
                 };
                 let result = client.exec(exec, LIMIT).expect("an answer");
-                assert_eq!(result.stdout, Some(format!("{number}\n")));
+                let wanted = Some(format!("{number}\n"));
+                assert_eq!((result.exit_code, &result.stdout), (0, &wanted), "{result:?}");
             });
         }
     });
