@@ -1,6 +1,6 @@
 //! A small allocator over `mmap`, for a program with one thread that runs as long as the machine.
 //!
-//! Blocks up to 64 KiB come from free lists, one for each power of two and each half between two of them. Larger
+//! Blocks up to 16 KiB come from free lists, one for each power of two and each half between two of them. Larger
 //! blocks are mappings of their own: they go back to the kernel when they are freed, and growing one moves pages,
 //! not bytes. So a burst of large answers leaves nothing behind, which matters more here than a tight packing.
 #![expect(unsafe_code, reason = "an allocator hands out raw memory")]
@@ -13,13 +13,13 @@ use crate::kernel;
 /// The smallest block, and the alignment of every block.
 const MIN_BYTES: usize = 16;
 /// Blocks above this are mappings of their own.
-const LARGE_BYTES: usize = 64 * 1024;
+const LARGE_BYTES: usize = 16 * 1024;
 /// How much is mapped at once for small blocks.
 const CHUNK_BYTES: usize = 256 * 1024;
 /// Alignments above this are not served.
 const PAGE_BYTES: usize = 4096;
-/// 16, 32, 48, 64, 96, 128, … 65,536: two for each doubling (one number, between 16 and 32, stays unused).
-const CLASSES: usize = 25;
+/// 16, 32, 48, 64, 96, 128, … 16,384: two for each doubling (one number, between 16 and 32, stays unused).
+const CLASSES: usize = 21;
 
 /// The allocator's state. Not for several threads at once.
 #[derive(Debug)]

@@ -75,12 +75,12 @@ fn seeds_of_protocol() -> Vec<Vec<u8>> {
 "#;
     let mut wire = vec![200_u8];
     wire.extend([0; 16_396]);
-    wire.extend(b"FBMUX1H\n\x07\0\0\0\0\0\0\0");
+    wire.extend(b"FBMUX2H\n\x07\0\0\0\0\0\0\0");
     for kind in 0..12_u8 {
         wire.extend([kind, 0, 4, 0, 2, 0, 0, 0, 52, 0, 0, 0, 7, 0, 0, 0]);
     }
     let mut reply = vec![3_u8];
-    reply.extend(b"FBMUX1G\n\x07\0\0\0\0\0\0\0");
+    reply.extend(b"FBMUX2G\n\x07\0\0\0\0\0\0\0");
     reply.extend_from_slice(&wire[wire.len() - 160..]);
     vec![lines.to_vec(), wire, reply]
 }

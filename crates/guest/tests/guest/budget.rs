@@ -5,6 +5,7 @@ use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 use crate::common::{Agent, Client, PATIENCE, assert_nothing_left, assert_small, wait_until};
+use crate::serial::{Hogs, Wire};
 use serde_json::{Value, json};
 
 /// Sends as much as is taken.
@@ -199,6 +200,67 @@ fn input_that_no_job_reads_is_bounded_together() {
     assert_answers(&agent);
     assert_small(&agent);
     drop(hogs);
+    assert_nothing_left(&agent);
+}
+
+/// Everything that a client can make the agent hold, from many at once, over TCP and over as many streams of the mux as there can be.
+#[test]
+fn all_kinds_of_hogs_at_once_are_bounded_together() {
+    let (mut wire, agent) = Wire::start();
+    wire.open(1, 52);
+    let mut streams = Hogs::open(&mut wire, 3, 200);
+    let dial = || TcpStream::connect(agent.address).expect("a connection");
+    let line = [b"{\"jsonrpc\":\"2.0\",\"id\":\"".to_vec(), vec![b'x'; 3 << 20]].concat();
+    let frame = [(4u32 << 20).to_be_bytes().to_vec(), vec![b'x'; 3 << 20]].concat();
+    let request = |method: &str, params: Value| {
+        let request = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
+        format!("{request}\n").into_bytes()
+    };
+    let framed = |job: Value| {
+        let job = job.to_string();
+        [
+            &u32::try_from(job.len()).expect("short").to_be_bytes(),
+            job.as_bytes(),
+        ]
+        .concat()
+    };
+    let noise = "head -c 1000000 /dev/zero | tee /dev/stderr | tr '\\0' x; exec sleep 1000";
+    let data = json!({"id": 1, "data": "QUFB".repeat(900_000)});
+    let stdin = json!({"jsonrpc": "2.0", "method": "stdin", "params": data});
+    let started = request("exec", json!({"argv": ["sleep", "1000"], "stdin": true}));
+    let kinds = [
+        line,
+        frame,
+        // Output that is kept, and output that nobody reads.
+        request("exec", json!({"cmd": noise})),
+        request("exec", json!({"cmd": "exec yes unread", "stream": true})),
+        framed(json!({"lang": "sh", "code": noise})),
+        // Jobs that read nothing.
+        [started, format!("{stdin}\n").into_bytes()].concat(),
+        framed(json!({"lang": "sh", "code": "exec sleep 1000", "stdin": "x".repeat(3 << 20)})),
+        // Answers that nobody reads.
+        request("ping", json!({})).repeat(20_000),
+        request("exec", json!({"cmd": "head -c 1000000 /dev/zero"})).repeat(10),
+    ];
+    let mut hogs: Vec<_> = (0..20 * kinds.len()).map(|_| dial()).collect();
+    for _ in 0..2 {
+        for (hog, bytes) in hogs.iter_mut().zip(kinds.iter().cycle()) {
+            stuff(hog, bytes);
+        }
+        streams.stuff(&mut wire);
+        assert_answers(&agent);
+        assert_eq!(wire.call(1, "ping", &json!({})), json!({"pong": true}));
+        assert_small(&agent);
+    }
+    // Somebody with something long gets through.
+    let params = json!({"cmd": "head -c 300000 /dev/zero | tr '\\0' y"});
+    assert_eq!(
+        agent.dial().call("exec", params)["stdout"].as_str().map(str::len),
+        Some(300_000)
+    );
+    assert_small(&agent);
+    drop(hogs);
+    wire.hello(0x1122_3344_5566_7788);
     assert_nothing_left(&agent);
 }
 

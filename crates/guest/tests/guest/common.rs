@@ -32,7 +32,7 @@ pub(crate) struct Agent {
     pub(crate) process: Child,
     stderr: BufReader<ChildStderr>,
     /// The descriptors that it has open without any client.
-    files: usize,
+    pub(crate) files: usize,
 }
 
 impl Agent {

@@ -6,7 +6,7 @@ use alloc::collections::{BTreeMap, VecDeque};
 
 use super::frame::{self, Desync, Found, Frame, Parser};
 use super::stream::{Phase, SendEnd, Step, Stream};
-use super::{MAX_STREAMS, Nonce, Refusal, StreamId};
+use super::{MAX_STREAMS, Nonce, Refusal, SEND_BUFFER_BYTES, SPARE_BYTES, StreamId, WINDOW_BYTES};
 use crate::Queue;
 
 /// How many bytes for the wire are encoded ahead. Little, so that a small answer never waits behind much bulk.
@@ -14,6 +14,9 @@ const OUTPUT_TARGET_BYTES: usize = 64 * 1024;
 
 /// How many frames for streams that are gone may wait before no more input is wanted.
 const MAX_LOOSE: usize = 1024;
+
+/// A host has enough for every stream.
+const HOST_SPARE_BYTES: usize = MAX_STREAMS * WINDOW_BYTES;
 
 /// The nonce by which a guest says that it has lost the session. No host chooses it.
 const LOST: Nonce = Nonce(1);
@@ -82,6 +85,8 @@ pub enum OpenError {
 #[derive(Debug)]
 pub struct Endpoint {
     host: bool,
+    /// What all streams may hold beyond their floors, in each direction.
+    spare_bytes: usize,
     parser: Parser,
     /// The session's nonce; a host has it before the session stands.
     nonce: Nonce,
@@ -124,6 +129,7 @@ impl Endpoint {
     fn new(host: bool, parser: Parser, nonce: Nonce) -> Endpoint {
         Endpoint {
             host,
+            spare_bytes: if host { HOST_SPARE_BYTES } else { SPARE_BYTES },
             parser,
             nonce,
             in_session: false,
@@ -153,6 +159,13 @@ impl Endpoint {
     /// The number of streams, those included that still have to send what was written before they were closed.
     pub fn stream_count(&self) -> usize {
         self.streams.len()
+    }
+
+    /// What all streams hold: received and not read, and to be sent. The bounds are in [`super`].
+    pub fn held_bytes(&self) -> (usize, usize) {
+        let received = self.streams.values().map(|stream| stream.received.len()).sum();
+        let sending = self.streams.values().map(|stream| stream.sending.len()).sum();
+        (received, sending)
     }
 
     /// Whether to read from the wire now. False only while the other side lets answers pile up.
@@ -215,7 +228,12 @@ impl Endpoint {
         }
         let id = self.next_id;
         self.next_id = id.checked_add(2).ok_or(OpenError::NoIds)?;
-        self.streams.insert(id, Stream::new(Phase::Asking { port }));
+        let mut stream = Stream::new(Phase::Asking { port });
+        if self.host {
+            // It has enough, and so the guest need not wait.
+            stream.grant(WINDOW_BYTES);
+        }
+        self.streams.insert(id, stream);
         self.take_turn(id);
         Ok(StreamId(id))
     }
@@ -245,11 +263,12 @@ impl Endpoint {
     /// Takes as much of `bytes` as there is room for, and says how many; [`Event::Writable`] follows when that was
     /// not all. `None` when the stream is gone or was finished.
     pub fn write(&mut self, stream: StreamId, bytes: &[u8]) -> Option<usize> {
+        let spare = self.spare(Stream::spared_to_send);
         let state = self.streams.get_mut(&stream.0)?;
         if state.closed || state.lingering || state.send_end != SendEnd::None {
             return None;
         }
-        let (taken, rest) = bytes.split_at(state.room().min(bytes.len()));
+        let (taken, rest) = bytes.split_at(state.room(spare).min(bytes.len()));
         state.sending.push(taken);
         state.wants_room = !rest.is_empty();
         self.take_turn(stream.0);
@@ -262,15 +281,27 @@ impl Endpoint {
             return Read::Gone;
         };
         let count = state.received.take(into);
-        state.consumed = state.consumed.saturating_add(count);
+        let wants_grant = count > 0 && state.wants_grant();
         let read = match (count, state.receive_end, state.closed) {
             _ if !state.received.is_empty() || count > 0 => Read::Data(count),
             (_, true, _) => Read::End,
             (_, _, true) => Read::Gone,
             _ => Read::Pending,
         };
+        if wants_grant {
+            let spare = self.spare(Stream::spared_to_receive);
+            if let Some(state) = self.streams.get_mut(&stream.0) {
+                state.grant(spare);
+            }
+        }
         self.take_turn(stream.0);
         read
+    }
+
+    /// What is left to spare in one direction.
+    fn spare(&self, spared: fn(&Stream) -> usize) -> usize {
+        let spared: usize = self.streams.values().map(spared).sum();
+        self.spare_bytes.saturating_sub(spared)
     }
 
     /// Sends the end of our bytes behind those written. Reading goes on.
@@ -340,7 +371,7 @@ impl Endpoint {
         };
         frame::encode(&mut self.output, self.nonce, id, frame);
         stream.done(&step);
-        if stream.wants_room && stream.room() >= super::SEND_BUFFER_BYTES / 2 {
+        if stream.wants_room && stream.sending.len() <= SEND_BUFFER_BYTES / 2 {
             stream.wants_room = false;
             self.events.push_back(Event::Writable(StreamId(id)));
         }

@@ -16,8 +16,8 @@ pub(super) const MAX_FRAME_BYTES: usize = HEADER_BYTES + MAX_PAYLOAD_BYTES + TAG
 const HELLO_BYTES: usize = 16;
 
 /// What opens a HELLO, by sender.
-const HOST_MAGIC: [u8; 8] = *b"FBMUX1H\n";
-const GUEST_MAGIC: [u8; 8] = *b"FBMUX1G\n";
+const HOST_MAGIC: [u8; 8] = *b"FBMUX2H\n";
+const GUEST_MAGIC: [u8; 8] = *b"FBMUX2G\n";
 
 /// The byte between frames that means nothing.
 const PADDING: u8 = 0;

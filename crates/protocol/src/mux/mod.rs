@@ -5,14 +5,16 @@
 //!   next HELLO. Whatever an earlier host left half-sent, in either direction, never reaches a stream of this one.
 //! - A *stream* is one connection to a *port*, with flow control of its own: a side may send only as many bytes as the
 //!   other has granted, so that a stream nobody reads holds [`WINDOW_BYTES`] at most and stops no other.
+//! - The *floor* is what every stream may hold in either direction, and has from its start. More comes from what an endpoint has to
+//!   *spare* for all its streams: a host enough for each, a guest [`SPARE_BYTES`], so that its memory stays small.
 //!
 //! [`Endpoint`] is both sides' state machine: bytes from the wire go in, [`Event`]s and bytes for the wire come out.
 //! It does no I/O, reads no clock and no random source. `docs/protocol-mux.md` is the contract; in short, integers
 //! little-endian:
 //!
 //! ```text
-//! HELLO (host → guest)  "FBMUX1H\n"  nonce u64            after 16,396 zero bytes, which end any frame cut short
-//! HELLO (guest → host)  "FBMUX1G\n"  nonce u64            the host's nonce, returned
+//! HELLO (host → guest)  "FBMUX2H\n"  nonce u64            after 16,396 zero bytes, which end any frame cut short
+//! HELLO (guest → host)  "FBMUX2G\n"  nonce u64            the host's nonce, returned
 //! frame                 kind u8 │ 0 u8 │ length u16 │ stream u32 │ payload │ low half of the nonce u32
 //! ```
 
@@ -24,6 +26,12 @@ pub use endpoint::{Endpoint, Event, OpenError, Read};
 
 /// How many bytes of a stream may be on their way or unread, in each direction.
 pub const WINDOW_BYTES: usize = 64 * 1024;
+
+/// How many of them may be from the start; and what a stream may always hold, received or to be sent.
+pub const FLOOR_BYTES: usize = 4 * 1024;
+
+/// What all streams of a guest may hold beyond their floors: so much received, and so much to be sent.
+pub const SPARE_BYTES: usize = 512 * 1024;
 
 /// How many bytes an endpoint keeps of a stream's outgoing data before [`Endpoint::write`] takes no more.
 pub const SEND_BUFFER_BYTES: usize = 64 * 1024;

@@ -2,7 +2,7 @@
 
 #![deny(clippy::as_conversions, clippy::arithmetic_side_effects)]
 
-use super::{MAX_PAYLOAD_BYTES, SEND_BUFFER_BYTES, WINDOW_BYTES};
+use super::{FLOOR_BYTES, MAX_PAYLOAD_BYTES, SEND_BUFFER_BYTES, WINDOW_BYTES};
 use crate::Queue;
 
 /// How far opening has come.
@@ -40,8 +40,8 @@ pub(super) struct Stream {
     pub(super) receive_end: bool,
     /// How many bytes more the other side may send.
     pub(super) receive_credit: usize,
-    /// How many bytes were read and not yet granted anew.
-    pub(super) consumed: usize,
+    /// How many bytes more it may send as soon as it is told.
+    pub(super) to_grant: usize,
     /// To be sent.
     pub(super) sending: Queue,
     pub(super) send_end: SendEnd,
@@ -75,11 +75,11 @@ impl Stream {
             phase,
             received: Queue::new(),
             receive_end: false,
-            receive_credit: WINDOW_BYTES,
-            consumed: 0,
+            receive_credit: FLOOR_BYTES,
+            to_grant: 0,
             sending: Queue::new(),
             send_end: SendEnd::None,
-            send_credit: WINDOW_BYTES,
+            send_credit: FLOOR_BYTES,
             closed: false,
             lingering: false,
             wants_room: false,
@@ -99,8 +99,8 @@ impl Stream {
             Phase::Accepting => return Some(Step::Opened),
             Phase::Asked | Phase::Open => {}
         }
-        if self.consumed >= WINDOW_BYTES / 2 && !self.receive_end {
-            return u32::try_from(self.consumed)
+        if self.to_grant > 0 && !self.receive_end {
+            return u32::try_from(self.to_grant)
                 .ok()
                 .map(|bytes| Step::Window { bytes });
         }
@@ -117,8 +117,8 @@ impl Stream {
             Step::Open { .. } => self.phase = Phase::Asked,
             Step::Opened => self.phase = Phase::Open,
             Step::Window { .. } => {
-                self.receive_credit = self.receive_credit.saturating_add(self.consumed);
-                self.consumed = 0;
+                self.receive_credit = self.receive_credit.saturating_add(self.to_grant);
+                self.to_grant = 0;
             }
             Step::Data { len } => {
                 self.sending.consume(*len);
@@ -128,9 +128,57 @@ impl Stream {
         }
     }
 
-    /// How many bytes a write may bring.
-    pub(super) fn room(&self) -> usize {
-        SEND_BUFFER_BYTES.saturating_sub(self.sending.len())
+    /// Nothing more comes.
+    fn receives_no_more(&self) -> bool {
+        self.receive_end || self.closed
+    }
+
+    /// All that is received, or may be without another word of ours.
+    fn receivable(&self) -> usize {
+        if self.receives_no_more() {
+            return self.received.len();
+        }
+        self.received
+            .len()
+            .saturating_add(self.receive_credit)
+            .saturating_add(self.to_grant)
+    }
+
+    /// How much of what the endpoint can spare this stream has for what it receives.
+    pub(super) fn spared_to_receive(&self) -> usize {
+        self.receivable().saturating_sub(FLOOR_BYTES)
+    }
+
+    /// The same for what it sends.
+    pub(super) fn spared_to_send(&self) -> usize {
+        self.sending.len().saturating_sub(FLOOR_BYTES)
+    }
+
+    /// Whether so much was read that the other side should be granted more.
+    pub(super) fn wants_grant(&self) -> bool {
+        if self.receives_no_more() {
+            return false;
+        }
+        let receivable = self.receivable();
+        // A window of its own half used up; or little left of any, lest the other side has to stop.
+        receivable <= FLOOR_BYTES / 2 || (receivable > FLOOR_BYTES && receivable <= WINDOW_BYTES / 2)
+    }
+
+    /// Grants the other side as much as `spare` bytes allow.
+    pub(super) fn grant(&mut self, spare: usize) {
+        let receivable = self.receivable();
+        let window = receivable
+            .max(FLOOR_BYTES)
+            .saturating_add(spare)
+            .min(WINDOW_BYTES);
+        self.to_grant = self.to_grant.saturating_add(window.saturating_sub(receivable));
+    }
+
+    /// How many bytes a write may bring where the endpoint can spare so many.
+    pub(super) fn room(&self, spare: usize) -> usize {
+        let held = self.sending.len();
+        let limit = held.max(FLOOR_BYTES).saturating_add(spare).min(SEND_BUFFER_BYTES);
+        limit.saturating_sub(held)
     }
 
     /// Both directions have ended by EOF: no CLOSE is needed.

@@ -255,11 +255,86 @@ fn a_stream_nobody_reads_stops_no_other_and_is_bounded() {
         wire.settle();
         while let Read::Data(_) = wire.guest.read(busy, 4096) {}
     }
-    assert_eq!(wire.host.tracks[&stuck].written, WINDOW_BYTES + SEND_BUFFER_BYTES);
+    let written = FLOOR_BYTES + SEND_BUFFER_BYTES;
+    assert_eq!(wire.host.tracks[&stuck].written, written);
     wire.settle();
     assert_eq!(wire.guest.tracks[&busy].read, 2_000_000);
     wire.drain();
-    assert_eq!(wire.guest.tracks[&stuck].read, WINDOW_BYTES + SEND_BUFFER_BYTES);
+    assert_eq!(wire.guest.tracks[&stuck].read, written);
+}
+
+#[test]
+fn a_guest_holds_little_of_all_streams_together() {
+    let most = MAX_STREAMS * FLOOR_BYTES + SPARE_BYTES;
+    let mut wire = Wire::new();
+    wire.settle();
+    let ids: Vec<StreamId> = (0..MAX_STREAMS).map(|_| wire.open(1)).collect();
+    wire.settle();
+    // Each is read until it has a large window, and then no more; the host does not read at all.
+    for round in 0..20 {
+        for id in &ids {
+            wire.host.write(*id, 100_000);
+            wire.guest.write(*id, 100_000);
+        }
+        wire.settle();
+        if round < 5 {
+            for id in &ids {
+                wire.guest.read(*id, 3000);
+            }
+        }
+        let (received, sending) = wire.guest.endpoint.held_bytes();
+        assert!(received <= most && sending <= most, "{received} {sending}");
+    }
+    let (received, sending) = wire.guest.endpoint.held_bytes();
+    assert!(received > most / 2 && sending > most / 2, "{received} {sending}");
+    // One that is read goes on however the others stand, and so does one that is closed and opened anew.
+    let busy = ids[MAX_STREAMS - 1];
+    let before = wire.guest.tracks[&busy].read;
+    for _ in 0..100 {
+        wire.host.write(busy, 20_000);
+        wire.settle();
+        while let Read::Data(_) = wire.guest.read(busy, 4096) {}
+        while let Read::Data(_) = wire.host.read(busy, 4096) {}
+        wire.guest.write(busy, 20_000);
+    }
+    assert!(wire.guest.tracks[&busy].read > before + 200_000);
+    assert!(wire.host.tracks[&busy].read > 200_000);
+    wire.drain();
+    for id in &ids {
+        assert_eq!(wire.guest.tracks[id].read, wire.host.tracks[id].written);
+        assert_eq!(wire.host.tracks[id].read, wire.guest.tracks[id].written);
+    }
+    assert_eq!((wire.host.lost, wire.guest.lost), (0, 0));
+}
+
+#[test]
+fn a_stream_that_is_read_gets_a_large_window_again_when_the_others_have_gone() {
+    let mut wire = Wire::new();
+    wire.settle();
+    let ids: Vec<StreamId> = (0..MAX_STREAMS).map(|_| wire.open(1)).collect();
+    wire.settle();
+    for _ in 0..4 {
+        for id in &ids {
+            wire.host.write(*id, 100_000);
+            wire.settle();
+            wire.guest.read(*id, 3000);
+        }
+    }
+    let last = ids[MAX_STREAMS - 1];
+    for id in &ids[..MAX_STREAMS - 1] {
+        wire.host.endpoint.close(*id);
+        wire.guest.endpoint.close(*id);
+    }
+    wire.settle();
+    while let Read::Data(_) = wire.guest.read(last, 4096) {}
+    for _ in 0..10 {
+        wire.host.write(last, 100_000);
+        wire.settle();
+        while let Read::Data(_) = wire.guest.read(last, 4096) {}
+    }
+    wire.host.write(last, 100_000);
+    wire.settle();
+    assert!(wire.guest.endpoint.held_bytes().0 > WINDOW_BYTES / 2);
 }
 
 #[test]
@@ -370,16 +445,16 @@ fn the_wire_format_is_pinned() {
     let hello = wire.host.endpoint.transmit().to_vec();
     assert_eq!(hello.len(), 16_396 + 16);
     assert!(hello[..16_396].iter().all(|byte| *byte == 0));
-    assert_eq!(&hello[16_396..], b"FBMUX1H\n\x03\x02\x01\x00\x00\x00\xcd\xab");
+    assert_eq!(&hello[16_396..], b"FBMUX2H\n\x03\x02\x01\x00\x00\x00\xcd\xab");
     wire.host.endpoint.transmitted(hello.len());
     wire.guest.endpoint.receive(&hello);
     let answer = wire.guest.endpoint.transmit().to_vec();
-    assert_eq!(answer, b"FBMUX1G\n\x03\x02\x01\x00\x00\x00\xcd\xab");
+    assert_eq!(answer, b"FBMUX2G\n\x03\x02\x01\x00\x00\x00\xcd\xab");
     wire.host.endpoint.receive(&answer);
     let id = wire.host.endpoint.open(52).expect("a stream");
     wire.host.endpoint.write(id, b"hi");
     wire.host.endpoint.finish(id);
-    let frames = b"\x01\0\x04\0\x01\0\0\0\x34\0\0\0\x03\x02\x01\0\x04\0\x02\0\x01\0\0\0hi\x03\x02\x01\0\x05\0\0\0\x01\0\0\0\x03\x02\x01\0";
+    let frames = b"\x01\0\x04\0\x01\0\0\0\x34\0\0\0\x03\x02\x01\0\x07\0\x04\0\x01\0\0\0\0\xf0\0\0\x03\x02\x01\0\x04\0\x02\0\x01\0\0\0hi\x03\x02\x01\0\x05\0\0\0\x01\0\0\0\x03\x02\x01\0";
     assert_eq!(wire.host.endpoint.transmit(), frames);
 }
 

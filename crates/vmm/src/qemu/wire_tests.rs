@@ -167,7 +167,7 @@ fn garbage_from_the_guest_starts_a_new_session() {
     let wire = Wire::start(host.into()).unwrap();
     let mut hello = vec![0; 16_396 + 16];
     theirs.read_exact(&mut hello).unwrap();
-    let mut answer = *b"FBMUX1G\n........";
+    let mut answer = *b"FBMUX2G\n........";
     answer[8..].copy_from_slice(&hello[hello.len() - 8..]);
     theirs.write_all(&answer).unwrap();
     theirs.write_all(&[0xff; 1000]).unwrap();
