@@ -43,9 +43,24 @@ impl Default for Crc {
     }
 }
 
+/// CRC-16 as descriptors carried it before `metadata_csum` (`lib/crc16.c` in the kernel): reflected 0x8005.
+pub(crate) fn crc16(seed: u16, bytes: &[u8]) -> u16 {
+    bytes.iter().fold(seed, |crc, &byte| {
+        (0..8).fold(crc ^ u16::from(byte), |crc, _| {
+            (crc >> 1) ^ if crc & 1 == 1 { 0xa001 } else { 0 }
+        })
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn crc16_check_value() {
+        // The catalogue's check value of CRC-16/ARC.
+        assert_eq!(crc16(0, b"123456789"), 0xbb3d);
+    }
 
     #[test]
     fn published_vector_and_chaining() {

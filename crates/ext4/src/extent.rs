@@ -13,8 +13,28 @@ use crate::geometry::{BlockNumber, Run};
 const EXTENT_BLOCKS_MAX: u64 = 32768;
 /// Entries that fit `i_block`.
 const ROOT_ENTRIES: usize = 4;
-/// Entries that fit a block, before its checksum.
-const BLOCK_ENTRIES: usize = (BLOCK_SIZE as usize - 12) / 12;
+
+/// What the nodes of extent trees look like in a filesystem.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NodeForm {
+    /// Bytes of a block.
+    pub(crate) block_len: usize,
+    /// Whether nodes end in a checksum (`metadata_csum`).
+    pub(crate) checksums: bool,
+}
+
+impl NodeForm {
+    /// As firebrick writes it.
+    pub(crate) const OURS: NodeForm = NodeForm {
+        block_len: BLOCK_SIZE as usize,
+        checksums: true,
+    };
+
+    /// Entries that fit a block; what they leave over has always room for a checksum.
+    fn entries(self) -> usize {
+        (self.block_len - 12) / 12
+    }
+}
 
 /// A run of a file's blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,10 +69,10 @@ pub(crate) fn push_run(extents: &mut Vec<Extent>, file_block: u32, run: Run) {
 }
 
 /// How many blocks the tree of so many extents takes beside the inode.
-pub(crate) fn tree_block_count(extents: usize) -> u64 {
+pub(crate) fn tree_block_count(extents: usize, form: NodeForm) -> u64 {
     let (mut level, mut blocks) = (extents, 0);
     while level > ROOT_ENTRIES {
-        level = level.div_ceil(BLOCK_ENTRIES);
+        level = level.div_ceil(form.entries());
         blocks += level as u64;
     }
     blocks
@@ -107,18 +127,18 @@ pub(crate) struct Encoded {
 }
 
 /// Encodes a tree into as many blocks as [`tree_block_count`] said. `crc` is the inode's seed.
-pub(crate) fn encode(extents: &[Extent], tree_blocks: &[BlockNumber], crc: Crc) -> Encoded {
+pub(crate) fn encode(extents: &[Extent], tree_blocks: &[BlockNumber], form: NodeForm, crc: Crc) -> Encoded {
     let mut free_blocks = tree_blocks.iter().copied();
     let mut nodes = Vec::new();
     let mut entries: Vec<Entry> = extents.iter().map(leaf_entry).collect();
     let mut depth = 0;
     while entries.len() > ROOT_ENTRIES {
-        let mut upper = Vec::with_capacity(entries.len().div_ceil(BLOCK_ENTRIES));
-        for chunk in entries.chunks(BLOCK_ENTRIES) {
+        let mut upper = Vec::with_capacity(entries.len().div_ceil(form.entries()));
+        for chunk in entries.chunks(form.entries()) {
             let block = free_blocks
                 .next()
                 .expect("the plan counted the tree's blocks the same way");
-            nodes.push((block, node(chunk, depth, crc)));
+            nodes.push((block, node(chunk, depth, form, crc)));
             upper.push(index_entry(chunk[0].0, block));
         }
         entries = upper;
@@ -133,17 +153,18 @@ pub(crate) fn encode(extents: &[Extent], tree_blocks: &[BlockNumber], crc: Crc) 
     Encoded { i_block, nodes }
 }
 
-fn node(entries: &[Entry], depth: u16, crc: Crc) -> Vec<u8> {
-    let mut block = Vec::with_capacity(BLOCK_SIZE as usize);
-    block.extend_from_slice(header(entries.len(), BLOCK_ENTRIES, depth).as_bytes());
+fn node(entries: &[Entry], depth: u16, form: NodeForm, crc: Crc) -> Vec<u8> {
+    let mut block = Vec::with_capacity(form.block_len);
+    block.extend_from_slice(header(entries.len(), form.entries(), depth).as_bytes());
     for (_, bytes) in entries {
         block.extend_from_slice(bytes);
     }
-    let tail = 12 + BLOCK_ENTRIES * 12;
-    block.resize(tail, 0);
-    let checksum = crc.update(&block).value();
-    block.extend_from_slice(&checksum.to_le_bytes());
-    block.resize(BLOCK_SIZE as usize, 0);
+    block.resize(12 + form.entries() * 12, 0);
+    if form.checksums {
+        let checksum = crc.update(&block).value();
+        block.extend_from_slice(&checksum.to_le_bytes());
+    }
+    block.resize(form.block_len, 0);
     block
 }
 
@@ -204,10 +225,12 @@ mod tests {
                     count: 1,
                 })
                 .collect();
-            let count = tree_block_count(list.len());
+            let count = tree_block_count(list.len(), NodeForm::OURS);
             let tree_blocks: Vec<BlockNumber> = (0..count).map(BlockNumber).collect();
             assert_eq!(
-                encode(&list, &tree_blocks, Crc::new()).nodes.len() as u64,
+                encode(&list, &tree_blocks, NodeForm::OURS, Crc::new())
+                    .nodes
+                    .len() as u64,
                 count,
                 "{extents}"
             );

@@ -15,7 +15,14 @@ const HTREE_EOF: u32 = 0x7fff_ffff;
 /// Bytes of a name that one round of the hash takes.
 const CHUNK: usize = 32;
 
-pub(crate) fn half_md4(name: &[u8], seed: [u32; 4]) -> NameHash {
+/// Whether a name's bytes count as signed numbers, as they did where the filesystem was made on such a processor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Signs {
+    Signed,
+    Unsigned,
+}
+
+pub(crate) fn half_md4(name: &[u8], seed: [u32; 4], signs: Signs) -> NameHash {
     let mut state = if seed == [0; 4] {
         [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476]
     } else {
@@ -24,7 +31,7 @@ pub(crate) fn half_md4(name: &[u8], seed: [u32; 4]) -> NameHash {
     let mut rest = name;
     // An empty name still takes no round, as in the kernel.
     while !rest.is_empty() {
-        transform(&mut state, &chunk_words(rest));
+        transform(&mut state, &chunk_words(rest, signs));
         rest = rest.get(CHUNK..).unwrap_or_default();
     }
     let major = state[1] & !1;
@@ -40,15 +47,19 @@ pub(crate) fn half_md4(name: &[u8], seed: [u32; 4]) -> NameHash {
 }
 
 /// Eight words of the name, filled up with its remaining length in every byte.
-fn chunk_words(rest: &[u8]) -> [u32; 8] {
+fn chunk_words(rest: &[u8], signs: Signs) -> [u32; 8] {
     let len = u32::try_from(rest.len()).expect("names have at most 255 bytes");
     let pad = len | (len << 8);
     let pad = pad | (pad << 16);
+    let number = |byte: u8| match signs {
+        Signs::Unsigned => u32::from(byte),
+        Signs::Signed => i32::from(byte.cast_signed()).cast_unsigned(),
+    };
     let mut words = [pad; 8];
     for (word, bytes) in words.iter_mut().zip(rest[..rest.len().min(CHUNK)].chunks(4)) {
         *word = bytes
             .iter()
-            .fold(pad, |value, &byte| (value << 8).wrapping_add(byte.into()));
+            .fold(pad, |value, &byte| (value << 8).wrapping_add(number(byte)));
     }
     words
 }
@@ -88,7 +99,7 @@ mod tests {
     fn hashes_are_those_of_debugfs() {
         for (name, major, minor) in include!("hash/vectors.in") {
             assert_eq!(
-                half_md4(name.as_bytes(), [0; 4]),
+                half_md4(name.as_bytes(), [0; 4], Signs::Unsigned),
                 NameHash { major, minor },
                 "{name:?}"
             );

@@ -23,7 +23,7 @@ pub(crate) struct InodeParts<'a> {
     pub(crate) flags: u32,
     pub(crate) i_block: [u8; 60],
     pub(crate) xattr_block: Option<BlockNumber>,
-    pub(crate) in_inode_xattrs: Option<[u8; IN_INODE_LEN]>,
+    pub(crate) in_inode_xattrs: Option<&'a [u8]>,
 }
 
 /// The inode's bytes. `crc` is the inode's seed.
@@ -67,20 +67,20 @@ pub(crate) fn encode(parts: &InodeParts<'_>, crc: Crc) -> [u8; 256] {
         i_version_hi: 0.into(),
         i_projid: 0.into(),
     };
-    let xattrs = parts.in_inode_xattrs.unwrap_or([0; IN_INODE_LEN]);
-    let checksum = crc.update(fields.as_bytes()).update(&xattrs).value();
+    let xattrs = parts.in_inode_xattrs.unwrap_or(&[0; IN_INODE_LEN]);
+    let checksum = crc.update(fields.as_bytes()).update(xattrs).value();
     fields.i_checksum_lo = (checksum as u16).into();
     fields.i_checksum_hi = ((checksum >> 16) as u16).into();
     let mut bytes = [0; 256];
     bytes[..160].copy_from_slice(fields.as_bytes());
-    bytes[160..].copy_from_slice(&xattrs);
+    bytes[160..].copy_from_slice(xattrs);
     bytes
 }
 
 /// Seconds in 34 bits (1901 to 2446; what lies outside becomes the nearest, as the kernel does) and nanoseconds.
 ///
 /// Layout: <https://docs.kernel.org/filesystems/ext4/inodes.html#inode-timestamps>
-fn time_fields(time: Timestamp) -> (u32, u32) {
+pub(crate) fn time_fields(time: Timestamp) -> (u32, u32) {
     const MIN: i64 = -(1 << 31);
     const MAX: i64 = (1 << 34) - (1 << 31) - 1;
     let seconds = time.seconds.clamp(MIN, MAX);

@@ -4,13 +4,14 @@
 //! - [`write()`] emits what it decided, superblock last, to a [`BlockSink`];
 //! - [`geometry`] says where regions may lie;
 //! - [`mod@format`]: the on-disk structures, nothing else; [`checksum`]: CRC-32C as ext4 chains it.
-//! - [`read`]: reads an image back, ours or any that `mke2fs` makes.
+//! - [`read`]: reads an image back, ours or any that `mke2fs` makes; [`edit`] changes one.
 //!
 //! What the image looks like, and why: `docs/ext4.md`.
 #![forbid(unsafe_code)]
 
 pub mod checksum;
 mod dir;
+pub mod edit;
 mod error;
 mod extent;
 #[expect(

@@ -20,7 +20,8 @@
 #![cfg_attr(not(test), deny(clippy::as_conversions, clippy::arithmetic_side_effects))]
 
 mod blockmap;
-mod bytes;
+pub(crate) mod bytes;
+mod claims;
 mod dir;
 mod error;
 mod extent;
@@ -43,13 +44,14 @@ pub use runs::{Run, Runs};
 pub use superblock::{State, Summary};
 
 use crate::format::SUPERBLOCK_OFFSET;
-use superblock::Geometry;
+pub(crate) use claims::Claims;
+pub(crate) use superblock::{Geometry, has_super};
 
 /// A filesystem in an image.
 #[derive(Debug)]
 pub struct Filesystem<R> {
-    source: R,
-    geometry: Geometry,
+    pub(crate) source: R,
+    pub(crate) geometry: Geometry,
     summary: Summary,
 }
 
@@ -96,7 +98,7 @@ impl<R: ReadAt> Filesystem<R> {
     }
 
     /// Reads bytes of the filesystem; `place` is what they belong to.
-    fn read_bytes(&self, offset: u64, buffer: &mut [u8], place: Place) -> Result<(), ReadError> {
+    pub(crate) fn read_bytes(&self, offset: u64, buffer: &mut [u8], place: Place) -> Result<(), ReadError> {
         let len = u64::try_from(buffer.len()).unwrap_or(u64::MAX);
         let end = offset.checked_add(len);
         let filesystem_bytes = self
@@ -116,7 +118,7 @@ impl<R: ReadAt> Filesystem<R> {
     }
 
     /// Reads a block of metadata; 0 and the block of the superblock are none.
-    fn read_block(&self, block: u64, place: Place) -> Result<Vec<u8>, ReadError> {
+    pub(crate) fn read_block(&self, block: u64, place: Place) -> Result<Vec<u8>, ReadError> {
         if block <= u64::from(self.geometry.first_data_block) || block >= self.geometry.blocks {
             return Err(out_of_range(place, "a block number", block));
         }
@@ -128,6 +130,6 @@ impl<R: ReadAt> Filesystem<R> {
 }
 
 /// A field holds what it never may.
-fn out_of_range(place: Place, field: &'static str, value: u64) -> ReadError {
+pub(crate) fn out_of_range(place: Place, field: &'static str, value: u64) -> ReadError {
     ReadError::corrupt(place, Fault::Field { field, value })
 }

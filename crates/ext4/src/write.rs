@@ -6,8 +6,9 @@ use firebrick_tree::{Kind, Metadata, Tree};
 use zerocopy::IntoBytes;
 
 use crate::checksum::Crc;
+use crate::dir::{DirForm, Packing};
 use crate::error::PlanError;
-use crate::extent::{self, push_run};
+use crate::extent::{self, NodeForm, push_run};
 use crate::format::{
     BLOCK_SIZE, BLOCKS_PER_GROUP, EXT4_GOOD_OLD_FIRST_INO, EXT4_JOURNAL_INO, EXT4_RESIZE_INO, EXT4_ROOT_INO,
     INODE_SIZE, SUPERBLOCK_OFFSET, inode_flags, mode,
@@ -132,7 +133,7 @@ impl Writer<'_> {
             flags: EXTENTS | if node.indexed { inode_flags::INDEX } else { 0 },
             i_block: [0; 60],
             xattr_block: node.xattr_block,
-            in_inode_xattrs: node.xattrs.as_ref().and_then(|packed| packed.in_inode),
+            in_inode_xattrs: node.xattrs.as_ref().and_then(|packed| packed.in_inode.as_deref()),
         };
         let content = match &inode.kind {
             Kind::Directory(_) => {
@@ -166,7 +167,7 @@ impl Writer<'_> {
             }
         };
         if parts.flags & EXTENTS != 0 {
-            let encoded = extent::encode(&node.extents, &node.tree_blocks, crc);
+            let encoded = extent::encode(&node.extents, &node.tree_blocks, NodeForm::OURS, crc);
             parts.i_block = encoded.i_block;
             for (block, bytes) in encoded.nodes {
                 put(sink, block, &bytes)?;
@@ -211,7 +212,7 @@ impl Writer<'_> {
         };
         let number = EXT4_GOOD_OLD_FIRST_INO;
         let empty =
-            crate::dir::Packing::new(Vec::new(), self.plan.hash_seed).expect("no names are few enough");
+            Packing::new(Vec::new(), DirForm::ours(self.plan.hash_seed)).expect("no names are few enough");
         put(sink, block, &empty.bytes(number, EXT4_ROOT_INO, self.crc(number)))?;
         let meta = Metadata {
             mode: 0o700,
@@ -249,7 +250,7 @@ impl Writer<'_> {
             push_run(&mut extents, file_block, *run);
             file_block += run.count as u32;
         }
-        let i_block = extent::encode(&extents, &[], crc).i_block;
+        let i_block = extent::encode(&extents, &[], NodeForm::OURS, crc).i_block;
         let parts = InodeParts {
             mode: type_bits | meta.mode,
             meta,

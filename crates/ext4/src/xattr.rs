@@ -12,13 +12,26 @@ use crate::geometry::BlockNumber;
 /// Bytes behind an inode's fields.
 pub(crate) const IN_INODE_LEN: usize = 256 - 160;
 
-const BLOCK: usize = BLOCK_SIZE as usize;
+/// Where attributes may go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Room {
+    /// Bytes behind an inode's fields.
+    pub(crate) in_inode: usize,
+    /// Bytes of a block.
+    pub(crate) block: usize,
+}
+
+/// The room of an inode that firebrick writes.
+const OURS: Room = Room {
+    in_inode: IN_INODE_LEN,
+    block: BLOCK_SIZE as usize,
+};
 
 /// Extended attributes as they go to disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Packed {
     /// Those behind the inode's fields.
-    pub(crate) in_inode: Option<[u8; IN_INODE_LEN]>,
+    pub(crate) in_inode: Option<Vec<u8>>,
     /// Those in a block, without its checksum, which depends on where it lies.
     pub(crate) block: Option<Vec<u8>>,
     /// Names that ext4 has no namespace for. Container tools leave them out, too.
@@ -30,10 +43,12 @@ pub(crate) struct Packed {
 #[non_exhaustive]
 pub enum XattrError {
     /// They do not fit an inode and one block.
-    #[error("its extended attributes take {len} bytes, ext4 has room for about 4000")]
+    #[error("its extended attributes take {len} bytes, an inode of this filesystem has room for {room}")]
     TooLarge {
         /// Names and values together, in bytes.
         len: usize,
+        /// For how many bytes there is room at most.
+        room: usize,
     },
     /// An access control list that is not in the kernel's form.
     #[error("its access control list ({len} bytes) is not in the form that getxattr gives")]
@@ -80,8 +95,13 @@ impl Attribute<'_> {
     }
 }
 
-/// Packs attributes; `None` if there are none.
+/// Packs attributes for an inode of ours; `None` if there are none.
 pub(crate) fn pack(xattrs: &Xattrs) -> Result<Option<Packed>, XattrError> {
+    pack_into(xattrs, OURS)
+}
+
+/// Packs attributes; `None` if there are none.
+pub(crate) fn pack_into(xattrs: &Xattrs, to: Room) -> Result<Option<Packed>, XattrError> {
     if xattrs.is_empty() {
         return Ok(None);
     }
@@ -106,20 +126,21 @@ pub(crate) fn pack(xattrs: &Xattrs) -> Result<Option<Packed>, XattrError> {
     }
     attributes.sort();
     // A header of 4 bytes in front, 4 zero bytes behind the last entry.
-    let mut room = IN_INODE_LEN - 4 - 4;
+    let mut room = to.in_inode.saturating_sub(4 + 4);
     let (inner, outer): (Vec<_>, Vec<_>) = attributes.into_iter().partition(|attribute| {
         let fits = attribute.len() <= room;
         room -= if fits { attribute.len() } else { 0 };
         fits
     });
     let outer_len: usize = outer.iter().map(Attribute::len).sum();
-    if outer_len > BLOCK - 32 - 4 || outer.iter().any(|attribute| attribute.value.len() > BLOCK) {
+    if outer_len > to.block - 32 - 4 || outer.iter().any(|attribute| attribute.value.len() > to.block) {
         let len = xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
-        return Err(XattrError::TooLarge { len });
+        let room = to.in_inode + to.block;
+        return Err(XattrError::TooLarge { len, room });
     }
     Ok(Some(Packed {
-        in_inode: (!inner.is_empty()).then(|| in_inode(&inner)),
-        block: (!outer.is_empty()).then(|| block(&outer)),
+        in_inode: (!inner.is_empty()).then(|| in_inode(&inner, to.in_inode)),
+        block: (!outer.is_empty()).then(|| block(&outer, to.block)),
         left_out,
     }))
 }
@@ -169,15 +190,15 @@ fn put(area: &mut [u8], base: usize, attributes: &[Attribute<'_>]) -> Vec<u32> {
     hashes
 }
 
-fn in_inode(attributes: &[Attribute<'_>]) -> [u8; IN_INODE_LEN] {
-    let mut area = [0; IN_INODE_LEN];
+fn in_inode(attributes: &[Attribute<'_>], len: usize) -> Vec<u8> {
+    let mut area = vec![0; len];
     area[..4].copy_from_slice(&EXT4_XATTR_MAGIC.to_le_bytes());
     put(&mut area, 4, attributes);
     area
 }
 
-fn block(attributes: &[Attribute<'_>]) -> Vec<u8> {
-    let mut area = vec![0; BLOCK];
+fn block(attributes: &[Attribute<'_>], len: usize) -> Vec<u8> {
+    let mut area = vec![0; len];
     let hashes = put(&mut area, 32, attributes);
     let hash = hashes
         .into_iter()
@@ -247,7 +268,7 @@ mod tests {
     fn too_much_is_an_error_and_unknown_namespaces_are_left_out() {
         assert!(matches!(
             pack(&xattrs(&[("user.a", 5000)])),
-            Err(XattrError::TooLarge { len: 5006 })
+            Err(XattrError::TooLarge { len: 5006, .. })
         ));
         assert!(pack(&xattrs(&[("user.a", 4096 - 32 - 4 - 20)])).is_ok());
         assert!(pack(&xattrs(&[("user.a", 4096 - 32 - 4 - 19)])).is_err());

@@ -4,9 +4,9 @@ use firebrick_tree::{FileData, InodeId, Kind, Tree};
 
 use super::Region;
 use super::number::{LOST_AND_FOUND, Numbers};
-use crate::dir::{DirName, Packing};
+use crate::dir::{DirForm, DirName, Packing};
 use crate::error::PlanError;
-use crate::extent::{Extent, push_run, tree_block_count};
+use crate::extent::{Extent, NodeForm, push_run, tree_block_count};
 use crate::format::{BLOCK_SIZE, EXT4_GOOD_OLD_FIRST_INO, file_type};
 use crate::geometry::{Allocator, BlockNumber, DataBlock, Layout, Run};
 use crate::inode::{device_block, type_of};
@@ -121,7 +121,7 @@ pub(crate) fn packing<'a>(
         let place = names.partition_point(|entry| entry.name < LOST_AND_FOUND);
         names.insert(place, added);
     }
-    Packing::new(names, hash_seed).map_err(|_| PlanError::DirectoryTooLarge {
+    Packing::new(names, DirForm::ours(hash_seed)).map_err(|_| PlanError::DirectoryTooLarge {
         path: tree.path_of(id),
     })
 }
@@ -168,7 +168,7 @@ pub(super) fn place(
             }
             Kind::Symlink(_) | Kind::Device { .. } | Kind::Fifo | Kind::Socket => {}
         }
-        node.tree_blocks = (0..tree_block_count(node.extents.len()))
+        node.tree_blocks = (0..tree_block_count(node.extents.len(), NodeForm::OURS))
             .map(|_| allocator.contiguous(1))
             .collect();
         let packed = xattr::pack(&inode.meta.xattrs).map_err(|source| PlanError::Xattr {

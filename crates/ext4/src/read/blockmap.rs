@@ -18,7 +18,7 @@ const NUMBER: usize = 4;
 
 /// A walk from left to right.
 #[derive(Debug)]
-pub(super) struct BlockMap {
+pub(crate) struct BlockMap {
     place: Place,
     /// `i_block`.
     roots: [u8; 60],
@@ -49,7 +49,7 @@ struct Indirect {
 }
 
 impl BlockMap {
-    pub(super) fn open(inode: &Inode, geometry: &Geometry) -> Result<BlockMap, ReadError> {
+    pub(crate) fn open(inode: &Inode, geometry: &Geometry) -> Result<BlockMap, ReadError> {
         let place = Place::BlockMap {
             inode: inode.number,
             block: None,
@@ -79,7 +79,7 @@ impl BlockMap {
     }
 
     /// The next run and the block that names its first block.
-    pub(super) fn next<R: ReadAt>(
+    pub(crate) fn next<R: ReadAt>(
         &mut self,
         filesystem: &Filesystem<R>,
         inode: &Inode,

@@ -3,7 +3,7 @@
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 /// The on-disk structure at `offset`, if it lies within `bytes`.
-pub(super) fn view<T: FromBytes + KnownLayout + Immutable + Unaligned>(
+pub(crate) fn view<T: FromBytes + KnownLayout + Immutable + Unaligned>(
     bytes: &[u8],
     offset: usize,
 ) -> Option<&T> {
@@ -13,34 +13,34 @@ pub(super) fn view<T: FromBytes + KnownLayout + Immutable + Unaligned>(
 }
 
 /// `len` bytes at `offset`, if they lie within `bytes`.
-pub(super) fn part(bytes: &[u8], offset: usize, len: usize) -> Option<&[u8]> {
+pub(crate) fn part(bytes: &[u8], offset: usize, len: usize) -> Option<&[u8]> {
     bytes.get(offset..offset.checked_add(len)?)
 }
 
 /// The little-endian number at `offset`.
-pub(super) fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
+pub(crate) fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
     part(bytes, offset, 2)?.try_into().ok().map(u16::from_le_bytes)
 }
 
 /// The little-endian number at `offset`.
-pub(super) fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
+pub(crate) fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
     part(bytes, offset, 4)?.try_into().ok().map(u32::from_le_bytes)
 }
 
 /// Overwrites the part of `bytes` at `offset` with zeros, as far as there is one.
-pub(super) fn zero(bytes: &mut [u8], offset: usize, len: usize) {
+pub(crate) fn zero(bytes: &mut [u8], offset: usize, len: usize) {
     if let Some(part) = offset.checked_add(len).and_then(|end| bytes.get_mut(offset..end)) {
         part.fill(0);
     }
 }
 
 /// A number whose upper half lies elsewhere.
-pub(super) fn join(low: u32, high: u32) -> u64 {
+pub(crate) fn join(low: u32, high: u32) -> u64 {
     u64::from(low) | (u64::from(high) << 32)
 }
 
 /// A number whose upper half lies elsewhere.
-pub(super) fn join16(low: u16, high: u16) -> u32 {
+pub(crate) fn join16(low: u16, high: u16) -> u32 {
     u32::from(low) | (u32::from(high) << 16)
 }
 

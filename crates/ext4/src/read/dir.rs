@@ -66,7 +66,7 @@ impl<R: ReadAt> Filesystem<R> {
     }
 
     /// Looks for one name in a directory.
-    pub(super) fn find(&self, inode: &Inode, wanted: &[u8]) -> Result<Option<InodeNumber>, ReadError> {
+    pub(crate) fn find(&self, inode: &Inode, wanted: &[u8]) -> Result<Option<InodeNumber>, ReadError> {
         let mut blocks = self.directory(inode)?;
         let mut found = None;
         while let Some((bytes, place)) = blocks.next()? {
@@ -82,6 +82,27 @@ impl<R: ReadAt> Filesystem<R> {
         Ok(found)
     }
 
+    /// What the `..` of a directory names.
+    pub(crate) fn parent_of(&self, inode: &Inode) -> Result<InodeNumber, ReadError> {
+        let place = Place::Directory {
+            inode: inode.number,
+            block: None,
+        };
+        let Some((bytes, place)) = self.directory(inode)?.next()? else {
+            return Err(ReadError::corrupt(place, Fault::Structure("it is empty")));
+        };
+        let dot = u16_at(&bytes, 4).map_or(0, |raw| record_len(raw, bytes.len()));
+        let name = part(&bytes, dot.saturating_add(HEADER), 2);
+        let length = bytes.get(dot.saturating_add(6)).copied();
+        match u32_at(&bytes, dot).and_then(InodeNumber::new) {
+            Some(parent) if name == Some(b"..") && length == Some(2) => Ok(parent),
+            _ => Err(ReadError::corrupt(
+                place,
+                Fault::Structure("its second entry is not .."),
+            )),
+        }
+    }
+
     fn directory<'a>(&'a self, inode: &'a Inode) -> Result<Blocks<'a, R>, ReadError> {
         inode.expect(FileType::Directory)?;
         Ok(Blocks {
@@ -95,7 +116,7 @@ impl<R: ReadAt> Filesystem<R> {
     }
 
     /// How many blocks a directory has.
-    pub(super) fn directory_blocks(&self, inode: &Inode) -> Result<u64, ReadError> {
+    pub(crate) fn directory_blocks(&self, inode: &Inode) -> Result<u64, ReadError> {
         let size = inode.stat.size;
         let block_size = u64::from(self.geometry.block_size);
         let blocks = size.div_ceil(block_size);

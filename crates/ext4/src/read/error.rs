@@ -79,7 +79,7 @@ pub enum ReadError {
 }
 
 impl ReadError {
-    pub(super) fn corrupt(place: Place, fault: Fault) -> ReadError {
+    pub(crate) fn corrupt(place: Place, fault: Fault) -> ReadError {
         ReadError::Corrupt { place, fault }
     }
 }
@@ -107,6 +107,10 @@ pub enum Place {
     Superblock,
     /// A block group's descriptor, by the group's 0-based number.
     GroupDescriptor(u32),
+    /// A block group's bitmap of blocks, by the group's 0-based number.
+    BlockBitmap(u32),
+    /// A block group's bitmap of inodes, by the group's 0-based number.
+    InodeBitmap(u32),
     /// An inode's own bytes.
     Inode(InodeNumber),
     /// A node of an inode's extent tree; `None` is the one inside the inode.
@@ -146,6 +150,12 @@ impl fmt::Display for Place {
         let (what, inode, block) = match self {
             Place::Superblock => return out.write_str("the superblock"),
             Place::GroupDescriptor(group) => return write!(out, "the descriptor of block group {group}"),
+            Place::BlockBitmap(group) => {
+                return write!(out, "the block bitmap of block group {group}");
+            }
+            Place::InodeBitmap(group) => {
+                return write!(out, "the inode bitmap of block group {group}");
+            }
             Place::Inode(inode) => return write!(out, "inode {inode}"),
             Place::Symlink(inode) => return write!(out, "the symbolic link in inode {inode}"),
             Place::Extents { inode, block } => ("the extent tree", inode, block),

@@ -12,15 +12,15 @@ use super::{Filesystem, out_of_range};
 use crate::format::{EXT4_EXT_MAGIC, ExtentHeader, ExtentIndex, ExtentLeaf};
 
 /// Levels of nodes below the root, at most (`EXT4_MAX_EXTENT_DEPTH`).
-const MAX_DEPTH: u16 = 5;
+pub(crate) const MAX_DEPTH: u16 = 5;
 /// Bytes of the header, and of an entry of either kind.
-const ENTRY: usize = size_of::<ExtentHeader>();
+pub(crate) const ENTRY: usize = size_of::<ExtentHeader>();
 /// Longer runs are ones that are not written yet, by how much longer they are.
 const MAX_WRITTEN: u16 = 32768;
 
 /// A walk from left to right.
 #[derive(Debug)]
-pub(super) struct ExtentTree {
+pub(crate) struct ExtentTree {
     /// From the root down to where the walk is.
     stack: Vec<Node>,
     /// No entry may begin below.
@@ -30,18 +30,18 @@ pub(super) struct ExtentTree {
 }
 
 #[derive(Debug)]
-struct Node {
-    bytes: Vec<u8>,
+pub(crate) struct Node {
+    pub(crate) bytes: Vec<u8>,
     place: Place,
     /// 0 for a leaf.
-    depth: u16,
-    entries: u16,
+    pub(crate) depth: u16,
+    pub(crate) entries: u16,
     /// 0-based number of the entry that comes next.
     next: u16,
 }
 
 impl ExtentTree {
-    pub(super) fn open(inode: &Inode, geometry: &Geometry) -> Result<ExtentTree, ReadError> {
+    pub(crate) fn open(inode: &Inode, geometry: &Geometry) -> Result<ExtentTree, ReadError> {
         let place = Place::Extents {
             inode: inode.number,
             block: None,
@@ -58,7 +58,7 @@ impl ExtentTree {
     }
 
     /// The next run and the node that names it.
-    pub(super) fn next<R: ReadAt>(
+    pub(crate) fn next<R: ReadAt>(
         &mut self,
         filesystem: &Filesystem<R>,
         inode: &Inode,
@@ -106,7 +106,7 @@ impl ExtentTree {
 
 impl Node {
     /// Checks the header of a node.
-    fn parse(bytes: Vec<u8>, place: Place) -> Result<Node, ReadError> {
+    pub(crate) fn parse(bytes: Vec<u8>, place: Place) -> Result<Node, ReadError> {
         let Some(header) = view::<ExtentHeader>(&bytes, 0) else {
             return Err(ReadError::corrupt(place, Fault::Structure("it is cut off")));
         };
@@ -155,7 +155,11 @@ impl Node {
     }
 }
 
-fn read_node<R: ReadAt>(filesystem: &Filesystem<R>, inode: &Inode, block: u64) -> Result<Node, ReadError> {
+pub(crate) fn read_node<R: ReadAt>(
+    filesystem: &Filesystem<R>,
+    inode: &Inode,
+    block: u64,
+) -> Result<Node, ReadError> {
     let place = Place::Extents {
         inode: inode.number,
         block: Some(block),
@@ -165,7 +169,7 @@ fn read_node<R: ReadAt>(filesystem: &Filesystem<R>, inode: &Inode, block: u64) -
     Ok(node)
 }
 
-fn leaf(entry: Option<&ExtentLeaf>, place: Place) -> Result<Run, ReadError> {
+pub(crate) fn leaf(entry: Option<&ExtentLeaf>, place: Place) -> Result<Run, ReadError> {
     let Some(entry) = entry else {
         return Err(ReadError::corrupt(place, Fault::Structure("it is cut off")));
     };
@@ -187,7 +191,7 @@ fn leaf(entry: Option<&ExtentLeaf>, place: Place) -> Result<Run, ReadError> {
 }
 
 /// The first logical block below an entry, and the block of the node there.
-fn index(entry: Option<&ExtentIndex>, place: Place) -> Result<(u64, u64), ReadError> {
+pub(crate) fn index(entry: Option<&ExtentIndex>, place: Place) -> Result<(u64, u64), ReadError> {
     match entry {
         Some(entry) => Ok((
             entry.ei_block.get().into(),

@@ -34,17 +34,17 @@ const SHARED_BLOCKS: u32 = 0x4000;
 
 impl Features {
     /// Whether all of the bits of `mask` are set in `s_feature_incompat`.
-    pub(super) fn incompat(self, mask: u32) -> bool {
+    pub(crate) fn incompat(self, mask: u32) -> bool {
         self.incompat & mask == mask
     }
 
     /// Whether all of the bits of `mask` are set in `s_feature_ro_compat`.
-    pub(super) fn ro_compat(self, mask: u32) -> bool {
+    pub(crate) fn ro_compat(self, mask: u32) -> bool {
         self.ro_compat & mask == mask
     }
 
     /// Whether all of the bits of `mask` are set in `s_feature_compat`.
-    pub(super) fn compat(self, mask: u32) -> bool {
+    pub(crate) fn compat(self, mask: u32) -> bool {
         self.compat & mask == mask
     }
 
@@ -59,7 +59,7 @@ impl Features {
     }
 
     /// Refuses what this reader would get wrong, by name.
-    pub(super) fn check_readable(self) -> Result<(), ReadError> {
+    pub(crate) fn check_readable(self) -> Result<(), ReadError> {
         let unknown = Features {
             compat: 0,
             incompat: self.incompat & !(READABLE | incompat::RECOVER),

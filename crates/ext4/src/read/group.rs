@@ -9,7 +9,7 @@ use crate::format::{GroupDesc, incompat};
 
 impl<R: ReadAt> Filesystem<R> {
     /// The first block of a group's inode table, after its descriptor was found right. 0-based group.
-    pub(super) fn inode_table(&self, group: u32) -> Result<u64, ReadError> {
+    pub(crate) fn inode_table(&self, group: u32) -> Result<u64, ReadError> {
         let geometry = &self.geometry;
         let place = Place::GroupDescriptor(group);
         let offset = self
@@ -30,7 +30,7 @@ impl<R: ReadAt> Filesystem<R> {
     }
 
     /// Where a group's descriptor lies, in bytes from the start of the image.
-    fn descriptor_offset(&self, group: u32) -> Option<u64> {
+    pub(crate) fn descriptor_offset(&self, group: u32) -> Option<u64> {
         let geometry = &self.geometry;
         let per_block = geometry.block_size.checked_div(geometry.descriptor_size.into())?;
         let (table_block, index) = (group.checked_div(per_block)?, group.checked_rem(per_block)?);

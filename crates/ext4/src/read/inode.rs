@@ -90,16 +90,16 @@ pub struct Stat {
 /// One inode, read and verified.
 #[derive(Clone, Debug)]
 pub struct Inode {
-    pub(super) number: InodeNumber,
-    pub(super) stat: Stat,
+    pub(crate) number: InodeNumber,
+    pub(crate) stat: Stat,
     /// All of it, `s_inode_size` bytes.
-    pub(super) raw: Vec<u8>,
+    pub(crate) raw: Vec<u8>,
     /// `i_block`: a map of blocks, or a short symbolic link's target.
-    pub(super) block: [u8; 60],
+    pub(crate) block: [u8; 60],
     /// Where a block of extended attributes lies; 0 for nowhere.
-    pub(super) xattr_block: u64,
+    pub(crate) xattr_block: u64,
     /// What the checksums of everything that belongs to the inode start from.
-    pub(super) seed: Option<Crc>,
+    pub(crate) seed: Option<Crc>,
 }
 
 impl Inode {
@@ -114,7 +114,7 @@ impl Inode {
     }
 
     /// Fails unless it is of this type.
-    pub(super) fn expect(&self, expected: FileType) -> Result<(), ReadError> {
+    pub(crate) fn expect(&self, expected: FileType) -> Result<(), ReadError> {
         if self.stat.file_type == expected {
             return Ok(());
         }
@@ -125,7 +125,7 @@ impl Inode {
         })
     }
 
-    pub(super) fn has_flag(&self, flag: u32) -> bool {
+    pub(crate) fn has_flag(&self, flag: u32) -> bool {
         self.stat.flags & flag != 0
     }
 }
@@ -137,8 +137,15 @@ impl<R: ReadAt> Filesystem<R> {
     /// [`ReadError::NoSuchInode`] beyond the last; corrupt where its checksum or its fields are wrong, or where no
     /// file is in it.
     pub fn inode(&self, number: InodeNumber) -> Result<Inode, ReadError> {
+        let offset = self.inode_offset(number)?;
+        let mut raw = vec![0; self.geometry.inode_size.into()];
+        self.read_bytes(offset, &mut raw, Place::Inode(number))?;
+        self.parse_inode(number, raw)
+    }
+
+    /// Where an inode's bytes lie, from the start of the image.
+    pub(crate) fn inode_offset(&self, number: InodeNumber) -> Result<u64, ReadError> {
         let geometry = &self.geometry;
-        let place = Place::Inode(number);
         let index = number.get().saturating_sub(1);
         let group = index.checked_div(geometry.inodes_per_group);
         let within = index.checked_rem(geometry.inodes_per_group);
@@ -149,16 +156,13 @@ impl<R: ReadAt> Filesystem<R> {
             });
         };
         // Within the image: the table was checked to end there.
-        let offset = self
+        Ok(self
             .inode_table(group)?
             .saturating_mul(geometry.block_size.into())
-            .saturating_add(u64::from(within).saturating_mul(geometry.inode_size.into()));
-        let mut raw = vec![0; geometry.inode_size.into()];
-        self.read_bytes(offset, &mut raw, place)?;
-        self.parse_inode(number, raw)
+            .saturating_add(u64::from(within).saturating_mul(geometry.inode_size.into())))
     }
 
-    fn parse_inode(&self, number: InodeNumber, raw: Vec<u8>) -> Result<Inode, ReadError> {
+    pub(crate) fn parse_inode(&self, number: InodeNumber, raw: Vec<u8>) -> Result<Inode, ReadError> {
         let place = Place::Inode(number);
         // An old inode of 128 bytes lacks the fields behind; they read as zeros.
         let mut long = [0; size_of::<InodeFields>()];

@@ -71,41 +71,41 @@ pub struct State {
 
 /// What finding anything needs. Every field was checked against the others and against the image's length.
 #[derive(Clone, Debug)]
-pub(super) struct Geometry {
+pub(crate) struct Geometry {
     /// A power of two from 1024 to 65536.
-    pub(super) block_size: u32,
+    pub(crate) block_size: u32,
     /// At most what the image has.
-    pub(super) blocks: u64,
+    pub(crate) blocks: u64,
     /// 1 where blocks have 1024 bytes, otherwise 0.
-    pub(super) first_data_block: u32,
+    pub(crate) first_data_block: u32,
     /// From 1 to eight times the block size.
-    pub(super) blocks_per_group: u32,
-    pub(super) groups: u32,
+    pub(crate) blocks_per_group: u32,
+    pub(crate) groups: u32,
     /// From 1 to eight times the block size.
-    pub(super) inodes_per_group: u32,
+    pub(crate) inodes_per_group: u32,
     /// Exactly what the groups have.
-    pub(super) inodes: u32,
+    pub(crate) inodes: u32,
     /// A power of two from 128 to the block size.
-    pub(super) inode_size: u16,
-    pub(super) first_inode: u32,
+    pub(crate) inode_size: u16,
+    pub(crate) first_inode: u32,
     /// 32, or a power of two from 64 to 1024.
-    pub(super) descriptor_size: u16,
-    pub(super) first_meta_group: u32,
-    pub(super) backup_groups: [u32; 2],
-    pub(super) features: Features,
+    pub(crate) descriptor_size: u16,
+    pub(crate) first_meta_group: u32,
+    pub(crate) backup_groups: [u32; 2],
+    pub(crate) features: Features,
     /// `Some` where metadata carries CRC-32C: what every checksum starts from.
-    pub(super) seed: Option<Crc>,
+    pub(crate) seed: Option<Crc>,
 }
 
 impl Geometry {
     /// The block size as the length of a buffer.
-    pub(super) fn block_len(&self) -> usize {
+    pub(crate) fn block_len(&self) -> usize {
         usize::try_from(self.block_size).unwrap_or(usize::MAX)
     }
 }
 
 /// Checks the superblock of an image of `image_bytes` bytes.
-pub(super) fn parse(bytes: &[u8; 1024], image_bytes: u64) -> Result<(Geometry, Summary), ReadError> {
+pub(crate) fn parse(bytes: &[u8; 1024], image_bytes: u64) -> Result<(Geometry, Summary), ReadError> {
     let Ok(raw) = Superblock::ref_from_bytes(bytes) else {
         return wrong("s_magic", 0);
     };
@@ -290,7 +290,7 @@ fn time(low: u32, high: u8) -> Option<Timestamp> {
 }
 
 /// Whether a group begins with a copy of the superblock. 0-based.
-pub(super) fn has_super(geometry: &Geometry, group: u32) -> bool {
+pub(crate) fn has_super(geometry: &Geometry, group: u32) -> bool {
     let power_of = |base: u32| {
         let mut power = base;
         while power < group {
