@@ -11,9 +11,12 @@
 //! Every file byte is decompressed once and written once, straight to its place; for squashfs, to a file without a name,
 //! from which it is compressed once all layers are merged, so that no hidden byte is. The next layer is decompressed
 //! ahead into a bounded buffer while one is being written. The image gets its name only when it is whole.
+//!
+//! An image that is to be changed is copied first ([`ImageCopy`]).
 #![forbid(unsafe_code)]
 
 mod ahead;
+mod copy;
 mod error;
 mod fullness;
 mod image_file;
@@ -24,6 +27,7 @@ mod run;
 mod squashfs;
 mod stream;
 
+pub use copy::ImageCopy;
 pub use error::BuildError;
 pub use fullness::Fullness;
 pub use key::{BuildKey, build_key};
