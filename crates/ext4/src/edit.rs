@@ -10,7 +10,7 @@
 //! How: contents and inodes are written where they belong at once. Bitmaps, group descriptors, the superblock and folders
 //! are changed in memory and written by `finish`, so that a thousand new names in a folder cost one. A folder is never
 //! patched: its names are read, changed, and all its blocks are written again by the code that writes those of new images
-//! ([`crate::dir`]). Blocks that became free are discarded: what was removed is not in the image any more.
+//! (`dir`). Blocks that became free are discarded: what was removed is not in the image any more.
 //!
 //! There is no clock. New files have the times that the caller gives, and all other times stay as they are, also those of
 //! folders whose names change.
