@@ -80,6 +80,12 @@ pub enum BuildError {
         /// Why not.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// Whoever takes the merged tree failed.
+    #[error("cannot hand on the merged tree")]
+    Flatten {
+        /// What happened.
+        source: io::Error,
+    },
     /// The host failed while writing metadata.
     #[error("cannot write {path:?}")]
     Metadata {

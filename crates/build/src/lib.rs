@@ -13,11 +13,14 @@
 //! ahead into a bounded buffer while one is being written. The image gets its name only when it is whole.
 //!
 //! An image that is to be changed is copied first ([`ImageCopy`]).
+//!
+//! [`flatten`] ends otherwise: the merged tree becomes one tar, for whoever needs its files and not an image.
 #![forbid(unsafe_code)]
 
 mod ahead;
 mod copy;
 mod error;
+mod flatten;
 mod fullness;
 mod image_file;
 mod key;
@@ -29,6 +32,7 @@ mod stream;
 
 pub use copy::ImageCopy;
 pub use error::BuildError;
+pub use flatten::{Flatten, Flattened, diff_ids, flatten};
 pub use fullness::Fullness;
 pub use key::{BuildKey, build_key};
 pub use request::{Customise, Event, Filesystem, LayerReport, Merged, Report, Request};

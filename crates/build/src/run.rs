@@ -39,25 +39,7 @@ pub fn build(request: Request<'_>, events: &(dyn Fn(Event) + Sync)) -> Result<Re
     } = request;
     let (file, target) =
         Target::create(filesystem, created, &output).map_err(output_error("create", &output))?;
-    let merge = MergeOptions {
-        created,
-        inodes: u32::try_from(limits.entries).unwrap_or(u32::MAX),
-    };
-    let mut build = Build {
-        file,
-        output: &output,
-        tree: Tree::new(Metadata {
-            mtime: created,
-            ..Metadata::default()
-        }),
-        merge,
-        limits,
-        scanned: ScanSummary::default(),
-        shared: Shared::new(layers_at_once),
-        regions: Vec::new(),
-        reports: Vec::new(),
-        events,
-    };
+    let mut build = Build::new(file, &output, created, limits, layers_at_once, events);
     build.source_layers(image)?;
     if let Some(customise) = customise {
         build.made_layer(customise, matches!(target, Target::Ext4(_)))?;
@@ -137,8 +119,39 @@ pub(crate) struct Build<'a> {
     pub(crate) events: &'a (dyn Fn(Event) + Sync),
 }
 
+impl<'a> Build<'a> {
+    /// Nothing read yet.
+    pub(crate) fn new(
+        file: ImageFile,
+        output: &'a Path,
+        created: Timestamp,
+        limits: firebrick_layer::Limits,
+        layers_at_once: usize,
+        events: &'a (dyn Fn(Event) + Sync),
+    ) -> Build<'a> {
+        Build {
+            file,
+            output,
+            tree: Tree::new(Metadata {
+                mtime: created,
+                ..Metadata::default()
+            }),
+            merge: MergeOptions {
+                created,
+                inodes: u32::try_from(limits.entries).unwrap_or(u32::MAX),
+            },
+            limits,
+            scanned: ScanSummary::default(),
+            shared: Shared::new(layers_at_once),
+            regions: Vec::new(),
+            reports: Vec::new(),
+            events,
+        }
+    }
+}
+
 impl Build<'_> {
-    fn source_layers(&mut self, image: &firebrick_source::OciImage) -> Result<(), BuildError> {
+    pub(crate) fn source_layers(&mut self, image: &firebrick_source::OciImage) -> Result<(), BuildError> {
         let mut waiting = image.layers.iter().enumerate();
         let mut started = VecDeque::new();
         loop {

@@ -16,7 +16,7 @@ pub(crate) struct Crate {
 }
 
 /// Who may link whom. Formats never see layers or sources, the guest links the protocol alone.
-const DIRECTIONS: [(&str, &[&str]); 17] = [
+const DIRECTIONS: [(&str, &[&str]); 18] = [
     ("digest", &[]),
     ("tree", &[]),
     ("protocol", &[]),
@@ -31,6 +31,7 @@ const DIRECTIONS: [(&str, &[&str]); 17] = [
         "build",
         &["digest", "tree", "layer", "source", "ext4", "squashfs"],
     ),
+    ("sandbox", &["digest", "layer", "tree"]),
     ("guest", &["protocol"]),
     ("embed", &[]),
     ("vmm", &["digest", "protocol"]),
@@ -46,6 +47,7 @@ const DIRECTIONS: [(&str, &[&str]); 17] = [
             "squashfs",
             "customise",
             "build",
+            "sandbox",
             "store",
             "protocol",
             "embed",

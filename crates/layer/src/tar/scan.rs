@@ -35,6 +35,16 @@ pub trait RegionSink {
     /// # Errors
     /// As [`RegionSink::append`].
     fn append_zeros(&mut self, len: usize) -> io::Result<()>;
+
+    /// Hears of an entry once its content, if any, was appended: for those who need each at once, and not the index at the
+    /// end. The others do nothing.
+    ///
+    /// # Errors
+    /// As [`RegionSink::append`].
+    fn entry(&mut self, entry: &Entry) -> io::Result<()> {
+        _ = entry;
+        Ok(())
+    }
 }
 
 /// What a scan found, beside the entries.
@@ -326,6 +336,9 @@ impl<R: BufRead, S: RegionSink> Scanner<'_, R, S> {
             });
         }
         self.summary.entries = self.summary.entries.saturating_add(1);
+        self.sink
+            .entry(&entry)
+            .map_err(|source| ScanError::Write { source })?;
         self.entries.push(entry);
         Ok(())
     }
