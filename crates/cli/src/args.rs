@@ -9,6 +9,7 @@ Exit codes:
   0    done
   1    failed; stderr says why, and often what to do
   2    bad usage
+  diff 1: the images differ, 2: firebrick failed, 3: over the budget
   run  passes the program's own status on; 124 means the time was up, 125 that firebrick failed
 
 Environment:
@@ -64,6 +65,7 @@ impl Command {
     pub(crate) fn exit_code_of_failure(&self) -> u8 {
         match self {
             Command::Run(_) => 125, // docker's habit: the other codes belong to the program
+            Command::Rootfs(rootfs::Command::Diff(_)) => 2, // diff's habit: 1 says that something differs
             _ => 1,
         }
     }

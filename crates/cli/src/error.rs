@@ -31,6 +31,12 @@ pub(crate) enum CliError {
     /// No file at that path.
     #[error("there is no image file {path:?}")]
     NoSuchFile { path: PathBuf },
+    /// Nothing at a path of an image.
+    #[error("there is no {path:?} in {image:?}")]
+    NoSuchPath {
+        path: std::ffi::OsString,
+        image: PathBuf,
+    },
     /// A folder or a device at that path.
     #[error("{path:?} is {}, not an image file", if *is_folder { "a folder" } else { "a device, pipe or socket" })]
     NoImageFile { path: PathBuf, is_folder: bool },

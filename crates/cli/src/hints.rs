@@ -131,6 +131,7 @@ fn of_cli(error: &CliError) -> Vec<String> {
         }
         CliError::NoFilesystem => vec!["see what it is: file PATH".to_owned()],
         CliError::NoSuchFile { .. } => vec!["list the images of this host: firebrick rootfs list".to_owned()],
+        CliError::NoSuchPath { image, .. } => vec![of_no_path(image)],
         CliError::NoImageFile { path, is_folder } => vec![of_no_image_file(path, *is_folder)],
         CliError::OtherPlatform { image, .. } => of_other_platform(image),
         CliError::NoSuchLanguage { .. } => vec![
@@ -187,6 +188,10 @@ fn of_cli(error: &CliError) -> Vec<String> {
         }
         CliError::Folder { .. } | CliError::ClosedStdout => Vec::new(),
     }
+}
+
+fn of_no_path(image: &Path) -> String {
+    format!("see what is there: firebrick rootfs tree {}", image.display())
 }
 
 fn of_no_image_file(path: &Path, is_folder: bool) -> String {

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use anyhow::Context as _;
+pub(crate) use firebrick_inventory::printable;
 
 use crate::home::Home;
 use crate::images;
@@ -77,34 +78,5 @@ impl ImageFile {
         self.filesystem
             .lookup(OsStr::new(&path), LastSymlink::Follow)
             .is_ok_and(|inode| inode.stat.file_type == FileType::Regular)
-    }
-}
-
-/// Bytes of a name for people: what would move a terminal's cursor is written as an escape.
-pub(crate) fn printable(bytes: &[u8]) -> String {
-    let mut text = String::new();
-    for chunk in bytes.utf8_chunks() {
-        for character in chunk.valid().chars() {
-            match character.is_control() || character == '\\' {
-                true => text.extend(character.escape_default()),
-                false => text.push(character),
-            }
-        }
-        for byte in chunk.invalid() {
-            text.push_str(&format!("\\x{byte:02x}"));
-        }
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::printable;
-
-    #[test]
-    fn names_cannot_move_the_cursor() {
-        assert_eq!(printable(b"caf\xc3\xa9"), "caf\u{e9}");
-        assert_eq!(printable(b"a\x1b[2J\n\\"), "a\\u{1b}[2J\\n\\\\");
-        assert_eq!(printable(b"\xff"), "\\xff");
     }
 }

@@ -19,10 +19,12 @@ mod images;
 mod interrupt;
 mod language;
 mod proxy;
+mod survey;
 mod talk;
 mod text;
 mod timeline;
 mod volume;
+mod whole;
 
 use std::process::ExitCode;
 

@@ -25,7 +25,7 @@ mod xattr;
 
 pub use dir::DirEntry;
 pub use error::ReadError;
-pub use file::FileReader;
+pub use file::{FileReader, Stored};
 pub use firebrick_reader::{DeviceNumber, FileType, LastSymlink, ReadAt, Walk};
 pub use inode::{Inode, Stat};
 pub use superblock::Summary;

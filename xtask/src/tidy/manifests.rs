@@ -16,7 +16,7 @@ pub(crate) struct Crate {
 }
 
 /// Who may link whom. Formats never see layers or sources, the guest links the protocol alone.
-const DIRECTIONS: [(&str, &[&str]); 18] = [
+const DIRECTIONS: [(&str, &[&str]); 19] = [
     ("digest", &[]),
     ("tree", &[]),
     ("protocol", &[]),
@@ -32,6 +32,7 @@ const DIRECTIONS: [(&str, &[&str]); 18] = [
         &["digest", "tree", "layer", "source", "ext4", "squashfs"],
     ),
     ("sandbox", &["digest", "layer", "tree"]),
+    ("inventory", &["digest", "reader"]),
     ("guest", &["protocol"]),
     ("embed", &[]),
     ("vmm", &["digest", "protocol"]),
@@ -48,6 +49,7 @@ const DIRECTIONS: [(&str, &[&str]); 18] = [
             "customise",
             "build",
             "sandbox",
+            "inventory",
             "store",
             "protocol",
             "embed",

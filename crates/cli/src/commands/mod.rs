@@ -19,7 +19,7 @@ use crate::talk::Talk;
 /// Runs the command that was asked for.
 pub(crate) fn run(command: Command, talk: &Talk) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Rootfs(command) => rootfs::run(command, talk)?,
+        Command::Rootfs(command) => return rootfs::run(command, talk),
         Command::Run(args) => return run::run(&args, talk),
         Command::Pool(command) => pool::run(&command, talk)?,
         Command::Boot(args) => return boot::run(&args, talk),

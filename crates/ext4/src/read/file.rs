@@ -107,6 +107,11 @@ impl<R: ReadAt> FileReader<'_, R> {
         Ok(part.len())
     }
 
+    /// Goes on `count` bytes further, without reading what lies between.
+    pub fn skip(&mut self, count: u64) {
+        self.position = self.position.saturating_add(count);
+    }
+
     /// The run at the position or after it; `None` where only zeros follow.
     fn current_run(&mut self) -> Result<Option<Run>, ReadError> {
         let block = self.position >> self.filesystem.geometry.block_size.trailing_zeros();

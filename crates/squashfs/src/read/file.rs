@@ -158,8 +158,51 @@ impl<R: ReadAt> FileReader<'_, R> {
     }
 }
 
+/// Where a file's content is stored, and how much of the image that is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Stored {
+    /// Where its blocks start, and the number of its fragment block and the offset there. Files that share their content have
+    /// one place; so have empty ones.
+    pub place: (u64, Option<(u32, u32)>),
+    /// Bytes of its blocks after compression, with its share of a fragment block.
+    pub bytes: u64,
+}
+
 impl<R: ReadAt> Filesystem<R> {
+    /// How a regular file is stored. Reads the lengths of its blocks, not the blocks.
+    ///
+    /// # Errors
+    /// As [`Filesystem::open_file`].
+    pub fn stored(&self, inode: &Inode) -> Result<Stored, ReadError> {
+        let mut reader = self.open_file(inode)?;
+        let block_size = u64::from(self.geometry.block_size);
+        let place = (reader.next, reader.fragment);
+        let whole = reader.size.checked_div(block_size).unwrap_or(0);
+        let tail = reader.size.checked_rem(block_size).unwrap_or(0);
+        let blocks = match reader.fragment {
+            None if tail > 0 => whole.saturating_add(1),
+            _ => whole,
+        };
+        let mut bytes = 0_u64;
+        for _ in 0..blocks {
+            let stored = reader.list.take_u32()? & !DATA_UNCOMPRESSED;
+            bytes = bytes.saturating_add(stored.into());
+        }
+        if let Some((number, _)) = reader.fragment {
+            let stored = self.fragment_entry(number)?.size.get() & !DATA_UNCOMPRESSED;
+            // Nobody knows how long it was without decompressing it; all but the last are full.
+            let share = u64::from(stored).saturating_mul(tail).checked_div(block_size);
+            bytes = bytes.saturating_add(share.unwrap_or(0));
+        }
+        Ok(Stored { place, bytes })
+    }
+
     fn fragment(&self, number: u32) -> Result<Arc<Block>, ReadError> {
+        let entry = self.fragment_entry(number)?;
+        self.data_block(entry.start_block.get(), entry.size.get(), true)
+    }
+
+    fn fragment_entry(&self, number: u32) -> Result<FragmentEntry, ReadError> {
         let table = self.geometry.fragment_table;
         if number >= self.geometry.fragments {
             return Err(corrupt(
@@ -171,8 +214,7 @@ impl<R: ReadAt> Filesystem<R> {
         let place = usize::try_from(number).unwrap_or(usize::MAX);
         let bytes = self.table_entry::<16>(table, place, "the table of fragments")?;
         let cut = |_| corrupt("the table of fragments", table, "it is cut off");
-        let entry = FragmentEntry::read_from_bytes(&bytes).map_err(cut)?;
-        self.data_block(entry.start_block.get(), entry.size.get(), true)
+        FragmentEntry::read_from_bytes(&bytes).map_err(cut)
     }
 }
 

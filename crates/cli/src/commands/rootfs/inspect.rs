@@ -1,6 +1,9 @@
 //! `firebrick rootfs inspect`.
 
+mod report;
+
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use firebrick_ext4::read as ext4;
 use firebrick_squashfs::read as squashfs;
@@ -9,10 +12,13 @@ use serde_json::{Value, json};
 use crate::error::write_stdout;
 use crate::home::Home;
 use crate::image_file::{ImageFile, printable};
+use crate::talk::Talk;
 use crate::text;
 use crate::volume::Volume;
 
 /// Show what an image is: filesystem, sizes, and what it runs
+///
+/// Or write a report of what is in it, as one page of HTML, or the bill of materials of its packages.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The image: a name or a path
@@ -21,11 +27,48 @@ pub(crate) struct Args {
     /// Print a JSON object
     #[arg(long)]
     json: bool,
+
+    /// Write one page that shows what fills the image, and needs nothing but a browser
+    #[arg(long, value_name = "FILE", conflicts_with = "json", help_heading = "Report")]
+    html: Option<PathBuf>,
+
+    /// Put this drawing of a boot, by run or boot --timeline, onto the page
+    #[arg(long, value_name = "SVG", requires = "html", help_heading = "Report")]
+    timeline: Option<PathBuf>,
+
+    /// Print the bill of materials: SPDX 2.3 or CycloneDX 1.6, as JSON
+    #[arg(long, value_enum, value_name = "FORMAT", conflicts_with_all = ["json", "html"], help_heading = "Bill of materials")]
+    sbom: Option<SbomFormat>,
+
+    /// Write the bill of materials to this file
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        requires = "sbom",
+        help_heading = "Bill of materials"
+    )]
+    output: Option<PathBuf>,
 }
 
-pub(crate) fn run(args: &Args, home: &Home) -> anyhow::Result<()> {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum SbomFormat {
+    /// SPDX 2.3
+    Spdx,
+    /// CycloneDX 1.6
+    Cyclonedx,
+}
+
+pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
     let image = ImageFile::open(home, &args.image)?;
     let config = image.image_json()?;
+    if let Some(path) = &args.html {
+        let facts = rows(&image, config.as_ref());
+        return report::html(&image, facts, path, args.timeline.as_deref());
+    }
+    if let Some(format) = args.sbom {
+        return report::sbom(&image, config.as_ref(), format, args.output.as_deref(), talk);
+    }
     if args.json {
         return write_stdout(&text::json_line(&to_json(&image, config)));
     }
