@@ -1,10 +1,10 @@
 //! One page of HTML that shows what fills an image. It needs no network and no file beside it.
 //!
 //! - the *page* is written here, with every table: it says all of importance without a script;
-//! - the *map* ([`map`]) is the data that the script draws as a treemap, cut down to what can be seen;
-//! - *spare* things ([`spare`]) are what images rarely need.
+//! - the *map* (`map`) is the data that the script draws as a treemap, cut down to what can be seen;
+//! - *spare* things (`spare`) are what images rarely need.
 //!
-//! Every name in an image is hostile. Text goes through [`escape`] or, in the script's data, through JSON without `<`; the script
+//! Every name in an image is hostile. Text goes through `escape` or, in the script's data, through JSON without `<`; the script
 //! puts it into text nodes only. The page's own policy allows exactly its script and its style, by digest.
 
 mod map;
