@@ -162,6 +162,27 @@ impl ImageFile {
         &self.file
     }
 
+    /// Reads whole blocks of the file into `blocks`, once they are [drained](ImageFile::drain). What was never written reads
+    /// as zeros.
+    pub(crate) fn read_blocks(&self, start: BlockNumber, blocks: &mut Vec<u8>, count: u64) -> io::Result<()> {
+        // The file may be open past the page cache, which wants its own alignment.
+        let mut buffer = Buffer::new();
+        let mut offset = start.0 * BLOCK as u64;
+        let mut left = count * BLOCK as u64;
+        while left > 0 {
+            let want = left.min(BUFFER_LEN as u64) as usize;
+            let len = self.file.read_at(&mut buffer[..want], offset)? / BLOCK * BLOCK;
+            if len == 0 {
+                buffer[..want].fill(0);
+            }
+            let len = if len == 0 { want } else { len };
+            blocks.extend_from_slice(&buffer[..len]);
+            offset += len as u64;
+            left -= len as u64;
+        }
+        Ok(())
+    }
+
     /// Writes nothing more of regions.
     fn discard(&mut self) {
         self.discard = true;

@@ -25,6 +25,7 @@ mod fullness;
 mod image_file;
 mod key;
 mod place;
+mod read_back;
 mod request;
 mod run;
 mod squashfs;

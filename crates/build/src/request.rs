@@ -1,18 +1,20 @@
 //! What goes into a build and what comes out.
 
+use std::fmt;
+use std::io;
 use std::path::PathBuf;
 
 use firebrick_digest::Digest;
 use firebrick_layer::Limits;
 use firebrick_source::OciImage;
-use firebrick_tree::{Timestamp, Tree};
+use firebrick_tree::{FileData, Timestamp, Tree};
 
 /// Makes one more layer (an uncompressed tar) from what the layers below it merged to.
 pub type Customise<'a> =
     Box<dyn FnOnce(&Merged<'_>) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> + 'a>;
 
 /// What the layers so far merged to, and where they lie. Stands for its tree wherever one is wanted.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Merged<'a> {
     /// The merged tree.
     pub tree: &'a Tree,
@@ -20,6 +22,29 @@ pub struct Merged<'a> {
     pub layers: &'a [LayerReport],
     /// Where the region of the next layer starts in the image, in bytes; `None` as for the others.
     pub next_region: Option<u64>,
+    pub(crate) read: &'a dyn Fn(&FileData) -> io::Result<Vec<u8>>,
+}
+
+impl Merged<'_> {
+    /// What a file of the tree holds, in memory: ask only for files that are known to be short.
+    ///
+    /// In a build whose content does not fit, and which will say so, contents that were not written read as zeros.
+    ///
+    /// # Errors
+    /// What reading the unfinished image gives.
+    pub fn read(&self, data: &FileData) -> io::Result<Vec<u8>> {
+        (self.read)(data)
+    }
+}
+
+impl fmt::Debug for Merged<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Merged")
+            .field("tree", &self.tree)
+            .field("layers", &self.layers)
+            .field("next_region", &self.next_region)
+            .finish_non_exhaustive()
+    }
 }
 
 impl std::ops::Deref for Merged<'_> {

@@ -8,7 +8,7 @@ use firebrick_digest::Digest;
 use firebrick_ext4::geometry::{DataBlock, Layout};
 use firebrick_ext4::{Plan, PlanError, Region, Size, region_start};
 use firebrick_layer::{ScanSummary, scan};
-use firebrick_tree::{LayerIndex, MergeOptions, Metadata, RegionIndex, Timestamp, Tree};
+use firebrick_tree::{FileData, LayerIndex, MergeOptions, Metadata, RegionIndex, Timestamp, Tree};
 
 use crate::ahead::AheadReader;
 use crate::error::BuildError;
@@ -176,10 +176,19 @@ impl Build<'_> {
                 .iter_mut()
                 .for_each(|layer| layer.region_start = None);
         }
+        let next_region = has_regions.then(|| self.place_of(self.next_start())).flatten();
+        // Whoever reads waits for what is still being written; mostly nobody does.
+        let file = std::cell::RefCell::new(&mut self.file);
+        let read = |data: &FileData| {
+            let mut file = file.borrow_mut();
+            file.drain()?;
+            file.read_back(data, &self.regions)
+        };
         let merged = Merged {
             tree: &self.tree,
             layers: &self.reports,
-            next_region: has_regions.then(|| self.place_of(self.next_start())).flatten(),
+            next_region,
+            read: &read,
         };
         let tar = customise(&merged).map_err(|source| BuildError::Customise { source })?;
         let len = tar.len() as u64;

@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{boot, cache, completions, doctor, guest, man, pool, rootfs, run, setup};
+use crate::commands::{boot, cache, completions, doctor, guest, man, pool, recipe, rootfs, run, setup};
 
 const AFTER_LONG_HELP: &str = "\
 Exit codes:
@@ -45,6 +45,9 @@ pub(crate) enum Command {
     /// Make, list and look into images
     #[command(subcommand)]
     Rootfs(rootfs::Command),
+    /// Look at the recipes in firebrick, or check one of yours
+    #[command(subcommand)]
+    Recipe(recipe::Command),
     Run(run::Args),
     Boot(boot::Args),
     /// Keep VMs warm, so that run need not wait for a boot

@@ -9,7 +9,7 @@ use std::io;
 use std::path::Path;
 
 use firebrick_build::BuildError;
-use firebrick_customise::CustomiseError;
+use firebrick_customise::{CustomiseError, SettingError};
 use firebrick_ext4::PlanError;
 use firebrick_ext4::read::ReadError;
 use firebrick_layer::ScanError;
@@ -22,6 +22,7 @@ use firebrick_vmm::{BootError, LaunchError, RunError};
 
 use crate::error::CliError;
 use crate::home::NoHome;
+use crate::recipes::RecipeFault;
 use crate::text;
 
 /// For content that is not what its digest promises.
@@ -62,9 +63,24 @@ pub(crate) fn of(error: &anyhow::Error) -> Vec<String> {
     hints
 }
 
+/// Settings that an image has no place for.
+fn of_setting(error: &SettingError) -> String {
+    match error {
+        SettingError::Taken { .. } | SettingError::Unknown { .. } => {
+            "see who is in the image: firebrick rootfs cat IMAGE /etc/passwd /etc/group".to_owned()
+        }
+        SettingError::NoConsole { .. } => "choose who is PID 1: --init systemd, openrc or busybox".to_owned(),
+        SettingError::NoProgram { package, .. } => format!("put it into the image first: package {package}"),
+        _ => "the image is odd there: change it where it is made".to_owned(),
+    }
+}
+
 fn of_one(error: &(dyn Error + 'static)) -> Vec<String> {
     if let Some(error) = error.downcast_ref::<CliError>() {
         return of_cli(error);
+    }
+    if let Some(error) = error.downcast_ref::<RecipeFault>() {
+        return of_recipe(error);
     }
     if let Some(error) = error.downcast_ref::<SourceError>() {
         return source::of(error).into_iter().collect();
@@ -103,6 +119,9 @@ fn of_one(error: &(dyn Error + 'static)) -> Vec<String> {
         let culprit = match error {
             CustomiseError::Blocked { blocked, .. } => Some(blocked.as_path()),
             CustomiseError::Hidden { path, .. } => path.parent(),
+            CustomiseError::Setting { source, .. } => {
+                return vec![of_setting(source)];
+            }
             _ => None,
         };
         let hint = culprit.map(|culprit| {
@@ -117,6 +136,25 @@ fn of_one(error: &(dyn Error + 'static)) -> Vec<String> {
         return vec!["say where: export FIREBRICK_HOME=/some/folder".to_owned()];
     }
     Vec::new()
+}
+
+/// What is wrong with a recipe, or asked for in one.
+fn of_recipe(error: &RecipeFault) -> Vec<String> {
+    match error {
+        RecipeFault::NoSuchRecipe { known, .. } => vec![
+            format!("there are: {}", known.join(", ")),
+            "write one: firebrick recipe show python > mine.toml".to_owned(),
+        ],
+        RecipeFault::RecipesInACircle { .. } => vec!["let one of them start from an image".to_owned()],
+        RecipeFault::NoFrom { recipe } => vec![format!(
+            "name an image in {recipe}: from = \"debian:bookworm-slim\""
+        )],
+        RecipeFault::BadRecipeName { .. } => vec!["give it another: -n NAME".to_owned()],
+        RecipeFault::BadRecipeOption { .. } => {
+            vec!["see what they are for: firebrick rootfs from-docker --help".to_owned()]
+        }
+        RecipeFault::NotBuilt { instead, .. } => vec![(*instead).to_owned()],
+    }
 }
 
 fn of_cli(error: &CliError) -> Vec<String> {

@@ -19,6 +19,7 @@ mod images;
 mod interrupt;
 mod language;
 mod proxy;
+mod recipes;
 mod survey;
 mod talk;
 mod text;

@@ -11,6 +11,7 @@
 //! /sbin/overlay-init -> …/firebrick-guest    makes a read-only root writable, then becomes /sbin/init
 //! /sbin/init -> …/firebrick-guest            only if asked, or if the image has no init that can supervise a service
 //! a unit, a service script or an inittab     under the image's own init
+//! what a user asks for ([`Settings`])        accounts, hostname, DNS, files …, and whiteouts of what is slimmed away
 //! ```
 //!
 //! The layer is *planned* against the merged tree of the layers below ([`Lower`]): a directory that exists is
@@ -22,20 +23,31 @@
 #![forbid(unsafe_code)]
 
 mod config;
+mod crypt;
+mod image;
 mod init;
 mod lower;
 mod mount_points;
 mod plan;
 mod service;
+mod settings;
+mod slim;
 mod tar;
 mod time;
 
 pub use config::{ImageJson, ImageLayer, OddConfig, RunConfig};
+pub use crypt::sha512_crypt;
+pub use image::{Image, ReadFile};
 pub use init::{Chosen, ImageInit, Init, UnknownInit};
 pub use lower::{Lower, LowerKind};
 pub use mount_points::{OddMountPoint, odd_mount_points};
-pub use plan::{CustomiseError, Entry, EntryKind, Profile, Request, plan};
+pub use plan::{CustomiseError, Customised, Entry, EntryKind, Profile, Request, customise, plan};
 pub use service::{AgentUser, Service, UnknownUser};
+pub use settings::{
+    AccountName, Address, BadValue, Content, Dns, Hostname, Interface, ModuleLine, NewFile, NewGroup,
+    NewUser, Owner, PasswordHash, SettingError, Settings, Tty,
+};
+pub use slim::{Row, Rule, Slimmed, UnknownRule};
 pub use tar::to_tar;
 pub use time::parse_rfc3339;
 

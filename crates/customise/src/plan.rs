@@ -1,14 +1,19 @@
 //! Decides the entries of the firebrick layer.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 
+use firebrick_tree::Xattrs;
+
 use crate::config::ImageJson;
+use crate::image::Image;
 use crate::init::{Chosen, Init, is_file, link_of};
 use crate::lower::{Lower, LowerKind, Resolved, join, resolve};
 use crate::service::{Service, ServiceFile};
+use crate::settings::{SettingError, Settings};
+use crate::slim::Slimmed;
 use crate::{COMMAND_PATH, GUEST_PATH, IMAGE_JSON_PATH, WORDS_PATH};
 
 /// What the layer shall hold.
@@ -52,13 +57,17 @@ impl<'a> Request<'a> {
     }
 }
 
-/// One entry of the layer. Owner and group are root.
+/// One entry of the layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry<'a> {
     /// Path in the image, without a leading slash; no component but the last is a symlink below.
     pub path: Vec<u8>,
     /// Permission bits.
     pub mode: u16,
+    /// Owner and group; root's but for files of the user's and files that the image has already.
+    pub owner: (u32, u32),
+    /// Extended attributes: those that an edited file has in the image.
+    pub xattrs: Xattrs,
     /// What it is.
     pub kind: EntryKind<'a>,
 }
@@ -72,6 +81,8 @@ pub enum EntryKind<'a> {
     File(std::borrow::Cow<'a, [u8]>),
     /// A symlink and its target.
     Symlink(Vec<u8>),
+    /// Takes away what the image has at this path.
+    Whiteout,
 }
 
 /// Why the layer cannot be made for this image.
@@ -121,6 +132,14 @@ pub enum CustomiseError {
         "the image has no runc: install it there (Debian and Alpine: package runc), or add a static one with --runc FILE"
     )]
     NoRunc,
+    /// A setting that this image has no place for.
+    #[error("cannot set {what} in the image")]
+    Setting {
+        /// What was to be set.
+        what: String,
+        /// Why not.
+        source: SettingError,
+    },
 }
 
 /// Where programs lie that a shell finds.
@@ -147,35 +166,84 @@ const MOUNT_POINTS: [(&str, u16); 5] = [
 /// [`CustomiseError::Blocked`] if a file of the image stands where a folder for ours must be, [`CustomiseError::Hidden`] if
 /// that folder is one that nobody sees in a running machine.
 pub fn plan<'a>(request: &Request<'a>, lower: &dyn Lower) -> Result<Vec<Entry<'a>>, CustomiseError> {
-    let mut planner = Planner {
-        lower,
-        entries: Vec::new(),
-        made: BTreeSet::new(),
-    };
-    for (path, mode) in MOUNT_POINTS {
-        planner.mount_point(path, mode);
-    }
-    let json = request.image_json.to_bytes();
-    planner.add(IMAGE_JSON_PATH, 0o644, EntryKind::File(json.into()))?;
-    if let Some(guest) = request.guest {
-        planner.add(GUEST_PATH, 0o755, EntryKind::File(guest.into()))?;
-        planner.add_init(request)?;
-    }
-    if let Some(runc) = request.runc {
-        planner.add("usr/local/bin/runc", 0o755, EntryKind::File(runc.into()))?;
-    } else if request.profile == Some(Profile::Containerd) {
-        let has_runc = |folder| is_file(lower, &format!("{folder}/runc"));
-        if !PROGRAM_FOLDERS.into_iter().any(has_runc) {
-            return Err(CustomiseError::NoRunc);
-        }
-    }
+    let mut planner = Planner::new(lower);
+    planner.add_request(request)?;
     Ok(planner.entries)
 }
 
-struct Planner<'a, 'b> {
-    lower: &'b dyn Lower,
+/// Decides the layer's entries where more is asked for than a guest: `settings` are laid over `image`, then what they name
+/// is slimmed away.
+///
+/// # Errors
+/// As [`plan`], and [`CustomiseError::Setting`] for a setting that the image has no place for.
+pub fn customise<'a>(
+    request: &Request<'a>,
+    settings: &'a Settings,
+    image: &Image<'_>,
+) -> Result<Customised<'a>, CustomiseError> {
+    let mut planner = Planner::new(image);
+    planner.add_request(request)?;
+    let chosen = match request.guest {
+        Some(_) => request.init.choose(image)?,
+        None => Chosen::Untouched,
+    };
+    crate::settings::add(&mut planner, settings, image, chosen)?;
+    let slimmed =
+        crate::slim::add(&mut planner, &settings.slim, image).map_err(|source| CustomiseError::Setting {
+            what: "what is slimmed away".to_owned(),
+            source,
+        })?;
+    Ok(Customised {
+        entries: planner.entries,
+        slimmed,
+    })
+}
+
+/// What [`customise`] decided.
+#[derive(Debug)]
+pub struct Customised<'a> {
+    /// The layer's entries: parents before children, each path once.
+    pub entries: Vec<Entry<'a>>,
+    /// What was slimmed away; nothing where nothing was asked for.
+    pub slimmed: Slimmed,
+}
+
+impl<'a, 'b> Planner<'a, 'b> {
+    fn new(lower: &'b dyn Lower) -> Planner<'a, 'b> {
+        Planner {
+            lower,
+            entries: Vec::new(),
+            made: BTreeMap::new(),
+        }
+    }
+
+    fn add_request(&mut self, request: &Request<'a>) -> Result<(), CustomiseError> {
+        for (path, mode) in MOUNT_POINTS {
+            self.mount_point(path, mode);
+        }
+        let json = request.image_json.to_bytes();
+        self.add(IMAGE_JSON_PATH, 0o644, EntryKind::File(json.into()))?;
+        if let Some(guest) = request.guest {
+            self.add(GUEST_PATH, 0o755, EntryKind::File(guest.into()))?;
+            self.add_init(request)?;
+        }
+        if let Some(runc) = request.runc {
+            self.add("usr/local/bin/runc", 0o755, EntryKind::File(runc.into()))?;
+        } else if request.profile == Some(Profile::Containerd) {
+            let has_runc = |folder| is_file(self.lower, &format!("{folder}/runc"));
+            if !PROGRAM_FOLDERS.into_iter().any(has_runc) {
+                return Err(CustomiseError::NoRunc);
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(crate) struct Planner<'a, 'b> {
+    pub(crate) lower: &'b dyn Lower,
     entries: Vec<Entry<'a>>,
-    made: BTreeSet<Vec<u8>>,
+    /// Which entry makes a path.
+    made: BTreeMap<Vec<u8>, usize>,
 }
 
 impl<'a> Planner<'a, '_> {
@@ -246,8 +314,20 @@ impl<'a> Planner<'a, '_> {
         }
     }
 
-    fn add(&mut self, path: &str, mode: u16, kind: EntryKind<'a>) -> Result<(), CustomiseError> {
-        let (parent, name) = path.rsplit_once('/').expect("our paths have a folder");
+    pub(crate) fn add(&mut self, path: &str, mode: u16, kind: EntryKind<'a>) -> Result<(), CustomiseError> {
+        self.add_owned(path, mode, kind, (0, 0), Xattrs::new())
+    }
+
+    /// As [`Planner::add`], with an owner and extended attributes.
+    pub(crate) fn add_owned(
+        &mut self,
+        path: &str,
+        mode: u16,
+        kind: EntryKind<'a>,
+        owner: (u32, u32),
+        xattrs: Xattrs,
+    ) -> Result<(), CustomiseError> {
+        let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
         let blocked = |blocked: Vec<u8>| CustomiseError::Blocked {
             path: PathBuf::from(format!("/{path}")),
             blocked: PathBuf::from(OsString::from_vec([b"/", blocked.as_slice()].concat())),
@@ -270,8 +350,19 @@ impl<'a> Planner<'a, '_> {
                 folder: PathBuf::from(OsString::from_vec([b"/", folder.as_slice()].concat())),
             });
         }
-        self.push(join(&folder, name.as_bytes()), mode, kind);
+        self.push_entry(Entry {
+            path: join(&folder, name.as_bytes()),
+            mode,
+            owner,
+            xattrs,
+            kind,
+        });
         Ok(())
+    }
+
+    /// What the layer so far has at a real path.
+    pub(crate) fn made(&self, path: &[u8]) -> Option<&Entry<'a>> {
+        self.made.get(path).and_then(|&at| self.entries.get(at))
     }
 
     /// Makes `folder` and those of its parents that neither the image nor this layer has.
@@ -283,15 +374,35 @@ impl<'a> Planner<'a, '_> {
             .map(|(end, _)| end);
         for end in ends.chain([folder.len()]) {
             let dir = &folder[..end];
-            if self.lower.kind(dir).is_none() && !self.made.contains(dir) {
+            if self.lower.kind(dir).is_none() && !self.made.contains_key(dir) {
                 self.push(dir.to_vec(), 0o755, EntryKind::Dir);
             }
         }
     }
 
     fn push(&mut self, path: Vec<u8>, mode: u16, kind: EntryKind<'a>) {
-        self.made.insert(path.clone());
-        self.entries.push(Entry { path, mode, kind });
+        self.push_entry(Entry {
+            path,
+            mode,
+            owner: (0, 0),
+            xattrs: Xattrs::new(),
+            kind,
+        });
+    }
+
+    /// Adds an entry; one of the same path gives way.
+    pub(crate) fn push_entry(&mut self, entry: Entry<'a>) {
+        match self
+            .made
+            .get(&entry.path)
+            .and_then(|&at| self.entries.get_mut(at))
+        {
+            Some(before) => *before = entry,
+            None => {
+                self.made.insert(entry.path.clone(), self.entries.len());
+                self.entries.push(entry);
+            }
+        }
     }
 }
 

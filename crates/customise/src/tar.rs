@@ -20,21 +20,38 @@ fn write(entries: &[Entry<'_>], mtime: i64) -> io::Result<Vec<u8>> {
     };
     let mut writer = Writer::new(Vec::new());
     for entry in entries {
-        let path = LayerPath::parse(&entry.path)
-            .expect("our paths are ours and the image's own, which passed before");
+        let path = match &entry.kind {
+            EntryKind::Whiteout => whiteout(&entry.path),
+            _ => entry.path.clone(),
+        };
+        let path =
+            LayerPath::parse(&path).expect("our paths are ours and the image's own, which passed before");
         let meta = Metadata {
             mode: entry.mode,
+            uid: entry.owner.0,
+            gid: entry.owner.1,
             mtime,
-            ..Metadata::default()
+            xattrs: entry.xattrs.clone(),
         };
         let content = match &entry.kind {
             EntryKind::Dir => WriterEntry::Directory,
             EntryKind::File(bytes) => WriterEntry::File(bytes),
             EntryKind::Symlink(target) => WriterEntry::Symlink(target),
+            EntryKind::Whiteout => WriterEntry::File(b""),
         };
         writer.entry(&path, &meta, content)?;
     }
     writer.finish()
+}
+
+/// What stands in a tar for the absence of a path (`.wh.NAME` beside it).
+fn whiteout(path: &[u8]) -> Vec<u8> {
+    let name_at = path
+        .iter()
+        .rposition(|&byte| byte == b'/')
+        .map_or(0, |slash| slash + 1);
+    let (folder, name) = path.split_at(name_at);
+    [folder, b".wh.", name].concat()
 }
 
 impl Lower for Tree {
@@ -52,6 +69,8 @@ impl Lower for Tree {
 mod tests {
     use std::io::Read as _;
 
+    use firebrick_tree::Xattrs;
+
     use super::*;
 
     /// The system's own tar reads what we wrote.
@@ -61,17 +80,30 @@ mod tests {
             Entry {
                 path: b"tmp".to_vec(),
                 mode: 0o1777,
+                owner: (0, 0),
+                xattrs: Xattrs::new(),
                 kind: EntryKind::Dir,
             },
             Entry {
                 path: b"tmp/a".to_vec(),
                 mode: 0o644,
+                owner: (1000, 10),
+                xattrs: Xattrs::new(),
                 kind: EntryKind::File(b"hi\n"[..].into()),
             },
             Entry {
                 path: b"l".to_vec(),
                 mode: 0o777,
+                owner: (0, 0),
+                xattrs: Xattrs::new(),
                 kind: EntryKind::Symlink(b"/tmp/a".to_vec()),
+            },
+            Entry {
+                path: b"usr/share/doc".to_vec(),
+                mode: 0,
+                owner: (0, 0),
+                xattrs: Xattrs::new(),
+                kind: EntryKind::Whiteout,
             },
         ];
         let bytes = to_tar(&entries, 86_400);
@@ -98,8 +130,9 @@ mod tests {
             seen,
             [
                 "Directory \"tmp/\" 1777 0 0 86400 None \"\"",
-                "Regular \"tmp/a\" 644 0 0 86400 None \"hi\\n\"",
+                "Regular \"tmp/a\" 644 1000 10 86400 None \"hi\\n\"",
                 "Symlink \"l\" 777 0 0 86400 Some(\"/tmp/a\") \"\"",
+                "Regular \"usr/share/.wh.doc\" 0 0 0 86400 None \"\"",
             ]
         );
     }

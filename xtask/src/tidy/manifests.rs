@@ -16,7 +16,7 @@ pub(crate) struct Crate {
 }
 
 /// Who may link whom. Formats never see layers or sources, the guest links the protocol alone.
-const DIRECTIONS: [(&str, &[&str]); 19] = [
+const DIRECTIONS: [(&str, &[&str]); 20] = [
     ("digest", &[]),
     ("tree", &[]),
     ("protocol", &[]),
@@ -27,6 +27,7 @@ const DIRECTIONS: [(&str, &[&str]); 19] = [
     ("ext4", &["digest", "reader", "tree"]),
     ("squashfs", &["reader", "tree"]),
     ("customise", &["digest", "layer", "tree"]),
+    ("recipe", &["customise"]),
     (
         "build",
         &["digest", "tree", "layer", "source", "ext4", "squashfs"],
@@ -47,6 +48,7 @@ const DIRECTIONS: [(&str, &[&str]); 19] = [
             "ext4",
             "squashfs",
             "customise",
+            "recipe",
             "build",
             "sandbox",
             "inventory",

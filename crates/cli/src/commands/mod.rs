@@ -7,6 +7,7 @@ pub(crate) mod doctor;
 pub(crate) mod guest;
 pub(crate) mod man;
 pub(crate) mod pool;
+pub(crate) mod recipe;
 pub(crate) mod rootfs;
 pub(crate) mod run;
 pub(crate) mod setup;
@@ -21,6 +22,7 @@ pub(crate) fn run(command: Command, talk: &Talk) -> anyhow::Result<ExitCode> {
     match command {
         Command::Rootfs(command) => return rootfs::run(command, talk),
         Command::Run(args) => return run::run(&args, talk),
+        Command::Recipe(command) => recipe::run(&command, talk)?,
         Command::Pool(command) => pool::run(&command, talk)?,
         Command::Boot(args) => return boot::run(&args, talk),
         Command::Guest(args) => return guest::run(&args),

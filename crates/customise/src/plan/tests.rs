@@ -23,6 +23,7 @@ fn listed(request: &Request<'_>, lines: &[&str]) -> Result<Vec<String>, Customis
                 EntryKind::Symlink(target) => {
                     format!("l {path} -> {}", String::from_utf8_lossy(target))
                 }
+                EntryKind::Whiteout => format!("w {path}"),
             }
         })
         .collect())

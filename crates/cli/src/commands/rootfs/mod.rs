@@ -1,5 +1,6 @@
 //! `firebrick rootfs …`.
 
+mod build;
 pub(crate) mod cat;
 pub(crate) mod diff;
 pub(crate) mod du;
@@ -7,6 +8,7 @@ pub(crate) mod from_docker;
 pub(crate) mod inspect;
 pub(crate) mod list;
 pub(crate) mod ls;
+mod making;
 mod place;
 pub(crate) mod rm;
 pub(crate) mod tree;
@@ -19,6 +21,7 @@ use crate::talk::Talk;
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     FromDocker(Box<from_docker::Args>),
+    Build(Box<build::Args>),
     List(list::Args),
     Inspect(inspect::Args),
     Ls(ls::Args),
@@ -33,6 +36,7 @@ pub(crate) fn run(command: Command, talk: &Talk) -> anyhow::Result<ExitCode> {
     let home = Home::of_process()?;
     match command {
         Command::FromDocker(args) => from_docker::run(&args, &home, talk),
+        Command::Build(args) => build::run(&args, &home, talk),
         Command::List(args) => list::run(&args, &home, talk),
         Command::Inspect(args) => inspect::run(&args, &home, talk),
         Command::Ls(args) => ls::run(&args, &home),

@@ -12,7 +12,7 @@ use crate::proxy::proxy_of_environment;
 use crate::talk::{Steps, Talk};
 use crate::text;
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Registry")]
 pub(crate) struct Registry {
     /// Take the image for this platform instead of this machine's, e.g. linux/arm64

@@ -6,32 +6,37 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-use super::Args;
+use super::ImageArgs;
 use crate::error::CliError;
 use crate::home::Home;
 use crate::images;
 
 /// The image's path; the folder of named images is made.
-pub(super) fn path(args: &Args, home: &Home) -> anyhow::Result<PathBuf> {
+pub(super) fn path(name: &str, args: &ImageArgs, home: &Home) -> anyhow::Result<PathBuf> {
     match &args.output {
         Some(path) => {
-            check(path, &args.name, args.filesystem.format())?;
+            check(path, name, args.filesystem.format())?;
             Ok(path.clone())
         }
         None => {
             let folder = home.images();
             fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {folder:?}"))?;
-            Ok(home.image(&args.name, args.filesystem.format()))
+            Ok(home.image(name, args.filesystem.format()))
         }
     }
 }
 
 /// One name is one image: once `output` is there, those of the same name in other formats are gone.
-pub(super) fn remove_other_formats(args: &Args, home: &Home, output: &Path) -> anyhow::Result<()> {
+pub(super) fn remove_other_formats(
+    name: &str,
+    args: &ImageArgs,
+    home: &Home,
+    output: &Path,
+) -> anyhow::Result<()> {
     if args.output.is_some() {
         return Ok(());
     }
-    for path in images::files_of(home, &args.name) {
+    for path in images::files_of(home, name) {
         if path != output {
             fs::remove_file(&path)
                 .with_context(|| format!("cannot delete {path:?}, which the new image replaces"))?;

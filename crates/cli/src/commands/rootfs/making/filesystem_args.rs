@@ -28,7 +28,7 @@ pub(crate) struct Filesystem {
     label: String,
 
     /// The filesystem's UUID [default: follows from the content]
-    #[arg(long, value_parser = parse_uuid)]
+    #[arg(long, hide_short_help = true, value_parser = parse_uuid)]
     uuid: Option<Uuid>,
 
     /// Lay a journal (a microVM's disk rarely outlives it, so by default there is none)

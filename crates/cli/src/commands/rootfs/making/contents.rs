@@ -5,22 +5,22 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use anyhow::Context as _;
 use firebrick_build::Merged;
 use firebrick_customise::{
-    ImageInit, ImageJson, ImageLayer, Init, LowerKind, Profile, RunConfig, Service, odd_mount_points,
-    parse_rfc3339, plan, to_tar,
+    Image, ImageInit, ImageJson, ImageLayer, Init, Profile, RunConfig, Service, Settings, Slimmed, customise,
+    odd_mount_points, parse_rfc3339, to_tar,
 };
 use firebrick_source::{OciImage, Platform};
-use firebrick_tree::{Kind, LayerPath, Timestamp, Tree};
+use firebrick_tree::Timestamp;
 use firebrick_vmm::Arch;
 
 use super::args::{Agent, InitChoice};
-use super::{Args, agent};
+use super::{ImageArgs, agent};
 use crate::error::CliError;
 
 const BUSYBOX: &str = "the image's /sbin/init is busybox without OpenRC, which would start no agent: the guest takes its place; \
                        --init busybox keeps it";
 
 /// The firebrick layer before it is known what lies below.
-pub(super) struct Contents {
+pub(crate) struct Contents {
     guest: Option<Vec<u8>>,
     image_json: ImageJson,
     init: Init,
@@ -28,14 +28,21 @@ pub(super) struct Contents {
     words: Vec<String>,
     profile: Option<Profile>,
     runc: Option<Vec<u8>>,
+    settings: Settings,
+    slimmed: Mutex<Slimmed>,
     /// What is odd about the image, though it can be built: of its config first, then of its tree.
     odd: Mutex<Vec<String>>,
     /// Time of everything that no layer describes.
-    pub(super) created: Timestamp,
+    pub(crate) created: Timestamp,
 }
 
 impl Contents {
-    pub(super) fn new(args: &Args, image: &OciImage) -> anyhow::Result<Contents> {
+    pub(crate) fn new(args: &ImageArgs, image: &OciImage) -> anyhow::Result<Contents> {
+        Contents::with(args, args.settings.to_settings()?, image)
+    }
+
+    /// With these settings instead of those of the flags.
+    pub(crate) fn with(args: &ImageArgs, settings: Settings, image: &OciImage) -> anyhow::Result<Contents> {
         let epoch = std::env::var("SOURCE_DATE_EPOCH").ok();
         let mut image_json = image_json(image);
         let odd = image_json.run.take_odd();
@@ -53,17 +60,24 @@ impl Contents {
                 .as_deref()
                 .map(|path| agent::read("runc", path, &image.platform))
                 .transpose()?,
+            settings,
+            slimmed: Mutex::default(),
             created: created(epoch.as_deref(), image.config.created.as_deref())?,
         })
     }
 
     /// What is odd about the image, in sentences.
-    pub(super) fn odd(&self) -> MutexGuard<'_, Vec<String>> {
+    pub(crate) fn odd(&self) -> MutexGuard<'_, Vec<String>> {
         self.odd.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What was slimmed away, once the layer is made.
+    pub(crate) fn slimmed(&self) -> MutexGuard<'_, Slimmed> {
+        self.slimmed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The layer, as a tar, over what the image's own layers merged to.
-    pub(super) fn layer(
+    pub(crate) fn layer(
         &self,
         merged: &Merged<'_>,
     ) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
@@ -80,13 +94,19 @@ impl Contents {
             profile: self.profile,
             runc: self.runc.as_deref(),
         };
-        let lower = |path: &[u8]| kind_of(merged.tree, path);
-        let odd = odd_mount_points(&lower);
+        let lower = merged.tree;
+        let odd = odd_mount_points(lower);
         self.odd().extend(odd.iter().map(ToString::to_string));
-        if self.init == Init::Auto && ImageInit::detect(&lower) == ImageInit::Busybox {
+        if self.init == Init::Auto && ImageInit::detect(lower) == ImageInit::Busybox {
             self.odd().push(BUSYBOX.to_owned());
         }
-        Ok(to_tar(&plan(&request, &lower)?, self.created.seconds))
+        let below = Image {
+            tree: merged.tree,
+            read: &|data| merged.read(data),
+        };
+        let customised = customise(&request, &self.settings, &below)?;
+        *self.slimmed() = customised.slimmed;
+        Ok(to_tar(&customised.entries, self.created.seconds))
     }
 }
 
@@ -101,15 +121,6 @@ fn layers(merged: &Merged<'_>) -> Vec<ImageLayer> {
         start: merged.next_region,
     };
     below.chain([own]).collect()
-}
-
-fn kind_of(tree: &Tree, path: &[u8]) -> Option<LowerKind> {
-    let id = tree.lookup(&LayerPath::parse(path).ok()?)?;
-    Some(match &tree.inode(id).kind {
-        Kind::Directory(_) => LowerKind::Dir,
-        Kind::Symlink(target) => LowerKind::Symlink(target.to_vec()),
-        _ => LowerKind::Other,
-    })
 }
 
 /// `SOURCE_DATE_EPOCH`, else when the OCI image was created, else 1970.
@@ -127,7 +138,7 @@ fn created(epoch: Option<&str>, image: Option<&str>) -> anyhow::Result<Timestamp
 }
 
 /// The guest: the one asked for, or of our own the one that runs on the image's processor.
-fn guest(args: &Args, image: &OciImage) -> anyhow::Result<Option<Vec<u8>>> {
+fn guest(args: &ImageArgs, image: &OciImage) -> anyhow::Result<Option<Vec<u8>>> {
     match &args.agent {
         Some(Agent::None) if !matches!(args.init.choice, InitChoice::Auto | InitChoice::None) => {
             return Err(CliError::InitWithoutGuest.into());

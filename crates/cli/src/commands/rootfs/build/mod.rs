@@ -1,0 +1,214 @@
+//! `firebrick rootfs build`.
+
+mod args;
+mod files;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use firebrick_recipe::{From, Recipe, RootPassword, StepKind};
+use firebrick_source::{ImageConfig, Reference};
+
+pub(crate) use args::Args;
+
+use super::from_docker::Transfer;
+use super::making::{Contents, ImageArgs, Making, Reading, ask_for_password};
+use crate::home::Home;
+use crate::images;
+use crate::recipes::{self, Loaded, RecipeFault};
+use crate::talk::{Steps, Talk};
+
+/// The options of a recipe, read as if they stood on a command line.
+#[derive(Debug, clap::Parser)]
+struct Options {
+    #[command(flatten)]
+    image: ImageArgs,
+}
+
+pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
+    let arguments: BTreeMap<String, String> = args.build_arg.iter().cloned().collect();
+    let loaded = recipes::load(&args.recipe, &arguments)?;
+    for note in &loaded.recipe.notes {
+        talk.warn(note);
+    }
+    let reference = image_of(&args.recipe, &loaded.recipe)?;
+    let name = args
+        .name
+        .clone()
+        .or_else(|| loaded.recipe.name.clone())
+        .unwrap_or_else(|| loaded.stem.clone());
+    let name = images::parse_new_name(&name).map_err(|error| RecipeFault::BadRecipeName {
+        name,
+        error: error.to_string(),
+    })?;
+    let mut source = args.source.clone();
+    if source.platform.is_none()
+        && let Some(platform) = loaded.recipe.options.get("platform")
+    {
+        source.platform = Some(platform.parse()?);
+    }
+    let options = options(args, &loaded)?;
+    // Before anything is pulled, and before anybody types a password.
+    let making = Making::new(&name, &options.image, home)?;
+    let settings = settings(args, &loaded, &options.image)?;
+    let steps = Arc::new(Steps::new(talk, 6));
+    let transfer = Arc::new(Mutex::new(Transfer::default()));
+    steps.begin(1, &format!("Pulling {reference}"));
+    let mut image = source.open(&reference, home, *talk, &steps, &transfer)?;
+    lay_over(&mut image.config, &loaded.recipe);
+    let contents = Contents::with(&options.image, settings, &image)?;
+    image.prefetch();
+    let is_download = matches!(reference, Reference::Registry(_));
+    let reading = if is_download {
+        Reading::Downloads
+    } else {
+        Reading::Here
+    };
+    let report = making
+        .build(&image, &contents, &args.limits, &steps, reading)
+        .with_context(|| format!("cannot build the recipe {:?}", args.recipe))?;
+    let transfer = transfer.lock().unwrap_or_else(PoisonError::into_inner);
+    let downloaded = is_download.then(|| transfer.summary());
+    making.finish(home, talk, &contents, &report, downloaded.as_deref())
+}
+
+/// The image that a recipe starts from; what this build cannot do is refused before anything begins.
+fn image_of(name: &str, recipe: &Recipe) -> anyhow::Result<Reference> {
+    let refuse = |what: String, instead: &'static str| RecipeFault::NotBuilt { what, instead };
+    if let Some(step) = recipe
+        .steps
+        .iter()
+        .find(|step| matches!(step.kind, StepKind::Run { .. }))
+    {
+        let what = format!("the command in line {} of {name:?}", step.line);
+        return Err(refuse(
+            what,
+            "run it where the container image is made, and start from that",
+        )
+        .into());
+    }
+    match &recipe.from {
+        Some(From::Image(_)) if !recipe.packages.is_empty() => {
+            let what = format!("packages on top of the image that {name:?} starts from");
+            Err(refuse(
+                what,
+                "install them where the container image is made, and start from that",
+            )
+            .into())
+        }
+        Some(From::Image(image)) => Ok(image.parse()?),
+        Some(From::Packages(set)) => {
+            let what = format!("the {} packages of {name:?}", set.base);
+            Err(refuse(
+                what,
+                "make a container image of them, and start from that: from = \"oci:…\"",
+            )
+            .into())
+        }
+        Some(From::Recipe(_)) | None => Err(RecipeFault::NoFrom {
+            recipe: name.to_owned(),
+        }
+        .into()),
+    }
+}
+
+/// The recipe's options, those of the command line in their place.
+fn options(args: &Args, loaded: &Loaded) -> anyhow::Result<Options> {
+    let mut all = loaded.recipe.options.clone();
+    for (option, value) in [
+        ("size", &args.size),
+        ("free", &args.free),
+        ("label", &args.label),
+        ("format", &args.format),
+    ] {
+        if let Some(value) = value {
+            all.insert(option, value.clone());
+        }
+    }
+    all.remove("platform");
+    let mut words = vec!["rootfs build".to_owned()];
+    for (option, value) in all {
+        match value.as_str() {
+            "true" => words.push(format!("--{option}")),
+            value if option == "agent" && value != "none" => {
+                let folder = loaded
+                    .folders
+                    .last()
+                    .map(|folder| folder.path.clone())
+                    .unwrap_or_default();
+                words.push(format!("--{option}={}", folder.join(value).display()));
+            }
+            value => words.push(format!("--{option}={value}")),
+        }
+    }
+    if let Some(output) = &args.output {
+        words.push("--output".to_owned());
+        words.push(
+            output
+                .to_str()
+                .map(str::to_owned)
+                .with_context(|| format!("{output:?} is no UTF-8"))?,
+        );
+    }
+    Options::try_parse_from(words).map_err(|error| {
+        let text = error.to_string();
+        let text = text
+            .trim_start_matches("error: ")
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .to_owned();
+        RecipeFault::BadRecipeOption { text }.into()
+    })
+}
+
+fn settings(
+    args: &Args,
+    loaded: &Loaded,
+    flags: &ImageArgs,
+) -> anyhow::Result<firebrick_customise::Settings> {
+    let mut settings = loaded.recipe.settings.clone();
+    settings.files = files::gather(loaded)?;
+    // The command line's word counts, the recipe's otherwise.
+    let asked = args
+        .root_password
+        .as_ref()
+        .map(|given| given.to_hash())
+        .transpose()?;
+    settings.root_password = match (asked, &loaded.recipe.root_password) {
+        (Some(hash), _) => Some(hash),
+        (None, Some(RootPassword::Hash(hash))) => Some(hash.clone()),
+        (None, Some(RootPassword::Ask)) => Some(ask_for_password()?),
+        (None, None) => flags.settings.to_settings()?.root_password,
+    };
+    if let Some(rules) = &args.slim {
+        settings.slim.clone_from(&rules.0);
+    }
+    Ok(settings)
+}
+
+/// What the recipe says about running the image, over what the image says itself.
+fn lay_over(config: &mut ImageConfig, recipe: &Recipe) {
+    for (name, value) in &recipe.env {
+        let own = format!("{name}=");
+        config.env.retain(|entry| !entry.starts_with(&own));
+        config.env.push(format!("{own}{value}"));
+    }
+    if let Some(entrypoint) = &recipe.entrypoint {
+        config.entrypoint.clone_from(entrypoint);
+        config.cmd.clear();
+    }
+    if let Some(cmd) = &recipe.cmd {
+        config.cmd.clone_from(cmd);
+    }
+    let over = |own: &Option<String>, slot: &mut Option<String>| {
+        if own.is_some() {
+            slot.clone_from(own);
+        }
+    };
+    over(&recipe.user, &mut config.user);
+    over(&recipe.workdir, &mut config.working_dir);
+    over(&recipe.stop_signal, &mut config.stop_signal);
+}

@@ -1,0 +1,170 @@
+//! Finding recipes: a shipped one by its name, or a file, and those that it starts from.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use firebrick_recipe::{
+    Checks, From, Ignore, Problems, Recipe, parse_dockerfile, parse_toml, shipped, shipped_names,
+};
+use firebrick_source::{Platform, Reference};
+
+/// What is wrong with a recipe as a whole; what is wrong with its text are [`Problems`].
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RecipeFault {
+    /// Neither a file nor a shipped recipe.
+    #[error("there is no recipe {name:?}: neither a file, nor one in firebrick")]
+    NoSuchRecipe { name: String, known: Vec<String> },
+    /// Recipes that start from each other.
+    #[error("more than 8 recipes start from each other, at last from {name:?}")]
+    RecipesInACircle { name: String },
+    /// A recipe that does not say where it starts.
+    #[error("the recipe {recipe:?} does not say what it starts from")]
+    NoFrom { recipe: String },
+    /// A name that no image can have.
+    #[error("the image cannot be named {name:?}: {error}")]
+    BadRecipeName { name: String, error: String },
+    /// Options of a recipe that do not go together.
+    #[error("the recipe's options do not go together: {text}")]
+    BadRecipeOption { text: String },
+    /// What a recipe asks for, and this program cannot do.
+    #[error("this firebrick cannot build {what}")]
+    NotBuilt { what: String, instead: &'static str },
+}
+
+/// How many recipes may start from each other.
+const DEPTH_MAX: usize = 8;
+/// Longest text that is read, in bytes; the parsers take less.
+const TEXT_LEN_MAX: u64 = 4 << 20;
+
+/// A recipe with everything that it starts from laid below it.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    /// Its name where it has none: what its file is called.
+    pub(crate) stem: String,
+    /// The whole.
+    pub(crate) recipe: Recipe,
+    /// For each step, the folder that its files come from.
+    pub(crate) folders: Vec<Folder>,
+}
+
+/// The folder of a recipe's files.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Folder {
+    pub(crate) path: PathBuf,
+    /// What of it is not there for `COPY`.
+    pub(crate) ignore: Ignore,
+}
+
+/// Finds and reads a recipe and those that it starts from.
+pub(crate) fn load(name: &str, arguments: &BTreeMap<String, String>) -> anyhow::Result<Loaded> {
+    load_from(name, Path::new("."), arguments, 0)
+}
+
+fn load_from(
+    name: &str,
+    folder: &Path,
+    arguments: &BTreeMap<String, String>,
+    depth: usize,
+) -> anyhow::Result<Loaded> {
+    if depth > DEPTH_MAX {
+        return Err(RecipeFault::RecipesInACircle {
+            name: name.to_owned(),
+        }
+        .into());
+    }
+    let own = one(name, folder, arguments)?;
+    let Some(From::Recipe(base)) = &own.recipe.from else {
+        return Ok(own);
+    };
+    let below = own.folders.first().map_or(folder, |folder| folder.path.as_path());
+    let base = load_from(base, below, &BTreeMap::new(), depth + 1)
+        .with_context(|| format!("cannot start from the recipe {base:?}, as {name:?} says"))?;
+    let steps = own.recipe.steps.len();
+    let own_folders = own.folders.into_iter().take(steps);
+    Ok(Loaded {
+        stem: own.stem,
+        recipe: own.recipe.over(base.recipe),
+        folders: base.folders.into_iter().chain(own_folders).collect(),
+    })
+}
+
+/// One recipe alone; its `folders` has one more, in which others are looked for.
+fn one(name: &str, folder: &Path, arguments: &BTreeMap<String, String>) -> anyhow::Result<Loaded> {
+    let checks = Checks {
+        image: &|text| {
+            text.parse::<Reference>()
+                .map(drop)
+                .map_err(|error| error.to_string())
+        },
+        platform: &|text| {
+            text.parse::<Platform>()
+                .map(drop)
+                .map_err(|error| error.to_string())
+        },
+    };
+    let path = folder.join(name);
+    if let Some(shipped) = shipped(name).filter(|_| !path.exists()) {
+        let recipe = shipped.recipe(&checks)?;
+        return Ok(Loaded {
+            folders: vec![Folder::default(); recipe.steps.len()],
+            stem: name.to_owned(),
+            recipe,
+        });
+    }
+    if !path.exists() {
+        let known = shipped_names().map(str::to_owned).collect();
+        let name = name.to_owned();
+        return Err(RecipeFault::NoSuchRecipe { name, known }.into());
+    }
+    let text = read(&path)?;
+    let shown = path.strip_prefix(".").unwrap_or(&path).display().to_string();
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    let (recipe, ignore): (Result<Recipe, Problems>, Ignore) = match is_dockerfile(&path) {
+        true => {
+            let rules = parent.join(".dockerignore");
+            let rules = if rules.exists() {
+                read(&rules)?
+            } else {
+                String::new()
+            };
+            (
+                parse_dockerfile(&shown, &text, arguments, &checks),
+                Ignore::parse(&rules),
+            )
+        }
+        false => (parse_toml(&shown, &text, &checks), Ignore::default()),
+    };
+    let recipe = recipe.context(format!("cannot read the recipe {shown:?}"))?;
+    let stem = path.file_stem().map(|stem| stem.to_string_lossy().to_lowercase());
+    Ok(Loaded {
+        folders: vec![Folder { path: parent, ignore }; recipe.steps.len().max(1)],
+        stem: stem.unwrap_or_default(),
+        recipe,
+    })
+}
+
+fn read(path: &Path) -> anyhow::Result<String> {
+    use std::io::Read as _;
+    let reading = || format!("cannot read {path:?}");
+    let mut text = String::new();
+    let file = std::fs::File::open(path).with_context(reading)?;
+    file.take(TEXT_LEN_MAX)
+        .read_to_string(&mut text)
+        .with_context(reading)?;
+    Ok(text)
+}
+
+/// `Dockerfile`, `Dockerfile.web`, `web.Dockerfile`, `Containerfile`.
+fn is_dockerfile(path: &Path) -> bool {
+    let name = path
+        .file_name()
+        .map(|name| name.to_string_lossy().to_lowercase())
+        .unwrap_or_default();
+    ["dockerfile", "containerfile"]
+        .iter()
+        .any(|word| name.starts_with(word) || name.ends_with(&format!(".{word}")))
+}
