@@ -54,14 +54,6 @@ impl LineSplitter {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Gives up what is held of lines: it is dropped, and so is the rest of an unfinished line when it comes.
-    pub fn give_up(&mut self) {
-        self.dropping |= self.bytes.last().is_some_and(|byte| *byte != b'\n');
-        self.bytes = Vec::new();
-        self.start = 0;
-        self.searched = 0;
-    }
-
     /// The next whole line without its newline, an error in the place of a line that was too long, or `None` when
     /// more bytes are needed.
     pub fn next_line(&mut self) -> Option<Result<&[u8], LineTooLong>> {
@@ -170,22 +162,6 @@ mod tests {
             split(3, &[b"abcd", b"efgh", b"ij\nok\n"]),
             [Err(()), Ok("ok".into())]
         );
-    }
-
-    #[test]
-    fn what_is_given_up_does_not_come_back() {
-        let mut splitter = LineSplitter::new(100);
-        splitter.push(b"whole\nhalf of");
-        assert!(matches!(splitter.next_line(), Some(Ok(b"whole"))));
-        assert!(splitter.next_line().is_none());
-        splitter.give_up();
-        assert_eq!(splitter.pending_bytes(), 0);
-        splitter.push(b" a line\nnext\n");
-        assert!(matches!(splitter.next_line(), Some(Ok(b"next"))));
-        assert!(splitter.next_line().is_none());
-        splitter.give_up();
-        splitter.push(b"last\n");
-        assert!(matches!(splitter.next_line(), Some(Ok(b"last"))));
     }
 
     #[test]

@@ -3,12 +3,13 @@
 //! Counted is what waits: parts of messages, standard input, output that is kept, answers. While it is [`FULL_BYTES`] or more the
 //! agent is *full*: what makes it hold [`FLOOR_BYTES`] or more is read no further, so that those who need little go on. The
 //! *turn* is that of one message or job that is read all the same, so that long ones are taken one after another, the
-//! latest and the oldest in turns. It ends when all has come, when nothing comes or when it takes too long; who then still makes
-//! the agent hold much loses that. So do the largest holders when the agent stays full and no turn ends well.
+//! latest and the oldest in turns. It ends when all has come, when nothing comes or when it takes too long; an output is then
+//! cut, and a connection ended with a word. So are the largest holders when the agent stays full and no turn ends well. Nothing is
+//! ever left out of what a client has sent: what is behind would be taken for something else.
 
 use alloc::vec::Vec;
 
-use firebrick_protocol::rpc::{BUSY, Id, RpcError, error_line};
+use firebrick_protocol::rpc::{BUSY, RpcError};
 
 use super::Agent;
 use super::conn::{Conn, Speech};
@@ -30,7 +31,7 @@ const TURN_BYTES: usize = FULL_BYTES + (1 << 20);
 const TURN_NS: u64 = 10_000_000_000;
 const TURN_REST_NS: u64 = 500_000_000;
 
-/// An unfinished message of which nothing comes for so long is dropped when the agent is full.
+/// Who sends nothing of an unfinished message for so long is ended when the agent is full.
 const IDLE_NS: u64 = 2_000_000_000;
 
 /// How long the agent is full, while no turn ends well, before somebody loses something, and then how often.
@@ -40,7 +41,8 @@ const EVERY_NS: u64 = 500_000_000;
 /// The jobs of all clients together.
 pub(super) const MAX_JOBS_OF_ALL: usize = 512;
 
-const TOO_MUCH: &str = "the agent holds too much for its clients: send this again, or less at a time";
+const TOO_MUCH: &str =
+    "the agent holds too much for its clients: connect and send this again, or less at a time";
 
 /// See the module.
 #[derive(Default)]
@@ -203,7 +205,8 @@ impl Agent {
 
     /// Lets one of those go on who wait for room.
     fn give_turn(&mut self) {
-        let conns = self.conns.iter().filter(|(_, conn)| conn.waits_for_room);
+        let can_go_on = |conn: &Conn| conn.waits_for_room && !self.is_stalled(conn);
+        let conns = self.conns.iter().filter(|(_, conn)| can_go_on(conn));
         let jobs = self.jobs.iter().filter(|(_, job)| job.waits_for_room());
         let waiting = conns
             .map(|(number, _)| Who::Conn(*number))
@@ -243,7 +246,9 @@ impl Agent {
             |turn: &mut Turn| now >= turn.ends_ns || now >= turn.moved_ns.saturating_add(TURN_REST_NS);
         if let Some(turn) = self.budget.turn.take_if(is_over) {
             match turn.who {
-                Who::Conn(number) => self.refuse_message(number),
+                // It is not the client for whom a job must read first.
+                Who::Conn(number) if self.is_stalled_conn(number) => {}
+                Who::Conn(number) => self.refuse(number),
                 Who::Job(number) => {
                     if let Some(job) = self.jobs.get_mut(&number) {
                         job.cut_output(0, FLOOR_BYTES, &self.poller);
@@ -262,35 +267,35 @@ impl Agent {
         self.weigh();
     }
 
-    /// Drops the unfinished messages of which nothing comes.
+    fn is_stalled_conn(&self, number: u32) -> bool {
+        self.conns.get(&number).is_some_and(|conn| self.is_stalled(conn))
+    }
+
+    /// Ends those of whose unfinished messages nothing comes.
     fn refuse_idle(&mut self, now: u64) {
         let is_idle = |conn: &Conn| {
             conn.message_bytes() >= FLOOR_BYTES
                 && !conn.waits_for_room
+                && !self.is_stalled(conn)
                 && now >= conn.read_at_ns.saturating_add(IDLE_NS)
         };
         let idle = self.conns.iter().filter(|(_, conn)| is_idle(conn));
         for number in idle.map(|(number, _)| *number).collect::<Vec<_>>() {
-            self.refuse_message(number);
+            self.refuse(number);
         }
     }
 
-    /// Drops a client's unfinished message and tells it.
-    fn refuse_message(&mut self, number: u32) {
-        let Some(conn) = self.conns.get_mut(&number) else {
+    /// Ends a connection whose client still hears why. Its jobs end with it.
+    fn refuse(&mut self, number: u32) {
+        let Some(mut conn) = self.conns.remove(&number) else {
             return;
         };
-        if let Speech::Lines(lines) = &mut conn.speech
-            && conn.out.is_empty()
-            && conn.raw.is_none()
-        {
-            lines.give_up();
-            conn.send(error_line(&Id::Null, &RpcError::new(BUSY, TOO_MUCH)));
-            self.touch(number);
-        } else if let Some(mut conn) = self.conns.remove(&number) {
+        if let Speech::Frame(_) = conn.speech {
             self.refuse_frame(&mut conn, TOO_MUCH);
-            self.settle(number, conn);
+        } else {
+            conn.break_off(&RpcError::new(BUSY, TOO_MUCH));
         }
+        self.settle(number, conn);
     }
 
     fn take_back(&mut self) {
@@ -298,8 +303,13 @@ impl Agent {
             let conn = self.conns.get(&number)?;
             let stdin = conn.jobs.iter().filter_map(|job| self.jobs.get(job));
             let stdin: usize = stdin.map(|job| job.stdin_bytes()).sum();
-            // Unfinished messages have their turn.
-            let other = conn.held_bytes().saturating_sub(conn.message_bytes());
+            // Unfinished messages have their turn, where it is the client who must go on.
+            let waits = if self.is_stalled(conn) {
+                0
+            } else {
+                conn.message_bytes()
+            };
+            let other = conn.held_bytes().saturating_sub(waits);
             Some((other.saturating_add(stdin), Holder::Conn(number)))
         };
         let conns = self.conns.keys().filter_map(|number| of_conn(*number));
@@ -313,7 +323,13 @@ impl Agent {
         });
         let largest = conns.chain(outputs).max_by_key(|(bytes, _)| *bytes);
         match largest {
-            Some((FLOOR_BYTES.., Holder::Conn(number))) => self.drop_conn(number),
+            Some((FLOOR_BYTES.., Holder::Conn(number))) => {
+                if self.conns.get(&number).is_some_and(|conn| conn.out.is_empty()) {
+                    self.refuse(number);
+                } else {
+                    self.drop_conn(number);
+                }
+            }
             Some((FLOOR_BYTES.., Holder::Output(number, which))) => {
                 if let Some(job) = self.jobs.get_mut(&number) {
                     job.cut_output(which, job.kept_bytes(which) / 2, &self.poller);

@@ -96,6 +96,10 @@ pub(super) struct Conn {
     pub(super) out: Outbox,
     /// What a line has announced behind it.
     pub(super) raw: Option<Raw>,
+    /// Lines have announced bytes: behind one that cannot be read, lines cannot be told from such bytes.
+    pub(super) has_announced: bool,
+    /// What else it has sent is not looked at.
+    broken_off: bool,
     /// The numbers of its jobs.
     pub(super) jobs: Vec<u32>,
     phase: Phase,
@@ -118,6 +122,8 @@ impl Conn {
             speech,
             out: Outbox::default(),
             raw: None,
+            has_announced: false,
+            broken_off: false,
             jobs: Vec::new(),
             phase: Phase::Open,
             has_ended: false,
@@ -163,6 +169,24 @@ impl Conn {
     pub(super) fn close_after_answers(&mut self) {
         if self.phase == Phase::Open {
             self.phase = Phase::Closing;
+        }
+    }
+
+    /// The same with what went wrong as the last answer, for one who speaks in lines. What it has sent besides is dropped.
+    pub(super) fn break_off(&mut self, error: &RpcError) {
+        self.send(error_line(&Id::Null, error));
+        self.broken_off = true;
+        self.raw = None;
+        self.speech = Speech::lines();
+        self.close_after_answers();
+    }
+
+    /// What is told of a line that cannot be read.
+    pub(super) fn misread(&mut self, id: &Id, error: &RpcError) {
+        if self.has_announced {
+            self.break_off(error);
+        } else {
+            self.send(error_line(id, error));
         }
     }
 
@@ -296,7 +320,7 @@ impl Agent {
     }
 
     /// Whether the client must wait: it does not read its answers, or a job does not read its standard input.
-    fn is_stalled(&self, conn: &Conn) -> bool {
+    pub(super) fn is_stalled(&self, conn: &Conn) -> bool {
         conn.choked
             || conn
                 .jobs
@@ -380,7 +404,7 @@ impl Agent {
             return false;
         };
         let mut lines_wait = false;
-        while conn.phase != Phase::Dead {
+        while conn.phase != Phase::Dead && !conn.broken_off {
             lines_wait = self.is_stalled(conn);
             if lines_wait {
                 break;
@@ -400,11 +424,15 @@ impl Agent {
                 Some(Ok(line)) => self.answer(number, conn, line),
                 Some(Err(too_long)) => {
                     let error = RpcError::new(INVALID_REQUEST, alloc::format!("{too_long}"));
-                    conn.send(error_line(&Id::Null, &error));
+                    conn.misread(&Id::Null, &error);
                 }
                 None => break,
             }
             conn.choked = conn.out.held_bytes() > OUT_HIGH_BYTES.min(self.room(0));
+        }
+        if conn.broken_off {
+            conn.speech = Speech::lines();
+            return false;
         }
         conn.speech = Speech::Lines(lines);
         lines_wait

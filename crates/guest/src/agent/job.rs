@@ -578,13 +578,16 @@ impl Agent {
                     // It reads no more: what its client still sends is for nobody.
                     job.stdin_queue.clear();
                     job.stdin_ended = true;
-                    break;
+                    job.stdin = None;
+                    return;
                 }
             }
         }
         stdin.set(&self.poller, EventFlags::empty());
         if job.stdin_ended {
-            if let Purpose::Work { takes: true, .. } = job.purpose {
+            if let Purpose::Work { takes: true, .. } = job.purpose
+                && job.status.is_none()
+            {
                 let _ = kernel::kill(job.pid, put::COMPLETE);
             }
             job.stdin = None;

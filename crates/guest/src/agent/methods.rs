@@ -49,7 +49,7 @@ impl Agent {
         }
         let request = match Request::parse(line) {
             Ok(request) => request,
-            Err(bad) => return conn.send(error_line(&bad.id, &bad.error)),
+            Err(bad) => return conn.misread(&bad.id, &bad.error),
         };
         match request.id.clone() {
             None => self.notified(conn, &request),
@@ -64,14 +64,17 @@ impl Agent {
     /// Notifications are never answered, whatever is wrong with them.
     fn notified(&mut self, conn: &mut Conn, request: &Request<'_>) {
         match &*request.method {
-            method::STDIN => {
-                if let Ok(Stdin { id, data, raw, eof }) = request.params() {
+            method::STDIN => match request.params() {
+                Ok(Stdin { id, data, raw, eof }) => {
                     let job = self.job_of(conn, &id).unwrap_or(0);
                     let left = raw.and_then(|count| usize::try_from(count).ok()).unwrap_or(0);
                     conn.raw = Some(Raw { job, left, eof }).filter(|raw| raw.left > 0);
+                    conn.has_announced |= raw.is_some();
                     self.job_stdin(job, &data.0, eof && left == 0);
                 }
-            }
+                // It may announce bytes; they must not be taken for lines.
+                Err(error) => conn.break_off(&error),
+            },
             method::SIGNAL => {
                 if let Ok(SignalJob { id, signal }) = request.params()
                     && let Some(job) = self.job_of(conn, &id).and_then(|job| self.jobs.get(&job))
@@ -98,6 +101,10 @@ impl Agent {
         request: &Request<'_>,
     ) -> Result<(), RpcError> {
         match &*request.method {
+            method::STDIN => {
+                let error = RpcError::new(INVALID_REQUEST, "stdin is a notification: it has no id");
+                conn.break_off(&error);
+            }
             method::PING => {
                 request.params::<NoParams>()?;
                 conn.send(result_line(id, Pong { pong: true }));

@@ -9,3 +9,4 @@ mod endings;
 mod load;
 mod serial;
 mod trees;
+mod uploads;
