@@ -13,6 +13,7 @@ use firebrick_protocol::rpc::{BUSY, RpcError};
 
 use super::Agent;
 use super::conn::{Conn, Speech};
+use super::framed::Exchange;
 use super::job::Job;
 use crate::kernel::Clock;
 
@@ -37,6 +38,8 @@ const IDLE_NS: u64 = 2_000_000_000;
 /// How long the agent is full, while no turn ends well, before somebody loses something, and then how often.
 const PATIENCE_NS: u64 = 5_000_000_000;
 const EVERY_NS: u64 = 500_000_000;
+/// How long the agent is full at most for those who take what is theirs.
+const STRICT_NS: u64 = 60_000_000_000;
 
 /// The jobs of all clients together.
 pub(super) const MAX_JOBS_OF_ALL: usize = 512;
@@ -55,6 +58,8 @@ pub(super) struct Budget {
     look_at_ns: Option<u64>,
     /// From when on the largest holder loses what it holds.
     patient_until_ns: u64,
+    /// From when on those lose it, too, who take a little now and then.
+    strict_from_ns: u64,
 }
 
 /// Whose turn it can be.
@@ -84,7 +89,7 @@ struct Turn {
 /// Who can lose what.
 #[derive(Clone, Copy)]
 enum Holder {
-    /// A connection all that it has.
+    /// A connection all that it has; a batch half of an output.
     Conn(u32),
     /// A job half of an output.
     Output(u32, usize),
@@ -138,6 +143,7 @@ impl Agent {
                 self.budget.is_full = true;
                 self.budget.look_at_ns = Some(now.saturating_add(EVERY_NS));
                 self.budget.patient_until_ns = now.saturating_add(PATIENCE_NS);
+                self.budget.strict_from_ns = now.saturating_add(STRICT_NS);
             }
         } else if held_bytes < EASY_BYTES && self.budget.is_full {
             let oldest_next = self.budget.oldest_next;
@@ -261,7 +267,7 @@ impl Agent {
             self.budget.look_at_ns = Some(now.saturating_add(EVERY_NS));
             self.refuse_idle(now);
             if now >= self.budget.patient_until_ns {
-                self.take_back();
+                self.take_back(now);
             }
         }
         self.weigh();
@@ -290,7 +296,9 @@ impl Agent {
         let Some(mut conn) = self.conns.remove(&number) else {
             return;
         };
+        self.kill_jobs_of(&mut conn);
         if let Speech::Frame(_) = conn.speech {
+            self.end_exchange(&mut conn);
             self.refuse_frame(&mut conn, TOO_MUCH);
         } else {
             conn.break_off(&RpcError::new(BUSY, TOO_MUCH));
@@ -298,9 +306,14 @@ impl Agent {
         self.settle(number, conn);
     }
 
-    fn take_back(&mut self) {
+    /// Takes from the largest holder that does not take what is its own.
+    fn take_back(&mut self, now: u64) {
+        let is_strict = now >= self.budget.strict_from_ns;
         let of_conn = |number: u32| {
             let conn = self.conns.get(&number)?;
+            if !is_strict && now < conn.taken_at_ns.saturating_add(IDLE_NS) {
+                return None;
+            }
             let stdin = conn.jobs.iter().filter_map(|job| self.jobs.get(job));
             let stdin: usize = stdin.map(|job| job.stdin_bytes()).sum();
             // Unfinished messages have their turn, where it is the client who must go on.
@@ -324,7 +337,12 @@ impl Agent {
         let largest = conns.chain(outputs).max_by_key(|(bytes, _)| *bytes);
         match largest {
             Some((FLOOR_BYTES.., Holder::Conn(number))) => {
-                if self.conns.get(&number).is_some_and(|conn| conn.out.is_empty()) {
+                if let Some(conn) = self.conns.get_mut(&number)
+                    && let Speech::Frame(Exchange::Running(run)) = &mut conn.speech
+                    && run.output_bytes() >= FLOOR_BYTES
+                {
+                    run.cut_output();
+                } else if self.conns.get(&number).is_some_and(|conn| conn.out.is_empty()) {
                     self.refuse(number);
                 } else {
                     self.drop_conn(number);

@@ -111,6 +111,8 @@ pub(super) struct Conn {
     pub(super) waits_for_room: bool,
     /// When something was read last (CLOCK_BOOTTIME).
     pub(super) read_at_ns: u64,
+    /// When it, or a job of its, took something last (CLOCK_BOOTTIME).
+    pub(super) taken_at_ns: u64,
     /// More than [`OUT_HIGH_BYTES`] waited and not yet fewer than [`OUT_LOW_BYTES`] do.
     choked: bool,
 }
@@ -131,6 +133,7 @@ impl Conn {
             choked: false,
             waits_for_room: false,
             read_at_ns: Clock::Boottime.now_ns(),
+            taken_at_ns: Clock::Boottime.now_ns(),
         }
     }
 
@@ -343,6 +346,9 @@ impl Agent {
             let waiting = conn.out.sent_bytes();
             self.flush(&mut conn);
             let has_moved = conn.out.sent_bytes() > waiting;
+            if has_moved {
+                conn.taken_at_ns = Clock::Boottime.now_ns();
+            }
             if conn.phase == Phase::Closing && (conn.give_up_at_ns.is_none() || has_moved) {
                 conn.allow(self.closing_ns);
             }

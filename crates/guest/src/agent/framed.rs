@@ -8,7 +8,7 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use firebrick_protocol::agent::{JobOptions, MAX_OUTPUT_BYTES};
+use firebrick_protocol::agent::{JobOptions, MAX_OUTPUT_BYTES, TRUNCATED};
 use firebrick_protocol::jobs::{
     COMPILATION_EXCEPTION, DEFAULT_TIMEOUT_S, FrameReader, FrameState, Input, Job, JobResult, Language,
     MAX_BATCH_OUTPUT_BYTES, MAX_FILES, MAX_JOB_BYTES, MAX_NAME_BYTES, MAX_STDIN_BYTES, NO_CODE,
@@ -544,6 +544,28 @@ impl Run {
             stdout,
             stderr,
         });
+    }
+
+    /// Cuts the longest output of the results to half of it.
+    pub(super) fn cut_output(&mut self) {
+        let outputs = self
+            .results
+            .iter_mut()
+            .flat_map(|outcome| [&mut outcome.stdout, &mut outcome.stderr]);
+        let Some(longest) = outputs.max_by_key(|output| output.len()) else {
+            return;
+        };
+        let before = longest.len();
+        longest.truncate(before / 2);
+        longest.shrink_to_fit();
+        longest.extend_from_slice(TRUNCATED.as_bytes());
+        let gone = before.saturating_sub(longest.len());
+        self.kept_bytes = self.kept_bytes.saturating_sub(gone);
+    }
+
+    /// The output in its results, in bytes.
+    pub(super) fn output_bytes(&self) -> usize {
+        self.kept_bytes
     }
 
     /// All that is held for it.

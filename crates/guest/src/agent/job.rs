@@ -19,7 +19,7 @@ use super::outbox::Outbox;
 use super::poll::{Poller, Token, Watched};
 use super::sessions::{self, Session};
 use super::spawn::{self, Asked, Child, Command, StartFailure};
-use super::work::{Direction, put};
+use super::work::Direction;
 use crate::kernel::{self, Clock};
 
 /// With so many bytes that a job has not read, no more is taken from its client.
@@ -30,12 +30,6 @@ pub(super) const STDIN_HIGH_BYTES: usize = 1024 * 1024;
 const LEFTOVER_NS: u64 = 1_000_000_000;
 /// How many pieces are read of each output when that is over: all that a pipe holds, and not without end.
 const LAST_PIECES: usize = (1 << 20) / MAX_DATA_BYTES + 2;
-
-/// What ends a terminal's input when it is typed at the start of a line; elsewhere it only hands the line over.
-const END_OF_TRANSMISSION: u8 = 4;
-
-/// Behind these a terminal's line is empty.
-const LINE_ENDS: [u8; 3] = [b'\n', b'\r', END_OF_TRANSMISSION];
 
 const KILL: i32 = 9;
 
@@ -105,23 +99,23 @@ struct Pipe {
 }
 
 pub(super) struct Job {
-    conn: u32,
-    purpose: Purpose,
-    pid: i32,
+    pub(super) conn: u32,
+    pub(super) purpose: Purpose,
+    pub(super) pid: i32,
     /// When it was there already (CLOCK_BOOTTIME).
     since_ns: u64,
     /// Tells by its end that the program runs, or why it does not.
     start: Option<Watched>,
     failure: Option<StartFailure>,
     asked: Asked,
-    stdin: Option<Watched>,
-    stdin_queue: Queue,
-    stdin_ended: bool,
+    pub(super) stdin: Option<Watched>,
+    pub(super) stdin_queue: Queue,
+    pub(super) stdin_ended: bool,
     /// Its standard input ends with a line that has no end.
-    is_within_line: bool,
+    pub(super) is_within_line: bool,
     outputs: [Pipe; 2],
     /// `None` while it runs.
-    status: Option<WaitStatus>,
+    pub(super) status: Option<WaitStatus>,
     keep_bytes: usize,
     /// When to kill it (CLOCK_BOOTTIME).
     kill_at_ns: Option<u64>,
@@ -131,7 +125,7 @@ pub(super) struct Job {
     /// Its client does not read, so its outputs wait.
     choked: bool,
     /// Its output is a terminal's.
-    has_pty: bool,
+    pub(super) has_pty: bool,
 }
 
 impl Job {
@@ -523,75 +517,6 @@ impl Agent {
         }
         job.start = None;
         self.finish_if_done(number);
-    }
-
-    /// Takes standard input for a job.
-    pub(super) fn job_stdin(&mut self, number: u32, bytes: &[u8], ended: bool) {
-        let Some(job) = self.jobs.get_mut(&number) else {
-            return;
-        };
-        if let (Some(stdin), false) = (&job.stdin, job.stdin_ended) {
-            // What goes at once needs no place to wait.
-            let gone = if job.stdin_queue.is_empty() && !bytes.is_empty() {
-                rustix::io::write(&stdin.fd, bytes).unwrap_or(0)
-            } else {
-                0
-            };
-            job.stdin_queue.push(bytes.get(gone..).unwrap_or_default());
-            job.stdin_ended = ended;
-            if let Some(last) = bytes.last() {
-                job.is_within_line = !LINE_ENDS.contains(last);
-            }
-            if ended && job.has_pty {
-                let typed = if job.is_within_line { 2 } else { 1 };
-                job.stdin_queue.push(&[END_OF_TRANSMISSION; 2][..typed]);
-            }
-            self.write_stdin(number);
-        }
-    }
-
-    pub(super) fn job_stdin_ready(&mut self, number: u32) {
-        let was_much = self.jobs.get(&number).is_some_and(Job::has_much_stdin);
-        self.write_stdin(number);
-        if let Some(job) = self.jobs.get(&number)
-            && was_much
-            && !job.has_much_stdin()
-        {
-            self.touch(job.conn);
-        }
-    }
-
-    fn write_stdin(&mut self, number: u32) {
-        let Some(job) = self.jobs.get_mut(&number) else {
-            return;
-        };
-        let Some(stdin) = &mut job.stdin else { return };
-        while !job.stdin_queue.is_empty() {
-            match rustix::io::write(&stdin.fd, job.stdin_queue.front()) {
-                Ok(count) => job.stdin_queue.consume(count),
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => {
-                    stdin.set(&self.poller, EventFlags::OUT);
-                    return;
-                }
-                Err(_) => {
-                    // It reads no more: what its client still sends is for nobody.
-                    job.stdin_queue.clear();
-                    job.stdin_ended = true;
-                    job.stdin = None;
-                    return;
-                }
-            }
-        }
-        stdin.set(&self.poller, EventFlags::empty());
-        if job.stdin_ended {
-            if let Purpose::Work { takes: true, .. } = job.purpose
-                && job.status.is_none()
-            {
-                let _ = kernel::kill(job.pid, put::COMPLETE);
-            }
-            job.stdin = None;
-        }
     }
 
     /// Reads a piece of an output; whether one came.

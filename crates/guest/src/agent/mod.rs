@@ -25,6 +25,7 @@ mod poll;
 mod serial;
 mod sessions;
 mod spawn;
+mod stdin;
 mod vitals;
 mod work;
 

@@ -238,9 +238,21 @@ pub(crate) fn assert_small(agent: &Agent) {
 pub(crate) fn assert_nothing_left(agent: &Agent) {
     let id = agent.process.id();
     let children = format!("/proc/{id}/task/{id}/children");
-    wait_until("no child is left", || {
-        std::fs::read_to_string(&children).is_ok_and(|children| children.is_empty())
-    });
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let children = std::fs::read_to_string(&children).expect("the agent's children");
+        if children.is_empty() {
+            break;
+        }
+        let told = |pid: &str| {
+            let read =
+                |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+            format!("{:?} {}", read("cmdline"), read("stat"))
+        };
+        let left: Vec<_> = children.split_whitespace().map(told).collect();
+        assert!(Instant::now() < deadline, "children are left: {left:#?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
     wait_until("no descriptor is left", || agent.open_files() <= agent.files);
     let prefix = format!("job-{id}-");
     let folders = || {
