@@ -188,9 +188,10 @@ fn a_slow_reader_gets_all_that_is_printed() {
     let mut stdin = child.stdin.take().expect("piped");
     let mut stdout = child.stdout.take().expect("piped");
     let script = format!(
-        "i=1; while [ $i -le {LINES} ]; do echo line-$i-of-many; i=$((i+1)); done; echo the-end; exit\n"
+        "i=1; while [ $i -le {LINES} ]; do echo line-$i-of-many; i=$((i+1)); done; echo the-end; stty -echo; exit\n"
     );
     read_to_prompt(&mut stdout);
+    // `stty` waits until all is printed; a kernel that panics does not.
     stdin.write_all(script.as_bytes()).expect("a pipe");
     // Long enough for the guest to fill every buffer on the way.
     std::thread::sleep(Duration::from_secs(20));

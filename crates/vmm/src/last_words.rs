@@ -29,13 +29,13 @@ fn lines(console: &str) -> Vec<String> {
         .collect()
 }
 
-/// A line without the kernel's time stamp: `[    1.234567] `.
+/// What the kernel says in a line, behind its time stamp: `[    1.234567] `. It may have broken into a line of somebody else's.
 fn message(line: &str) -> &str {
-    let stamped = line.strip_prefix('[').and_then(|rest| rest.split_once("] "));
-    match stamped {
-        Some((stamp, message)) if stamp.chars().all(|c| c.is_ascii_digit() || " .".contains(c)) => message,
-        _ => line,
-    }
+    let is_stamp = |text: &str| text.chars().all(|c| c.is_ascii_digit() || " .".contains(c));
+    line.match_indices('[')
+        .filter_map(|(at, _)| line[at + 1..].split_once("] "))
+        .find(|(stamp, _)| is_stamp(stamp))
+        .map_or(line, |(_, message)| message)
 }
 
 /// The number of the line that tells why the machine ended.
@@ -129,6 +129,12 @@ mod tests {
         assert_eq!(
             tail(&fatal, 12),
             ["firebrick-guest: fatal: cannot mount /dev/vda"]
+        );
+
+        // The kernel does not wait for what others have not printed to the end.
+        assert_eq!(
+            bad_end(b"line-4[    7.1] Kernel panic - not syncing: x\n").unwrap(),
+            "Kernel panic - not syncing: x"
         );
 
         // Nor does a program that speaks of panics end in one.
