@@ -53,6 +53,10 @@ impl Agent {
         };
         match request.id.clone() {
             None => self.notified(conn, &request),
+            Some(_) if request.method == method::STDIN => {
+                let error = RpcError::new(INVALID_REQUEST, "stdin is a notification: it has no id");
+                conn.break_off(&error);
+            }
             Some(id) => {
                 if let Err(error) = self.requested(number, conn, &id, &request) {
                     conn.send(error_line(&id, &error));
@@ -101,10 +105,6 @@ impl Agent {
         request: &Request<'_>,
     ) -> Result<(), RpcError> {
         match &*request.method {
-            method::STDIN => {
-                let error = RpcError::new(INVALID_REQUEST, "stdin is a notification: it has no id");
-                conn.break_off(&error);
-            }
             method::PING => {
                 request.params::<NoParams>()?;
                 conn.send(result_line(id, Pong { pong: true }));
