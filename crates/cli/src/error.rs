@@ -196,6 +196,13 @@ pub(crate) fn say(text: &str) {
     let _ = writeln!(anstream::stderr(), "{red}error:{red:#} {}", printable(text));
 }
 
+/// Prints what a program said last, before the error that says how it ended.
+pub(crate) fn quote(lines: &str) {
+    for line in lines.lines() {
+        let _ = writeln!(anstream::stderr(), "      | {line}");
+    }
+}
+
 /// Prints a `hint:` line of its own.
 pub(crate) fn hint(text: &str) {
     let cyan = Style::new().bold().fg_color(Some(AnsiColor::Cyan.into()));

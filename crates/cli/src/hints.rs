@@ -2,6 +2,7 @@
 
 mod firecracker;
 mod layer;
+mod sandbox;
 mod source;
 
 use std::error::Error;
@@ -13,6 +14,7 @@ use firebrick_customise::{CustomiseError, SettingError};
 use firebrick_ext4::PlanError;
 use firebrick_ext4::read::ReadError;
 use firebrick_layer::ScanError;
+use firebrick_sandbox::SandboxError;
 use firebrick_source::{Platform, SourceError};
 use firebrick_vmm::Arch;
 use firebrick_vmm::client::CallError;
@@ -87,6 +89,9 @@ fn of_one(error: &(dyn Error + 'static)) -> Vec<String> {
     }
     if let Some(error) = error.downcast_ref::<BuildError>() {
         return of_build(error).into_iter().collect();
+    }
+    if let Some(error) = error.downcast_ref::<SandboxError>() {
+        return sandbox::of(error).into_iter().collect();
     }
     if let Some(error) = error.downcast_ref::<ScanError>() {
         return layer::of_scan(error).into_iter().collect();

@@ -20,6 +20,7 @@ mod interrupt;
 mod language;
 mod proxy;
 mod recipes;
+mod steps;
 mod survey;
 mod talk;
 mod text;
@@ -32,6 +33,8 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 fn main() -> ExitCode {
+    // Before there are other threads: this process may be the keeper of a sandbox.
+    firebrick_sandbox::child_main();
     let cli = match args::Cli::try_parse() {
         Ok(cli) => cli,
         // Help and version are errors to clap, with exit code 0 and stdout as their place.

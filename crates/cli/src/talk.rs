@@ -79,6 +79,11 @@ impl Steps {
         }
     }
 
+    /// How many there are.
+    pub(crate) fn total(&self) -> usize {
+        self.total
+    }
+
     /// Begins step `number` (from 1), if it is not begun already: steps never go back.
     pub(crate) fn begin(&self, number: usize, text: &str) {
         let mut state = self.lock();

@@ -3,7 +3,7 @@
 use firebrick_source::Reference;
 
 use super::source_args;
-use crate::commands::rootfs::making::{ImageArgs, Limits};
+use crate::commands::rootfs::making::{ImageArgs, Limits, Script};
 use crate::images;
 
 /// Turn a container image into an image that a microVM boots
@@ -23,6 +23,9 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     pub(crate) made: ImageArgs,
+
+    #[command(flatten)]
+    pub(crate) script: Script,
 
     #[command(flatten)]
     pub(crate) source: source_args::Registry,

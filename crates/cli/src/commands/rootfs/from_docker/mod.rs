@@ -15,19 +15,37 @@ pub(super) use source_args::Transfer;
 use super::making::{Contents, Making, Reading};
 use crate::error::CliError;
 use crate::home::Home;
+use crate::steps::{self, Running};
 use crate::talk::{Steps, Talk};
 use crate::text;
 
 pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
     // Before anything is pulled.
     let making = Making::new(&args.name, &args.made, home)?;
-    let steps = Arc::new(Steps::new(talk, 6));
+    let script = args.script.read()?;
+    // A script is one more of them.
+    let steps = Arc::new(Steps::new(talk, if script.is_some() { 7 } else { 6 }));
     let transfer = Arc::new(Mutex::new(Transfer::default()));
     steps.begin(1, &format!("Pulling {}", args.image));
-    let image = args.source.open(&args.image, home, *talk, &steps, &transfer)?;
+    let mut image = args.source.open(&args.image, home, *talk, &steps, &transfer)?;
     steps.note(&describe(&image));
     let contents = Contents::new(&args.made, &image)?;
     image.prefetch();
+    let made = script
+        .map(|script| {
+            steps.begin(2, &format!("Running {}", script.file.display()));
+            let step = args.script.step(&script, &image.config, contents.created);
+            let running = Running {
+                steps: &[step],
+                limits: args.script.limits(),
+                layer_limits: args.limits.to_layer(),
+                created: contents.created,
+                cache: !args.source.no_cache,
+                layers_at_once: making.layers_at_once(),
+            };
+            steps::run(&running, &mut image, home, *talk, &steps)
+        })
+        .transpose()?;
     let is_download = matches!(args.image, Reference::Registry(_));
     let reading = match is_download {
         true => Reading::Downloads,
@@ -36,6 +54,7 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
     let report = making
         .build(&image, &contents, &args.limits, &steps, reading)
         .map_err(|error| fail(&args.image, error))?;
+    drop(made);
     if matches!(args.image, Reference::Tar { .. })
         && report.layers.first().is_some_and(|tar| tar.entries == 0)
     {

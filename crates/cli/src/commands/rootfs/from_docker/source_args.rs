@@ -34,9 +34,11 @@ pub(crate) struct Registry {
     #[arg(long, value_name = "FILE")]
     authfile: Option<PathBuf>,
 
-    /// Neither use nor fill the cache of downloaded layers
+    /// Neither use nor fill the cache
+    ///
+    /// It holds downloaded layers, and what scripts and run steps made.
     #[arg(long)]
-    no_cache: bool,
+    pub(crate) no_cache: bool,
 }
 
 /// What the source's events add up to.

@@ -20,7 +20,7 @@ pub(crate) struct Filesystem {
     free: u64,
 
     /// At least so many inodes [default: what the content and the free space need]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", hide_short_help = true)]
     inodes: Option<u32>,
 
     /// The filesystem's label, at most 16 bytes
@@ -36,7 +36,7 @@ pub(crate) struct Filesystem {
     journal: bool,
 
     /// Let the filesystem grow while it is mounted, too
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     online_resize: bool,
 
     /// The filesystem
@@ -44,7 +44,7 @@ pub(crate) struct Filesystem {
     format: Format,
 
     /// How a squashfs is compressed [default: zstd]
-    #[arg(long, value_enum, value_name = "NAME")]
+    #[arg(long, value_enum, value_name = "NAME", hide_short_help = true)]
     compression: Option<CompressionChoice>,
 
     /// How hard it is compressed: zstd has 1 to 22, gzip 1 to 9, xz 0 to 9 [default: 15, 9, 6]

@@ -5,6 +5,7 @@ mod args;
 mod contents;
 mod filesystem_args;
 mod output;
+mod script_args;
 mod settings_args;
 mod slim_table;
 
@@ -17,6 +18,7 @@ use firebrick_source::OciImage;
 
 pub(super) use args::{ImageArgs, Limits};
 pub(super) use contents::Contents;
+pub(super) use script_args::Script;
 pub(super) use settings_args::{RootPassword, Rules, ask as ask_for_password, parse_rules};
 
 use crate::error::write_stdout;
@@ -50,7 +52,12 @@ impl<'a> Making<'a> {
         })
     }
 
-    /// Builds it, in steps from the second on.
+    /// How many layers are decompressed at once.
+    pub(super) fn layers_at_once(&self) -> usize {
+        self.threads.min(LAYERS_AT_ONCE_MAX)
+    }
+
+    /// Builds it, in the last five steps.
     pub(super) fn build(
         &self,
         image: &OciImage,
@@ -66,10 +73,11 @@ impl<'a> Making<'a> {
             filesystem: self.filesystem.clone(),
             limits: limits.to_layer(),
             created: contents.created,
-            layers_at_once: self.threads.min(LAYERS_AT_ONCE_MAX),
+            layers_at_once: self.layers_at_once(),
         };
         let progress = Progress {
             steps,
+            first: steps.total().saturating_sub(4),
             sizes: image.layers.iter().map(|layer| layer.size).collect(),
             reading,
             format: self.args.filesystem.format(),
@@ -142,9 +150,11 @@ pub(super) enum Reading {
     Made,
 }
 
-/// Turns what happens in the build into steps 2 to 6.
+/// Turns what happens in the build into the last five steps.
 struct Progress<'a> {
     steps: &'a Steps,
+    /// The number of the first of them.
+    first: usize,
     /// Lengths of the layers below ours as stored.
     sizes: Vec<Option<u64>>,
     reading: Reading,
@@ -154,17 +164,17 @@ struct Progress<'a> {
 
 impl Progress<'_> {
     fn hear(&self, event: Event) {
-        let steps = self.steps;
+        let (steps, first) = (self.steps, self.first);
         match event {
             Event::LayerStarted { layer, .. }
                 if layer < self.sizes.len() && self.reading == Reading::Made => {}
             Event::LayerStarted { layer, .. } if layer < self.sizes.len() => {
                 let layers = text::count(as_u64(self.sizes.len()), "layer");
-                steps.begin(2, &format!("Reading {layers}"));
+                steps.begin(first, &format!("Reading {layers}"));
             }
-            Event::LayerStarted { .. } => steps.begin(3, "Adding the guest"),
+            Event::LayerStarted { .. } => steps.begin(first + 1, "Adding the guest"),
             Event::LayerProgress { .. } if self.reading == Reading::Made => {
-                steps.begin(2, "Reading what was installed")
+                steps.begin(first, "Reading what was installed")
             }
             Event::LayerProgress { layer, stored_bytes } if self.reading == Reading::Here => {
                 if let Some(Some(size)) = self.sizes.get(layer) {
@@ -174,15 +184,15 @@ impl Progress<'_> {
             }
             Event::Merged { inodes } => {
                 steps.begin(
-                    4,
+                    first + 2,
                     &format!("Laying out {} for {}", self.format, text::count(inodes, "file")),
                 );
             }
             Event::Planned { size_bytes } => {
-                steps.begin(5, &format!("Writing {}", text::bytes(size_bytes)));
+                steps.begin(first + 3, &format!("Writing {}", text::bytes(size_bytes)));
             }
             Event::Compressing { content_bytes } => {
-                steps.begin(5, &format!("Compressing {}", text::bytes(content_bytes)));
+                steps.begin(first + 3, &format!("Compressing {}", text::bytes(content_bytes)));
             }
             Event::CompressProgress {
                 read_bytes,
@@ -190,7 +200,7 @@ impl Progress<'_> {
             } => {
                 steps.progress(read_bytes, content_bytes, "compressing");
             }
-            Event::Written => steps.begin(6, "Making it last"),
+            Event::Written => steps.begin(first + 4, "Making it last"),
             _ => {}
         }
     }

@@ -1,0 +1,246 @@
+//! Scripts and other steps that run in an image while it is made: each becomes one more layer.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use firebrick_build::{Flatten, diff_ids, flatten};
+use firebrick_sandbox::{
+    Limits, MadeLayer, Options, Owners, Plan, Progress, SandboxError, Step, StepCache, run_steps,
+};
+use firebrick_source::{Layer, OciImage};
+use firebrick_tree::Timestamp;
+
+use crate::error;
+use crate::home::Home;
+use crate::talk::{Steps, Talk};
+use crate::text;
+
+/// How steps are run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Running<'a> {
+    pub(crate) steps: &'a [Step],
+    pub(crate) limits: Limits,
+    /// Bounds on the layers that are unpacked for them.
+    pub(crate) layer_limits: firebrick_layer::Limits,
+    /// Time of what the steps make.
+    pub(crate) created: Timestamp,
+    /// Layers of earlier runs are used, and these kept.
+    pub(crate) cache: bool,
+    pub(crate) layers_at_once: usize,
+}
+
+/// Layers that steps made. Dropping it removes those that are not to be kept.
+#[derive(Debug)]
+pub(crate) struct Made {
+    layers: Vec<MadeLayer>,
+    keep: bool,
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        if !self.keep {
+            for layer in &self.layers {
+                _ = std::fs::remove_file(&layer.path); // it is in the cache's folder, and found by nobody who asks
+            }
+        }
+    }
+}
+
+/// Where the layers of steps are kept.
+pub(crate) fn cache(home: &Home) -> StepCache {
+    StepCache::new(home.cache().join("steps"))
+}
+
+/// Runs steps over an image, and adds their layers to it. They can be read as long as what is given lives.
+pub(crate) fn run(
+    running: &Running<'_>,
+    image: &mut OciImage,
+    home: &Home,
+    talk: Talk,
+    shown: &Steps,
+) -> anyhow::Result<Made> {
+    let folder = home.cache().join("sandbox");
+    let options = Options {
+        created: running.created,
+        ..Options::new(&folder)
+    };
+    if options.owners() == Owners::Single {
+        shown.note("there is one user id for scripts here: new files belong to root, and changing owners does nothing");
+    }
+    let base = diff_ids(image)?;
+    let cache = cache(home);
+    let plan = Plan {
+        options: &options,
+        base: &base,
+        steps: running.steps,
+        limits: running.limits,
+        cache: &cache,
+        use_cache: running.cache,
+    };
+    let mut lines = Lines {
+        talk,
+        line: Vec::new(),
+    };
+    let flat = |layers: &[MadeLayer], out: &mut dyn std::io::Write| {
+        let mut image = image.clone();
+        add(&mut image, layers)?;
+        let request = Flatten {
+            image: &image,
+            beside: &folder.join("contents"),
+            limits: running.layer_limits,
+            created: running.created,
+            layers_at_once: running.layers_at_once,
+        };
+        flatten(&request, out, &|_| {})?;
+        Ok(())
+    };
+    let layers = run_steps(&plan, flat, &mut |progress| match progress {
+        Progress::Cached(step) => shown.note(&format!("{}: from the cache", step.name)),
+        Progress::Unpacking => shown.note("unpacking the image"),
+        Progress::Output(bytes) => lines.hear(bytes),
+        Progress::Finished(step, seconds, layer) => {
+            lines.end();
+            let took = text::duration(std::time::Duration::from_secs_f64(seconds));
+            let size = text::bytes(layer.stored_bytes);
+            shown.note(&format!("{}: done in {took}, its layer has {size}", step.name));
+        }
+        _ => {}
+    })
+    .map_err(|failed| {
+        lines.end();
+        if let SandboxError::Step { tail, .. } = &failed {
+            error::quote(tail);
+        }
+        unpacking(failed)
+    })?;
+    let made = Made {
+        layers,
+        keep: running.cache,
+    };
+    add(image, &made.layers).context("cannot read back what a step made")?;
+    Ok(made)
+}
+
+/// What is wrong with the image is said as it is elsewhere.
+fn unpacking(error: SandboxError) -> anyhow::Error {
+    match error {
+        SandboxError::Unpack { source } => match source.downcast::<firebrick_build::BuildError>() {
+            Ok(source) => anyhow::Error::new(*source).context("cannot unpack the image for its script"),
+            Err(source) => SandboxError::Unpack { source }.into(),
+        },
+        error => error.into(),
+    }
+}
+
+fn add(image: &mut OciImage, layers: &[MadeLayer]) -> Result<(), firebrick_source::SourceError> {
+    for made in layers {
+        let mut layer = Layer::from_file(&made.path, made.diff_id)?;
+        layer.index = image.layers.len();
+        image.layers.push(layer);
+    }
+    Ok(())
+}
+
+/// Reads a script: what is in the file is what runs.
+pub(crate) fn read_script(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let reading = || format!("cannot read the script {path:?}");
+    anyhow::ensure!(
+        std::fs::metadata(path).with_context(reading)?.is_file(),
+        "the script {path:?} is not a file"
+    );
+    std::fs::read(path).with_context(reading)
+}
+
+/// The environment of a step: what the image's config says, and what every Linux program expects.
+pub(crate) fn environment(config: &[String], created: Timestamp) -> Vec<(String, String)> {
+    let mut env: Vec<(String, String)> = [
+        (
+            "PATH",
+            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        ),
+        ("HOME", "/root"),
+        // Nobody is there to answer.
+        ("DEBIAN_FRONTEND", "noninteractive"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .to_vec();
+    env.push(("SOURCE_DATE_EPOCH".to_owned(), created.seconds.to_string()));
+    for (name, value) in config.iter().filter_map(|variable| variable.split_once('=')) {
+        match env.iter_mut().find(|(known, _)| known == name) {
+            Some((_, known)) => value.clone_into(known),
+            None => env.push((name.to_owned(), value.to_owned())),
+        }
+    }
+    env
+}
+
+/// The variables that say how the network is reached from here, for steps that may use it.
+pub(crate) fn network_environment() -> Vec<(String, String)> {
+    let names = ["http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy"];
+    let both = names
+        .iter()
+        .flat_map(|name| [(*name).to_owned(), name.to_uppercase()]);
+    both.filter_map(|name| {
+        let value = std::env::var(&name).ok()?;
+        Some((name, value))
+    })
+    .collect()
+}
+
+/// Output of a step, line by line, for `-v`.
+struct Lines {
+    talk: Talk,
+    line: Vec<u8>,
+}
+
+impl Lines {
+    fn hear(&mut self, bytes: &[u8]) {
+        /// A line is said in pieces of at most so many bytes.
+        const LINE_MAX: usize = 4096;
+        for &byte in bytes {
+            if byte == b'\n' || self.line.len() >= LINE_MAX {
+                self.end();
+            }
+            if byte != b'\n' {
+                self.line.push(byte);
+            }
+        }
+    }
+
+    fn end(&mut self) {
+        if !self.line.is_empty() {
+            let mut tail = firebrick_sandbox::Tail::new(1);
+            tail.push(&self.line);
+            self.talk.detail(&format!("      | {}", tail.text()));
+            self.line.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_image_says_more_of_the_environment_than_we() {
+        let config = ["PATH=/own", "A=b=c", "odd"].map(str::to_owned);
+        let env = environment(
+            &config,
+            Timestamp {
+                seconds: 5,
+                nanoseconds: 0,
+            },
+        );
+        let get = |name: &str| {
+            env.iter()
+                .filter(|(known, _)| known == name)
+                .map(|(_, value)| value.as_str())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            (get("PATH"), get("A"), get("HOME")),
+            (vec!["/own"], vec!["b=c"], vec!["/root"])
+        );
+        assert_eq!((get("SOURCE_DATE_EPOCH"), get("odd")), (vec!["5"], vec![]));
+    }
+}
