@@ -18,9 +18,9 @@ use super::job::Job;
 use crate::kernel::Clock;
 
 /// With so much waiting, the agent is full.
-const FULL_BYTES: usize = 3 << 20;
+const FULL_BYTES: usize = 2 << 20;
 /// With so much it is no longer.
-const EASY_BYTES: usize = 2 << 20;
+const EASY_BYTES: usize = 3 << 19;
 
 /// What a client may always make the agent hold, and an output of a job.
 pub(super) const FLOOR_BYTES: usize = 4 * 1024;

@@ -422,7 +422,7 @@ impl Agent {
                 }
                 raw.left = raw.left.saturating_sub(bytes.len());
                 let is_last = raw.left == 0;
-                self.job_stdin(raw.job, bytes, is_last && raw.eof);
+                self.job_stdin(raw.job, bytes.into(), is_last && raw.eof);
                 conn.raw.take_if(|_| is_last);
                 continue;
             }

@@ -254,7 +254,7 @@ impl Agent {
                     if !stdin.is_empty()
                         && let Some(job) = conn.jobs.last()
                     {
-                        self.job_stdin(*job, stdin.as_bytes(), true);
+                        self.job_stdin(*job, stdin.into_bytes().into(), true);
                     }
                     conn.speech = Speech::Frame(Exchange::Running(run));
                     return;

@@ -74,7 +74,7 @@ impl Agent {
                     let left = raw.and_then(|count| usize::try_from(count).ok()).unwrap_or(0);
                     conn.raw = Some(Raw { job, left, eof }).filter(|raw| raw.left > 0);
                     conn.has_announced |= raw.is_some();
-                    self.job_stdin(job, &data.0, eof && left == 0);
+                    self.job_stdin(job, data.0.into(), eof && left == 0);
                 }
                 // It may announce bytes; they must not be taken for lines.
                 Err(error) => conn.break_off(&error),

@@ -15,6 +15,9 @@ const TICK_NS: u64 = 10_000_000;
 /// How long the copy goes on at most.
 const PATIENCE_NS: u64 = 5_000_000_000;
 
+/// How long the agent itself does where no copy can be made. It could start nothing else meanwhile.
+const OWN_PATIENCE_NS: u64 = 1_000_000_000;
+
 const KILL: i32 = 9;
 
 /// A session that a job has started.
@@ -46,18 +49,16 @@ pub(super) fn end(sessions: &[Session]) {
         Ok(Some(_)) => {}
         Ok(None) => {
             kernel::close_from(3);
-            sweep(sessions, agent);
+            sweep(sessions, agent, PATIENCE_NS);
             kernel::exit(0);
         }
-        // Perhaps because of the very processes that are to end.
-        Err(_) => {
-            kill_members(sessions, agent);
-        }
+        // Perhaps because of the very processes that are to end: one look at them is not enough, they start others meanwhile.
+        Err(_) => sweep(sessions, agent, OWN_PATIENCE_NS),
     }
 }
 
-fn sweep(sessions: &[Session], agent: i32) {
-    let deadline = Clock::Boottime.now_ns().saturating_add(PATIENCE_NS);
+fn sweep(sessions: &[Session], agent: i32, patience_ns: u64) {
+    let deadline = Clock::Boottime.now_ns().saturating_add(patience_ns);
     while kill_members(sessions, agent) && Clock::Boottime.now_ns() < deadline {
         kernel::sleep_ms(2);
     }

@@ -1,5 +1,7 @@
 //! Standard input of jobs: what clients send for it, until the program reads it.
 
+use alloc::borrow::Cow;
+
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 
@@ -15,22 +17,28 @@ const END_OF_TRANSMISSION: u8 = 4;
 const LINE_ENDS: [u8; 3] = [b'\n', b'\r', END_OF_TRANSMISSION];
 
 impl Agent {
-    /// Takes standard input for a job.
-    pub(super) fn job_stdin(&mut self, number: u32, bytes: &[u8], ended: bool) {
+    /// Takes standard input for a job. What is owned is kept without a copy: it may be millions of bytes.
+    pub(super) fn job_stdin(&mut self, number: u32, bytes: Cow<'_, [u8]>, ended: bool) {
         let Some(job) = self.jobs.get_mut(&number) else {
             return;
         };
         if let (Some(stdin), false) = (&job.stdin, job.stdin_ended) {
-            // What goes at once needs no place to wait.
-            let gone = if job.stdin_queue.is_empty() && !bytes.is_empty() {
-                rustix::io::write(&stdin.fd, bytes).unwrap_or(0)
-            } else {
-                0
-            };
-            job.stdin_queue.push(bytes.get(gone..).unwrap_or_default());
             job.stdin_ended = ended;
             if let Some(last) = bytes.last() {
                 job.is_within_line = !LINE_ENDS.contains(last);
+            }
+            // What goes at once needs no place to wait.
+            let gone = if job.stdin_queue.is_empty() && !bytes.is_empty() {
+                rustix::io::write(&stdin.fd, &bytes).unwrap_or(0)
+            } else {
+                0
+            };
+            match bytes {
+                Cow::Borrowed(bytes) => job.stdin_queue.push(bytes.get(gone..).unwrap_or_default()),
+                Cow::Owned(bytes) => {
+                    job.stdin_queue.push_owned(bytes);
+                    job.stdin_queue.consume(gone);
+                }
             }
             if ended && job.has_pty {
                 let typed = if job.is_within_line { 2 } else { 1 };

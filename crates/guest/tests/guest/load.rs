@@ -2,9 +2,10 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
-use crate::common::{Agent, assert_nothing_left, assert_small};
+use crate::common::{Agent, assert_nothing_left, assert_small, guest};
 use serde_json::json;
 
 #[test]
@@ -235,6 +236,44 @@ fn a_fork_bomb_is_ended_and_disturbs_nobody() {
     crate::common::wait_until("the bomb is gone", || processes() == 0);
     assert_small(&agent);
     drop((bomber, client));
+    assert_nothing_left(&agent);
+}
+
+#[test]
+fn a_fork_bomb_is_ended_by_an_agent_that_cannot_fork() {
+    if !rustix::process::geteuid().is_root() {
+        return; // somebody else's limit must be had
+    }
+    const USER: &str = "61235";
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("guest");
+    std::fs::copy(guest(), &path).expect("a copy that everybody can run");
+    for path in [folder.path(), &path] {
+        std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).expect("a mode");
+    }
+    let limited = format!(
+        "exec setpriv --reuid={USER} --regid={USER} --clear-groups \\
+           sh -c 'ulimit -u 40; exec \"$0\" \"$@\"' {} \"$@\"",
+        path.display()
+    );
+    let agent = Agent::start_after(&limited);
+    let mut client = agent.dial();
+    let bomb = "bomb() { bomb | bomb & }; bomb; sleep 100";
+    let params = json!({"argv": ["bash", "-c", bomb], "timeout_ms": 1000});
+    assert_eq!(client.call("exec", params)["timed_out"], true);
+    // Nobody is left but the agent.
+    crate::common::wait_until("the bomb is gone", || {
+        let command = std::process::Command::new("pgrep").args(["-u", USER]).output();
+        command
+            .expect("pgrep")
+            .stdout
+            .iter()
+            .filter(|byte| **byte == b'\n')
+            .count()
+            == 1
+    });
+    client.call("exec", json!({"argv": ["/bin/true"]}));
+    drop(client);
     assert_nothing_left(&agent);
 }
 
