@@ -1,5 +1,6 @@
 //! What a person can do about a failure: the libraries' errors carry facts, the advice is here.
 
+mod edit;
 mod firecracker;
 mod layer;
 mod sandbox;
@@ -12,6 +13,7 @@ use std::path::Path;
 use firebrick_build::BuildError;
 use firebrick_customise::{CustomiseError, SettingError};
 use firebrick_ext4::PlanError;
+use firebrick_ext4::edit::EditError;
 use firebrick_ext4::read::ReadError;
 use firebrick_layer::ScanError;
 use firebrick_sandbox::SandboxError;
@@ -22,6 +24,7 @@ use firebrick_vmm::firecracker::ApiError;
 use firebrick_vmm::kernel::KernelError;
 use firebrick_vmm::{BootError, LaunchError, RunError};
 
+use crate::edited::Refusal;
 use crate::error::CliError;
 use crate::home::NoHome;
 use crate::recipes::RecipeFault;
@@ -95,6 +98,12 @@ fn of_one(error: &(dyn Error + 'static)) -> Vec<String> {
     }
     if let Some(error) = error.downcast_ref::<ScanError>() {
         return layer::of_scan(error).into_iter().collect();
+    }
+    if let Some(error) = error.downcast_ref::<Refusal>() {
+        return vec![error.hint()];
+    }
+    if let Some(error) = error.downcast_ref::<EditError>() {
+        return edit::of_edit(error).into_iter().collect();
     }
     if let Some(error) = error.downcast_ref::<ReadError>() {
         return of_read(error).into_iter().collect();

@@ -327,7 +327,7 @@ impl Patient<'_> {
 }
 
 /// The version behind the mark in a guest's file.
-fn version_in(guest: &[u8]) -> Option<String> {
+pub(crate) fn version_in(guest: &[u8]) -> Option<String> {
     let mark = GUEST_VERSION_MARK.as_bytes();
     let at = guest.windows(mark.len()).position(|window| window == mark)?;
     let rest = guest.get(at..)?.strip_prefix(mark)?;

@@ -2,16 +2,21 @@
 
 mod build;
 pub(crate) mod cat;
+pub(crate) mod cp;
 pub(crate) mod diff;
 pub(crate) mod du;
+pub(crate) mod edit;
 pub(crate) mod from_docker;
 pub(crate) mod inspect;
 pub(crate) mod list;
 pub(crate) mod ls;
 mod making;
 mod place;
+mod put;
 pub(crate) mod rm;
+mod take;
 pub(crate) mod tree;
+pub(crate) mod update_agent;
 
 use std::process::ExitCode;
 
@@ -29,6 +34,9 @@ pub(crate) enum Command {
     Tree(tree::Args),
     Du(du::Args),
     Diff(diff::Args),
+    Cp(cp::Args),
+    Edit(Box<edit::Args>),
+    UpdateAgent(update_agent::Args),
     Rm(rm::Args),
 }
 
@@ -44,6 +52,9 @@ pub(crate) fn run(command: Command, talk: &Talk) -> anyhow::Result<ExitCode> {
         Command::Tree(args) => tree::run(&args, &home),
         Command::Du(args) => du::run(&args, &home),
         Command::Diff(args) => return diff::run(&args, &home),
+        Command::Cp(args) => cp::run(&args, &home, talk),
+        Command::Edit(args) => edit::run(&args, &home, talk),
+        Command::UpdateAgent(args) => update_agent::run(&args, &home, talk),
         Command::Rm(args) => rm::run(&args, &home, talk),
     }?;
     Ok(ExitCode::SUCCESS)

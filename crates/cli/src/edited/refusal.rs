@@ -1,0 +1,82 @@
+//! What the commands that change images refuse, and what helps.
+
+use std::path::PathBuf;
+
+/// A change that is not made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refusal {
+    /// A format that cannot be written to.
+    #[error("{image:?} is a squashfs, which cannot be changed")]
+    ReadOnlyFormat { image: PathBuf },
+    /// Nothing to update.
+    #[error("{image:?} has no agent of firebrick")]
+    NoAgent { image: PathBuf },
+    /// An agent that this firebrick has no other for.
+    #[error("the agent in {image:?} is for a processor that this firebrick has no agent for")]
+    OtherAgent { image: PathBuf },
+    /// A name that the image does not know.
+    #[error("{file} in {image:?} has no {name:?}")]
+    NoSuchOwner {
+        name: String,
+        file: &'static str,
+        image: PathBuf,
+    },
+    /// Folders do not replace files.
+    #[error("{path:?} is a file, and a folder cannot take its place")]
+    FolderOverFile { path: String },
+    /// A path that ends in a slash.
+    #[error("{path:?} in the image is no folder")]
+    NoFolderInImage { path: String },
+    /// A path that ends in a slash, or one without a name.
+    #[error("{path:?} is no folder")]
+    NoFolderOnHost { path: PathBuf },
+    /// Folders within folders within folders.
+    #[error("the image has folders more than {limit} deep")]
+    TooDeep { limit: usize },
+    /// A change that cannot be read.
+    #[error("{flag} is given {value:?}, expected {expected}")]
+    BadChange {
+        flag: &'static str,
+        value: String,
+        expected: &'static str,
+    },
+    /// One side of a copy is in an image.
+    #[error("one of the two sides must be in an image, IMAGE:/PATH, and the other not")]
+    CopySides,
+    /// A flag for the other direction.
+    #[error("{flag} is for copies into images")]
+    NotForThisCopy { flag: &'static str },
+}
+
+impl Refusal {
+    /// What a person can do.
+    pub(crate) fn hint(&self) -> String {
+        match self {
+            Refusal::ReadOnlyFormat { image } => format!(
+                "make the image again as ext4: firebrick rootfs from-docker --format ext4 …; it is in {}",
+                image.display()
+            ),
+            Refusal::NoAgent { .. } => {
+                "make the image with one: firebrick rootfs from-docker -n NAME -i IMAGE".to_owned()
+            }
+            Refusal::OtherAgent { .. } => {
+                "put the right one in by hand: firebrick rootfs edit IMAGE --add firebrick-guest:/usr/lib/firebrick/"
+                    .to_owned()
+            }
+            Refusal::NoSuchOwner { file, image, .. } => {
+                format!("give numbers, or see who there is: firebrick rootfs cat {} {file}", image.display())
+            }
+            Refusal::FolderOverFile { .. } => {
+                "name another place, or remove the file first: firebrick rootfs edit IMAGE --rm PATH".to_owned()
+            }
+            Refusal::NoFolderInImage { .. } => {
+                "leave the slash at its end out, or see what is there: firebrick rootfs ls IMAGE".to_owned()
+            }
+            Refusal::NoFolderOnHost { path } => format!("make it: mkdir -p {}", path.display()),
+            Refusal::TooDeep { .. } => "copy a folder further down: firebrick rootfs cp IMAGE:/A/B DST".to_owned(),
+            Refusal::BadChange { .. } => "see the examples: firebrick rootfs edit --help".to_owned(),
+            Refusal::CopySides => "as in: firebrick rootfs cp motd python:/etc/motd".to_owned(),
+            Refusal::NotForThisCopy { flag } => format!("leave it out: {flag}"),
+        }
+    }
+}
