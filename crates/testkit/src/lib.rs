@@ -21,6 +21,7 @@
 pub mod acl;
 pub mod build;
 pub mod child;
+pub mod debian;
 pub mod fixtures;
 pub mod layers;
 pub mod listing;

@@ -2,7 +2,6 @@
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use firebrick_build::{Merged, Request, build};
 use firebrick_customise::{ImageJson, Init, Profile, RunConfig, Service, plan, to_tar};
@@ -10,7 +9,6 @@ use firebrick_source::{OciImage, Reference, open};
 use firebrick_testkit::fixtures::{ALPINE, BUSYBOX, fixture};
 use firebrick_testkit::layers::Layer;
 use firebrick_testkit::layers::oci::{Blob, Compression, Options, write_layout_of_blobs};
-use firebrick_testkit::oracle;
 use firebrick_tree::Timestamp;
 use firebrick_vmm::Arch;
 use serde_json::Value;
@@ -166,28 +164,9 @@ pub(crate) fn debian(config: Value, more: &[Vec<u8>]) -> Option<Image> {
     recipe.of(Root::Debian)
 }
 
-/// A root's tar, which is made once per target folder. Tests of several processes may want it at once: one makes it, the
-/// others wait.
+/// A root's tar.
 fn debian_root(name: &str, packages: &str) -> Option<Vec<u8>> {
-    if !oracle::have("mmdebstrap").expect("mmdebstrap") {
-        return None;
-    }
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let file = |end: &str| folder.join(format!("debian-{name}{end}"));
-    let (tar, part) = (file(".tar"), file(".part.tar"));
-    let lock = std::fs::File::create(file(".lock")).expect("the lock");
-    lock.lock().expect("the lock");
-    if !tar.exists() {
-        let status = Command::new("mmdebstrap")
-            .args(["--quiet", "--variant=minbase"])
-            .args([&format!("--include={packages}"), "bookworm"])
-            .arg(&part)
-            .env("SOURCE_DATE_EPOCH", "1735689600")
-            .status()
-            .expect("mmdebstrap (Debian package mmdebstrap)");
-        assert!(status.success(), "mmdebstrap: {status}");
-        std::fs::rename(&part, &tar).expect("the tar gets its name");
-    }
+    let tar = firebrick_testkit::debian::root(Path::new(env!("CARGO_TARGET_TMPDIR")), name, packages)?;
     Some(std::fs::read(tar).expect("the root was made"))
 }
 
@@ -263,7 +242,7 @@ pub(crate) fn of_platform(
     };
     build(request, &|_| {}).expect("the image builds");
     if filesystem == "ext4" {
-        oracle::Image::check(&path).expect("e2fsck finds it clean");
+        firebrick_testkit::oracle::Image::check(&path).expect("e2fsck finds it clean");
     }
     Image {
         _dir: dir,
