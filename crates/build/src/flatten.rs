@@ -16,7 +16,7 @@ use firebrick_tree::{FileData, Inode, Kind, LayerPath, Segment, Timestamp, Tree}
 
 use crate::error::BuildError;
 use crate::image_file::ImageFile;
-use crate::request::Event;
+use crate::request::{Customise, Event};
 use crate::run::{Build, drop_later, output_error};
 
 const BLOCK: u64 = 4096;
@@ -60,16 +60,7 @@ pub fn flatten(
     events: &(dyn Fn(Event) + Sync),
 ) -> Result<Flattened, BuildError> {
     let beside = request.beside;
-    let file = ImageFile::scratch(beside).map_err(output_error("create a file beside", beside))?;
-    let mut build = Build::new(
-        file,
-        beside,
-        request.created,
-        request.limits,
-        request.layers_at_once,
-        events,
-    );
-    build.source_layers(request.image)?;
+    let mut build = merged(request, events)?;
     build.file.drain().map_err(output_error("write beside", beside))?;
     let contents = Contents {
         file: build.file.file(),
@@ -80,6 +71,33 @@ pub fn flatten(
     let diff_ids = build.reports.iter().map(|layer| layer.diff_id).collect();
     drop_later(build.tree);
     Ok(Flattened { diff_ids, entries })
+}
+
+/// The tar of a layer that `customise` makes, as in a build, over what the image's layers merge to. No image comes of it.
+///
+/// # Errors
+/// [`BuildError`], that of `customise` too.
+pub fn made_over(request: &Flatten<'_>, customise: Customise<'_>) -> Result<Vec<u8>, BuildError> {
+    let mut build = merged(request, &|_| {})?;
+    let tar = build.make(customise, false)?;
+    drop_later(build.tree);
+    Ok(tar)
+}
+
+/// All layers, merged.
+fn merged<'a>(request: &Flatten<'a>, events: &'a (dyn Fn(Event) + Sync)) -> Result<Build<'a>, BuildError> {
+    let beside = request.beside;
+    let file = ImageFile::scratch(beside).map_err(output_error("create a file beside", beside))?;
+    let mut build = Build::new(
+        file,
+        beside,
+        request.created,
+        request.limits,
+        request.layers_at_once,
+        events,
+    );
+    build.source_layers(request.image)?;
+    Ok(build)
 }
 
 /// The diff IDs of an image's layers: those that its config gives, and of the others what their bytes give.

@@ -33,7 +33,7 @@ mod stream;
 
 pub use copy::ImageCopy;
 pub use error::BuildError;
-pub use flatten::{Flatten, Flattened, diff_ids, flatten};
+pub use flatten::{Flatten, Flattened, diff_ids, flatten, made_over};
 pub use fullness::Fullness;
 pub use key::{BuildKey, build_key};
 pub use request::{Customise, Event, Filesystem, LayerReport, Merged, Report, Request};

@@ -171,6 +171,19 @@ impl Build<'_> {
 
     /// The layer that firebrick adds, made from what the others merged to.
     fn made_layer(&mut self, customise: Customise<'_>, has_regions: bool) -> Result<(), BuildError> {
+        let tar = self.make(customise, has_regions)?;
+        let len = tar.len() as u64;
+        // Our own bytes: they may compress as well as they like, since they are not compressed.
+        let stream = LayerStream::start(LayerBytes::Made(tar), self.reports.len(), u64::MAX, &self.shared)?;
+        self.layer(None, None, Some(len), stream)
+    }
+
+    /// The tar of a layer over what is there.
+    pub(crate) fn make(
+        &mut self,
+        customise: Customise<'_>,
+        has_regions: bool,
+    ) -> Result<Vec<u8>, BuildError> {
         if !has_regions {
             self.reports
                 .iter_mut()
@@ -190,11 +203,7 @@ impl Build<'_> {
             next_region,
             read: &read,
         };
-        let tar = customise(&merged).map_err(|source| BuildError::Customise { source })?;
-        let len = tar.len() as u64;
-        // Our own bytes: they may compress as well as they like, since they are not compressed.
-        let stream = LayerStream::start(LayerBytes::Made(tar), self.reports.len(), u64::MAX, &self.shared)?;
-        self.layer(None, None, Some(len), stream)
+        customise(&merged).map_err(|source| BuildError::Customise { source })
     }
 
     fn layer(

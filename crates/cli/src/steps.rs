@@ -1,11 +1,13 @@
 //! Scripts and other steps that run in an image while it is made: each becomes one more layer.
 
-use std::path::Path;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use firebrick_build::{Flatten, diff_ids, flatten};
+use firebrick_digest::Digest;
 use firebrick_sandbox::{
-    Limits, MadeLayer, Options, Owners, Plan, Progress, SandboxError, Step, StepCache, run_steps,
+    Key, Limits, MadeLayer, Options, Owners, Plan, Progress, SandboxError, Step, StepCache, run_steps,
 };
 use firebrick_source::{Layer, OciImage};
 use firebrick_tree::Timestamp;
@@ -29,26 +31,30 @@ pub(crate) struct Running<'a> {
     pub(crate) layers_at_once: usize,
 }
 
-/// Layers that steps made. Dropping it removes those that are not to be kept.
-#[derive(Debug)]
-pub(crate) struct Made {
-    layers: Vec<MadeLayer>,
-    keep: bool,
-}
-
-impl Drop for Made {
-    fn drop(&mut self) {
-        if !self.keep {
-            for layer in &self.layers {
-                _ = std::fs::remove_file(&layer.path); // it is in the cache's folder, and found by nobody who asks
-            }
-        }
-    }
-}
-
 /// Where the layers of steps are kept.
 pub(crate) fn cache(home: &Home) -> StepCache {
     StepCache::new(home.cache().join("steps"))
+}
+
+/// Where what runs has its copy.
+fn sandbox(home: &Home) -> PathBuf {
+    home.cache().join("sandbox")
+}
+
+/// Says what is not as it is elsewhere.
+pub(crate) fn say_limits(home: &Home, shown: &Steps) {
+    if Options::new(sandbox(home)).owners() == Owners::Single {
+        shown.note("there is one user id for scripts here: new files belong to root, and changing owners does nothing");
+    }
+}
+
+/// The layers' diff IDs. Where an image does not say them they are found, once.
+fn known_diff_ids(image: &mut OciImage) -> anyhow::Result<Vec<Digest>> {
+    let known = diff_ids(image)?;
+    for (layer, diff_id) in image.layers.iter_mut().zip(&known) {
+        layer.diff_id = Some(*diff_id);
+    }
+    Ok(known)
 }
 
 /// Runs steps over an image, and adds their layers to it. They can be read as long as what is given lives.
@@ -58,16 +64,12 @@ pub(crate) fn run(
     home: &Home,
     talk: Talk,
     shown: &Steps,
-) -> anyhow::Result<Made> {
-    let folder = home.cache().join("sandbox");
+) -> anyhow::Result<Vec<MadeLayer>> {
     let options = Options {
         created: running.created,
-        ..Options::new(&folder)
+        ..Options::new(sandbox(home))
     };
-    if options.owners() == Owners::Single {
-        shown.note("there is one user id for scripts here: new files belong to root, and changing owners does nothing");
-    }
-    let base = diff_ids(image)?;
+    let base = known_diff_ids(image)?;
     let cache = cache(home);
     let plan = Plan {
         options: &options,
@@ -86,7 +88,7 @@ pub(crate) fn run(
         add(&mut image, layers)?;
         let request = Flatten {
             image: &image,
-            beside: &folder.join("contents"),
+            beside: &contents(home),
             limits: running.layer_limits,
             created: running.created,
             layers_at_once: running.layers_at_once,
@@ -95,7 +97,7 @@ pub(crate) fn run(
         Ok(())
     };
     let layers = run_steps(&plan, flat, &mut |progress| match progress {
-        Progress::Cached(step) => shown.note(&format!("{}: from the cache", step.name)),
+        Progress::Cached(step) => shown.note(&format!("{}: cached", step.name)),
         Progress::Unpacking => shown.note("unpacking the image"),
         Progress::Output(bytes) => lines.hear(bytes),
         Progress::Finished(step, seconds, layer) => {
@@ -113,12 +115,46 @@ pub(crate) fn run(
         }
         unpacking(failed)
     })?;
-    let made = Made {
-        layers,
-        keep: running.cache,
+    add(image, &layers).context("cannot read back what a step made")?;
+    Ok(layers)
+}
+
+/// A layer that `make` makes over an image, as a tar, if it is not in the cache: `of` says what it is made of. It is added to the image.
+pub(crate) fn made(
+    running: &Running<'_>,
+    image: &mut OciImage,
+    home: &Home,
+    of: Digest,
+    make: &dyn Fn(&OciImage) -> anyhow::Result<Vec<u8>>,
+) -> anyhow::Result<MadeLayer> {
+    let cache = cache(home);
+    let key = Key::of_made(&known_diff_ids(image)?, of, running.created);
+    let layer = match running.cache.then(|| cache.find(key)).flatten() {
+        Some(layer) => layer,
+        None => {
+            let folder = sandbox(home);
+            let mut builder = std::fs::DirBuilder::new();
+            builder.recursive(true).mode(0o700);
+            builder
+                .create(&folder)
+                .with_context(|| format!("cannot make the folder {folder:?}"))?;
+            let tar = make(image)?;
+            cache.put(running.cache.then_some(key), |out| {
+                out.write_all(&tar).map_err(|source| SandboxError::Host {
+                    doing: "write the layer of",
+                    path: "files".into(),
+                    source,
+                })
+            })?
+        }
     };
-    add(image, &made.layers).context("cannot read back what a step made")?;
-    Ok(made)
+    add(image, std::slice::from_ref(&layer)).context("cannot read back what was put in")?;
+    Ok(layer)
+}
+
+/// A name beside which contents are kept while layers are merged; nothing of that name is made.
+pub(crate) fn contents(home: &Home) -> PathBuf {
+    sandbox(home).join("contents")
 }
 
 /// What is wrong with the image is said as it is elsewhere.
@@ -158,7 +194,6 @@ pub(crate) fn environment(config: &[String], created: Timestamp) -> Vec<(String,
             "PATH",
             "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         ),
-        ("HOME", "/root"),
         // Nobody is there to answer.
         ("DEBIAN_FRONTEND", "noninteractive"),
     ]
@@ -237,10 +272,7 @@ mod tests {
                 .map(|(_, value)| value.as_str())
                 .collect::<Vec<_>>()
         };
-        assert_eq!(
-            (get("PATH"), get("A"), get("HOME")),
-            (vec!["/own"], vec!["b=c"], vec!["/root"])
-        );
+        assert_eq!((get("PATH"), get("A")), (vec!["/own"], vec!["b=c"]));
         assert_eq!((get("SOURCE_DATE_EPOCH"), get("odd")), (vec!["5"], vec![]));
     }
 }

@@ -243,7 +243,6 @@ fn a_dockerfile_is_a_recipe() {
 fn what_cannot_be_built_is_refused_before_anything_begins() {
     let home = home();
     for (text, told) in [
-        ("from = \"oci:img\"\nrun = \"true\"\n", "the command in line 2"),
         (
             "from = \"oci:img\"\npackages = [\"git\"]\n",
             "packages on top of the image",

@@ -75,7 +75,7 @@ fn a_script_runs_once_and_the_image_is_the_same_to_the_byte() {
     nothing_is_left(&home);
 
     let (_, _, stderr) = say(&home, &args(&alpine, &["-v"]));
-    assert!(stderr.contains("the script s: from the cache"), "{stderr}");
+    assert!(stderr.contains("the script s: cached"), "{stderr}");
     assert!(image(&home) == first);
     // Run again, it gives the same bytes, and nothing stays.
     let (_, _, stderr) = say(&home, &args(&alpine, &["--no-cache", "-v"]));
@@ -137,9 +137,9 @@ fn failures_say_what_helps() {
     for (script, flags, error, hint) in [
         (
             "sleep 100\n",
-            &["--script-timeout", "1"][..],
+            &["--step-timeout", "1"][..],
             "ran longer than 1 seconds",
-            "--script-timeout",
+            "--step-timeout",
         ),
         (
             "#!/bin/perl6\n",
@@ -173,7 +173,7 @@ fn failures_say_what_helps() {
     );
     let said = home.transcript(&["rootfs", "from-docker", "-n", "a", "-i", "oci:x", "--network"]);
     assert!(
-        said.contains("--script") && said.ends_with("exit code 2\n"),
+        said.contains("--script FILE") && said.ends_with("exit code 1\n"),
         "{said}"
     );
 }

@@ -41,7 +41,7 @@ pub use image::{Image, ReadFile};
 pub use init::{Chosen, ImageInit, Init, UnknownInit};
 pub use lower::{Lower, LowerKind};
 pub use mount_points::{OddMountPoint, odd_mount_points};
-pub use plan::{CustomiseError, Customised, Entry, EntryKind, Profile, Request, customise, plan};
+pub use plan::{CustomiseError, Customised, Entry, EntryKind, Profile, Request, customise, lay, plan};
 pub use service::{AgentUser, Service, UnknownUser};
 pub use settings::{
     AccountName, Address, BadValue, Content, Dns, Hostname, Interface, ModuleLine, NewFile, NewGroup,

@@ -199,6 +199,16 @@ pub fn customise<'a>(
     })
 }
 
+/// Decides the entries of a layer that holds files and accounts of `settings`, and nothing else of them.
+///
+/// # Errors
+/// [`CustomiseError::Setting`] for one that the image has no place for.
+pub fn lay<'a>(settings: &'a Settings, image: &Image<'_>) -> Result<Vec<Entry<'a>>, CustomiseError> {
+    let mut planner = Planner::new(image);
+    crate::settings::add_files(&mut planner, settings, image)?;
+    Ok(planner.entries)
+}
+
 /// What [`customise`] decided.
 #[derive(Debug)]
 pub struct Customised<'a> {

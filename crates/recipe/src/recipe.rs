@@ -128,11 +128,11 @@ pub enum StepKind {
     Run {
         /// Which.
         command: Command,
-        /// Variables, in order, that it has beside the image's own.
+        /// Variables, in order, that it has beside those of the image that the recipe starts from.
         env: Vec<(String, String)>,
-        /// Who runs it; root where nothing is said.
+        /// Who runs it; the user of the image that the recipe starts from where nothing is said.
         user: Option<String>,
-        /// Where it starts.
+        /// Where it starts; the folder of the image that the recipe starts from where nothing is said.
         workdir: Option<String>,
         /// Whether it may use the network; as the command line says where nothing is said.
         network: Option<bool>,
@@ -157,7 +157,7 @@ pub enum CopySource {
 /// A program and its arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    /// A script for `/bin/sh`.
+    /// A script for `/bin/sh`, which ends at the first command that fails.
     Shell(String),
     /// A program and its words.
     Exec(Vec<String>),
@@ -216,23 +216,21 @@ impl Recipe {
         for (of, names) in self.packages.of {
             packages.of.entry(of).or_default().extend(names);
         }
-        let mut env = base.env;
-        for (name, value) in self.env {
-            env.retain(|(other, _)| *other != name);
-            env.push((name, value));
-        }
+        let joined_env = joined_variables(&base.env, self.env);
         // A program of its own has no arguments from elsewhere.
         let cmd = match self.entrypoint {
             Some(_) => self.cmd,
             None => self.cmd.or(base.cmd),
         };
+        let mut own = self.steps;
+        lay_below(&mut own, &base.env, base.user.as_ref(), base.workdir.as_ref());
         Recipe {
             description: self.description.or(base.description),
             name: self.name.or(base.name),
             from: base.from,
             packages,
-            steps: joined(base.steps, self.steps),
-            env,
+            steps: joined(base.steps, own),
+            env: joined_env,
             user: self.user.or(base.user),
             workdir: self.workdir.or(base.workdir),
             entrypoint: self.entrypoint.or(base.entrypoint),
@@ -244,6 +242,34 @@ impl Recipe {
             notes: joined(base.notes, self.notes),
         }
     }
+}
+
+/// Gives commands the variables, user and folder of what lies below them, where they do not say otherwise.
+pub(crate) fn lay_below(
+    steps: &mut [Step],
+    below: &[(String, String)],
+    below_user: Option<&String>,
+    below_workdir: Option<&String>,
+) {
+    for step in steps {
+        if let StepKind::Run {
+            env, user, workdir, ..
+        } = &mut step.kind
+        {
+            *env = joined_variables(below, std::mem::take(env));
+            *user = user.take().or_else(|| below_user.cloned());
+            *workdir = workdir.take().or_else(|| below_workdir.cloned());
+        }
+    }
+}
+
+fn joined_variables(base: &[(String, String)], over: Vec<(String, String)>) -> Vec<(String, String)> {
+    let mut all = base.to_vec();
+    for (name, value) in over {
+        all.retain(|(other, _)| *other != name);
+        all.push((name, value));
+    }
+    all
 }
 
 fn joined<T>(mut first: Vec<T>, second: Vec<T>) -> Vec<T> {

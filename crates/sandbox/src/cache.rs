@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! steps/KEY-DIFFID.tar.zst      the time of change is when it was last used
-//! steps/.partial-PID-N          one being written, locked (flock)
+//! steps/.partial-PID-N          one being written, or made for this once; locked (flock)
 //! ```
 //!
 //! A layer appears under its name whole, by rename, and is read through once before it is used again: one that was damaged is removed,
@@ -12,6 +12,7 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Write};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
@@ -73,10 +74,24 @@ impl Key {
         add(&created.nanoseconds.to_le_bytes());
         Key(hasher.finish())
     }
+
+    /// The key of a layer that the caller makes over layers with these diff IDs, out of what has the digest `made_of`.
+    pub fn of_made(below: &[Digest], made_of: Digest, created: firebrick_tree::Timestamp) -> Key {
+        let mut hasher = Hasher::new();
+        hasher.update(b"made");
+        for diff_id in below {
+            hasher.update(diff_id.as_bytes());
+        }
+        hasher.update(b"of");
+        hasher.update(made_of.as_bytes());
+        hasher.update(&created.seconds.to_le_bytes());
+        hasher.update(&created.nanoseconds.to_le_bytes());
+        Key(hasher.finish())
+    }
 }
 
-/// A layer that a step made, in the cache.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A layer that a step made, in the cache; or one that is not to be kept, and goes with the last of these.
+#[derive(Debug, Clone)]
 pub struct MadeLayer {
     /// A tar, compressed with zstd.
     pub path: PathBuf,
@@ -86,6 +101,20 @@ pub struct MadeLayer {
     pub stored_bytes: u64,
     /// The step did not run: its layer was there.
     pub cached: bool,
+    _once: Option<Arc<Once>>,
+}
+
+/// A file that is not to be kept. As long as it is locked, nobody takes it for what a killed process left.
+#[derive(Debug)]
+struct Once {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Drop for Once {
+    fn drop(&mut self) {
+        _ = fs::remove_file(&self.path);
+    }
 }
 
 /// One layer of the cache.
@@ -141,7 +170,7 @@ impl StepCache {
     }
 
     /// The layer of a key, if it is here and whole.
-    pub(crate) fn find(&self, key: Key) -> Option<MadeLayer> {
+    pub fn find(&self, key: Key) -> Option<MadeLayer> {
         let start = format!("{}-", key.0.hex());
         let entries = fs::read_dir(&self.folder).ok()?;
         let found = entries.flatten().find_map(|entry| {
@@ -163,13 +192,17 @@ impl StepCache {
             diff_id,
             stored_bytes,
             cached: true,
+            _once: None,
         })
     }
 
-    /// Keeps what `write` writes as the layer of a key, once it is whole.
-    pub(crate) fn put(
+    /// Keeps what `write` writes as the layer of a key, once it is whole; without a key as long as what is given lives.
+    ///
+    /// # Errors
+    /// [`SandboxError`], that of `write` too: nothing is kept then.
+    pub fn put(
         &self,
-        key: Key,
+        key: Option<Key>,
         write: impl FnOnce(&mut dyn Write) -> Result<(), SandboxError>,
     ) -> Result<MadeLayer, SandboxError> {
         let mut builder = fs::DirBuilder::new();
@@ -193,7 +226,7 @@ impl StepCache {
     fn put_partial(
         &self,
         partial: &Path,
-        key: Key,
+        key: Option<Key>,
         write: impl FnOnce(&mut dyn Write) -> Result<(), SandboxError>,
     ) -> Result<MadeLayer, SandboxError> {
         let fail = |source| SandboxError::host("write", partial)(source);
@@ -215,6 +248,19 @@ impl StepCache {
         hashing.out.finish().map_err(fail)?;
         file.sync_all().map_err(fail)?;
         let diff_id = hashing.hasher.finish();
+        let stored_bytes = file.metadata().map_err(fail)?.len();
+        let Some(key) = key else {
+            return Ok(MadeLayer {
+                path: partial.to_owned(),
+                diff_id,
+                stored_bytes,
+                cached: false,
+                _once: Some(Arc::new(Once {
+                    path: partial.to_owned(),
+                    _lock: file,
+                })),
+            });
+        };
         let path = self
             .folder
             .join(format!("{}-{}{SUFFIX}", key.0.hex(), diff_id.hex()));
@@ -226,12 +272,12 @@ impl StepCache {
             }
         }
         fs::rename(partial, &path).map_err(fail)?;
-        let stored_bytes = file.metadata().map_err(fail)?.len();
         Ok(MadeLayer {
             path,
             diff_id,
             stored_bytes,
             cached: false,
+            _once: None,
         })
     }
 
@@ -361,6 +407,7 @@ mod tests {
             user: String::new(),
             workdir: String::new(),
             network: false,
+            time: None,
         }
     }
 
@@ -375,7 +422,7 @@ mod tests {
 
     fn put(cache: &StepCache, step: &Step, content: &[u8]) -> MadeLayer {
         cache
-            .put(key(step), |out| {
+            .put(Some(key(step)), |out| {
                 out.write_all(content).map_err(SandboxError::host("write", "x"))
             })
             .unwrap()
@@ -438,23 +485,32 @@ mod tests {
     fn layers_are_found_whole_or_not_at_all() {
         let dir = tempfile::tempdir().unwrap();
         let cache = StepCache::new(dir.path().join("steps"));
-        assert_eq!(
-            (cache.find(key(&step("a"))), cache.list().unwrap()),
-            (None, vec![])
-        );
+        assert!(cache.find(key(&step("a"))).is_none() && cache.list().unwrap().is_empty());
         let made = put(&cache, &step("a"), b"layer");
         assert_eq!(made.diff_id, Digest::of(b"layer"));
         let found = cache.find(key(&step("a"))).unwrap();
         assert_eq!((found.path.clone(), found.cached), (made.path.clone(), true));
-        assert_eq!(cache.find(key(&step("b"))), None);
+        assert!(cache.find(key(&step("b"))).is_none());
+        // For this once: the one that is kept stays.
+        let once = cache
+            .put(None, |out| {
+                out.write_all(b"layer").map_err(SandboxError::host("write", "x"))
+            })
+            .unwrap();
+        assert_eq!((once.diff_id, cache.list().unwrap().len()), (made.diff_id, 1));
+        let other = cache.put(Some(key(&step("c"))), |_| Err(SandboxError::Ended { doing: "x" }));
+        assert!(other.is_err() && once.clone().path.exists());
+        let path = once.path.clone();
+        drop(once);
+        assert!(!path.exists() && made.path.exists());
         // Another result of the same step takes its place.
         let again = put(&cache, &step("a"), b"another");
         assert_eq!(cache.list().unwrap().len(), 1);
-        let failed = cache.put(key(&step("b")), |_| Err(SandboxError::Ended { doing: "x" }));
+        let failed = cache.put(Some(key(&step("b"))), |_| Err(SandboxError::Ended { doing: "x" }));
         assert!(failed.is_err() && cache.list().unwrap().len() == 1);
         fs::write(dir.path().join("steps/.partial-1-1"), "left").unwrap();
         fs::write(&again.path, "damaged").unwrap();
-        assert_eq!(cache.find(key(&step("a"))), None);
+        assert!(cache.find(key(&step("a"))).is_none());
         put(&cache, &step("b"), b"b");
         assert_eq!(fs::read_dir(dir.path().join("steps")).unwrap().count(), 1);
     }

@@ -30,7 +30,7 @@ pub struct Plan<'a> {
     pub limits: Limits,
     /// Where the layers go.
     pub cache: &'a StepCache,
-    /// Layers that are in the cache are taken from there.
+    /// Layers that are in the cache are taken from there, and new ones kept.
     pub use_cache: bool,
 }
 
@@ -87,7 +87,11 @@ pub fn run_steps(
         progress(Progress::Started(step));
         let started = Instant::now();
         let mut tail = Tail::new(TAIL_LINES);
-        let outcome = sandbox.run(step, &plan.limits, &mut |bytes| {
+        let limits = Limits {
+            time: step.time.unwrap_or(plan.limits.time),
+            ..plan.limits
+        };
+        let outcome = sandbox.run(step, &limits, &mut |bytes| {
             tail.push(bytes);
             progress(Progress::Output(bytes));
         })?;
@@ -98,7 +102,9 @@ pub fn run_steps(
                 tail: tail.text(),
             });
         }
-        let layer = plan.cache.put(key(&below, step), |out| sandbox.layer(out))?;
+        let layer = plan.cache.put(plan.use_cache.then(|| key(&below, step)), |out| {
+            sandbox.layer(out)
+        })?;
         progress(Progress::Finished(step, started.elapsed().as_secs_f64(), &layer));
         below.push(layer.diff_id);
         layers.push(layer);

@@ -21,7 +21,7 @@ pub struct Step {
     pub name: String,
     /// What runs.
     pub run: Run,
-    /// Its whole environment.
+    /// Its whole environment, but for `HOME`: that is of the user's line in `/etc/passwd` where it is not here.
     pub env: Vec<(String, String)>,
     /// More of its environment, that says how to reach the network from here (`http_proxy`). Not part of the cache's key.
     pub network_env: Vec<(String, String)>,
@@ -31,6 +31,8 @@ pub struct Step {
     pub workdir: String,
     /// It uses the host's network.
     pub network: bool,
+    /// How long it may run, if not as long as all others. Not part of the cache's key.
+    pub time: Option<Duration>,
 }
 
 /// What a step may take. `docs/sandbox.md` says how exactly each is kept.

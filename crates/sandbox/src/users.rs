@@ -7,6 +7,8 @@ pub(crate) struct Identity {
     pub(crate) gid: u32,
     /// All groups, its own among them.
     pub(crate) groups: Vec<u32>,
+    /// Where it is at home; `/` where nobody says.
+    pub(crate) home: String,
 }
 
 /// Finds `USER[:GROUP]`, each a name or a number. Empty is root.
@@ -55,7 +57,17 @@ pub(crate) fn find(wanted: &str, passwd: &str, group: &str) -> Result<Identity, 
     }
     groups.sort_unstable();
     groups.dedup();
-    Ok(Identity { uid, gid, groups })
+    let home = match line.as_ref().and_then(|fields| fields.get(5)) {
+        Some(home) if !home.is_empty() => (*home).to_owned(),
+        None if uid == 0 => "/root".to_owned(),
+        _ => "/".to_owned(),
+    };
+    Ok(Identity {
+        uid,
+        gid,
+        groups,
+        home,
+    })
 }
 
 #[cfg(test)]
@@ -72,13 +84,20 @@ mod tests {
         assert_eq!(found("ann"), Ok((1000, 100, vec![29, 100])));
         assert_eq!(found("1000"), Ok((1000, 100, vec![29, 100])));
         assert_eq!(found("ann:audio"), Ok((1000, 29, vec![29])));
+        let home = |wanted, passwd| find(wanted, passwd, GROUP).unwrap().home;
+        assert_eq!(home("ann", PASSWD), "/home/ann");
+        assert_eq!(
+            (home("", ""), home("5", PASSWD)),
+            ("/root".to_owned(), "/".to_owned())
+        );
         assert_eq!(found("77:78"), Ok((77, 78, vec![78])));
         assert_eq!(
             find("5", "", ""),
             Ok(Identity {
                 uid: 5,
                 gid: 0,
-                groups: vec![0]
+                groups: vec![0],
+                home: "/".to_owned()
             })
         );
         for wrong in ["eve", "ann:eve", "odd"] {

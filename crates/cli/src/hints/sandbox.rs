@@ -35,10 +35,10 @@ fn of_outcome(outcome: &Outcome, tail: &str) -> Option<String> {
             "a script has no network of its own accord; give it this machine's: --network"
         }
         Outcome::Exited(_) | Outcome::Signal(_) => "see everything that it prints: -v",
-        Outcome::TimedOut(_) => "give it longer: --script-timeout SECONDS",
-        Outcome::OverLimit { what, .. } if what == "memory" => "give it more: --script-memory SIZE",
-        Outcome::OverLimit { what, .. } if what == "processes" => "give it more: --script-processes N",
-        Outcome::OverLimit { .. } => "see what is free: df -h; or give it more: --script-disk SIZE",
+        Outcome::TimedOut(_) => "give it longer: --step-timeout SECONDS",
+        Outcome::OverLimit { what, .. } if what == "memory" => "give it more: --step-memory SIZE",
+        Outcome::OverLimit { what, .. } if what == "processes" => "give it more: --step-processes N",
+        Outcome::OverLimit { .. } => "see what is free: df -h; or give it more: --step-disk SIZE",
         Outcome::NotStarted(why) if why.contains("Exec format error") => {
             "the image is for another processor; make it on such a machine, or install qemu-user-static here"
         }

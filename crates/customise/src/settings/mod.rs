@@ -149,11 +149,7 @@ pub(crate) fn add<'a>(
     image: &Image<'_>,
     chosen: Chosen,
 ) -> Result<(), CustomiseError> {
-    // Owners are named by accounts, and accounts are in files that may be among those.
-    let accounts = &mut accounts::Accounts::read(planner, image, settings)?;
-    accounts.add(settings, planner.lower)?;
-    files::add(planner, &settings.files, image, accounts)?;
-    accounts.write(planner)?;
+    add_files(planner, settings, image)?;
     network::add(planner, settings, image)?;
     if !settings.modules.is_empty() {
         let lines: String = settings
@@ -172,4 +168,17 @@ pub(crate) fn add<'a>(
         planner.add("etc/fstab", 0o644, EntryKind::File(text.into_bytes().into()))?;
     }
     console::add(planner, &settings.consoles, image, chosen)
+}
+
+/// Adds files, and accounts.
+pub(crate) fn add_files<'a>(
+    planner: &mut Planner<'a, '_>,
+    settings: &'a Settings,
+    image: &Image<'_>,
+) -> Result<(), CustomiseError> {
+    // Owners are named by accounts, and accounts are in files that may be among those.
+    let accounts = &mut accounts::Accounts::read(planner, image, settings)?;
+    accounts.add(settings, planner.lower)?;
+    files::add(planner, &settings.files, image, accounts)?;
+    accounts.write(planner)
 }

@@ -51,10 +51,8 @@ impl Reader<'_> {
                 _ => return Err(format!("RUN {flag} is not read")),
             }
         }
-        let shell = |script: &str| match self.shell == ["/bin/sh", "-c"] {
-            true => Command::Shell(script.to_owned()),
-            false => Command::Exec(self.shell.iter().cloned().chain([script.to_owned()]).collect()),
-        };
+        let shell =
+            |script: &str| Command::Exec(self.shell.iter().cloned().chain([script.to_owned()]).collect());
         let command = match (&line.here, json_words(rest)) {
             (Some(here), _) => shell(&here.text),
             (None, Some(words)) if !words.is_empty() => Command::Exec(words),

@@ -19,11 +19,14 @@ fn commands(recipe: &Recipe) -> Vec<String> {
         StepKind::Run {
             command: Command::Shell(script),
             ..
-        } => format!("{} sh {script}", step.line),
+        } => format!("{} script {script}", step.line),
         StepKind::Run {
             command: Command::Exec(words),
             ..
-        } => format!("{} exec {}", step.line, words.join("|")),
+        } => match words.as_slice() {
+            [sh, c, script] if sh == "/bin/sh" && c == "-c" => format!("{} sh {script}", step.line),
+            words => format!("{} exec {}", step.line, words.join("|")),
+        },
         StepKind::Copy {
             source,
             to,

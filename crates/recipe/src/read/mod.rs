@@ -13,7 +13,7 @@ use firebrick_customise::{
 use walk::{Table, Value, Walk};
 
 use crate::problem::{Problems, Source};
-use crate::recipe::{Base, Command, From, PackageSet, Recipe, RootPassword, Step, StepKind};
+use crate::recipe::{Base, Command, From, PackageSet, Recipe, RootPassword, Step, StepKind, lay_below};
 use crate::{Checks, values};
 
 /// Longest recipe, in bytes.
@@ -93,6 +93,13 @@ pub fn parse_toml(name: &str, text: &str, checks: &Checks<'_>) -> Result<Recipe,
     running(&mut walk, &table, &mut recipe);
     settings(&mut walk, &table, &mut recipe);
     fields::options(&mut walk, &table, &mut recipe, checks);
+    // A recipe has no order: what it says of its program holds for its commands, too.
+    lay_below(
+        &mut recipe.steps,
+        &recipe.env,
+        recipe.user.as_ref(),
+        recipe.workdir.as_ref(),
+    );
     walk.finish(recipe)
 }
 

@@ -160,16 +160,19 @@ fn steps_are_read_with_all_that_they_say() {
         timeout_secs,
         user,
         env,
-        ..
+        workdir,
     } = &recipe.steps[5].kind
     else {
         panic!("{:?}", recipe.steps[5]);
     };
     assert_eq!(command, &Command::Shell("apt-get update".to_owned()));
     assert_eq!(
-        (*network, *timeout_secs, user.as_deref(), env.len()),
-        (Some(true), Some(300), Some("app"), 1)
+        (*network, *timeout_secs, user.as_deref()),
+        (Some(true), Some(300), Some("app"))
     );
+    // The recipe's own before those of the command.
+    let names: Vec<&str> = env.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!((names, workdir.as_deref()), (vec!["B", "A", "X"], Some("/srv")));
 }
 
 #[test]

@@ -172,8 +172,10 @@ fn become_step(run: &RunStep, single: bool, identity: &Identity, output: &OwnedF
     let env = env.map(|(name, value)| format!("{name}={value}"));
     let apt = (single && step.env.iter().all(|(name, _)| name != "APT_CONFIG"))
         .then(|| format!("APT_CONFIG={APT_CONFIG}"));
+    let home = (step.env.iter().all(|(name, _)| name != "HOME")).then(|| format!("HOME={}", identity.home));
     let env: Option<Vec<CString>> = env
         .chain(apt)
+        .chain(home)
         .map(|variable| CString::new(variable).ok())
         .collect();
     let argv: Vec<String> = match &step.run {

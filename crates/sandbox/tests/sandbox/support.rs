@@ -145,6 +145,7 @@ pub(crate) fn step(script: &str) -> Step {
         user: String::new(),
         workdir: String::new(),
         network: false,
+        time: None,
     }
 }
 

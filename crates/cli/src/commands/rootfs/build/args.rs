@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::commands::recipe::parse_argument;
 use crate::commands::rootfs::from_docker::source_args::Registry;
-use crate::commands::rootfs::making::{Limits, RootPassword, Rules, parse_rules};
+use crate::commands::rootfs::making::{Limits, RootPassword, Rules, StepArgs, parse_rules};
 
 /// Make an image as a recipe says
 ///
@@ -51,6 +51,9 @@ pub(crate) struct Args {
     /// Leave out what is not needed to run: docs,man,info,locale,cache,logs,tmp,pyc, or "all"
     #[arg(long, value_name = "RULES", value_parser = parse_rules)]
     pub(crate) slim: Option<Rules>,
+
+    #[command(flatten)]
+    pub(crate) steps: StepArgs,
 
     #[command(flatten)]
     pub(crate) source: Registry,

@@ -1,6 +1,7 @@
 //! The files that a recipe puts in, read from its folder, which nothing leaves.
 
 use std::fs;
+use std::ops::Range;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -16,10 +17,11 @@ const BYTES_MAX: u64 = 1 << 30;
 /// Most files.
 const FILES_MAX: usize = 100_000;
 
-/// All files of a recipe, in the order of its steps.
-pub(super) fn gather(loaded: &Loaded) -> anyhow::Result<Vec<NewFile>> {
+/// The files of these steps of a recipe, in their order.
+pub(super) fn gather(loaded: &Loaded, steps: Range<usize>) -> anyhow::Result<Vec<NewFile>> {
     let mut gathered = Gathered::default();
-    for (step, folder) in loaded.recipe.steps.iter().zip(&loaded.folders) {
+    let all = loaded.recipe.steps.iter().zip(&loaded.folders);
+    for (step, folder) in all.skip(steps.start).take(steps.len()) {
         let StepKind::Copy {
             source,
             to,

@@ -2,22 +2,26 @@
 
 mod args;
 mod files;
+mod stages;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use firebrick_recipe::{From, Recipe, RootPassword, StepKind};
+use firebrick_customise::NewFile;
+use firebrick_recipe::{From, Recipe, RootPassword};
 use firebrick_source::{ImageConfig, Reference};
 
 pub(crate) use args::Args;
+use stages::{Doing, Stages};
 
 use super::from_docker::Transfer;
 use super::making::{Contents, ImageArgs, Making, Reading, ask_for_password};
 use crate::home::Home;
 use crate::images;
 use crate::recipes::{self, Loaded, RecipeFault};
+use crate::steps::Running;
 use crate::talk::{Steps, Talk};
 
 /// The options of a recipe, read as if they stood on a command line.
@@ -52,14 +56,32 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
     let options = options(args, &loaded)?;
     // Before anything is pulled, and before anybody types a password.
     let making = Making::new(&name, &options.image, home)?;
-    let settings = settings(args, &loaded, &options.image)?;
-    let steps = Arc::new(Steps::new(talk, 6));
+    let stages = Stages::new(&loaded)?;
+    let settings = settings(args, &loaded, stages.rest()?, &options.image)?;
+    let steps = Arc::new(Steps::new(talk, if stages.is_empty() { 6 } else { 7 }));
     let transfer = Arc::new(Mutex::new(Transfer::default()));
     steps.begin(1, &format!("Pulling {reference}"));
     let mut image = source.open(&reference, home, *talk, &steps, &transfer)?;
+    let base = image.config.clone();
     lay_over(&mut image.config, &loaded.recipe);
     let contents = Contents::with(&options.image, settings, &image)?;
     image.prefetch();
+    let doing = Doing {
+        args: &args.steps,
+        running: Running {
+            steps: &[],
+            limits: args.steps.limits(),
+            layer_limits: args.limits.to_layer(),
+            created: contents.created,
+            cache: !source.no_cache,
+            layers_at_once: making.layers_at_once(),
+        },
+        config: &base,
+        home,
+        talk: *talk,
+        shown: &steps,
+    };
+    let made = stages.run(&doing, &mut image)?;
     let is_download = matches!(reference, Reference::Registry(_));
     let reading = if is_download {
         Reading::Downloads
@@ -69,6 +91,7 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
     let report = making
         .build(&image, &contents, &args.limits, &steps, reading)
         .with_context(|| format!("cannot build the recipe {:?}", args.recipe))?;
+    drop(made);
     let transfer = transfer.lock().unwrap_or_else(PoisonError::into_inner);
     let downloaded = is_download.then(|| transfer.summary());
     making.finish(home, talk, &contents, &report, downloaded.as_deref())
@@ -77,18 +100,6 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
 /// The image that a recipe starts from; what this build cannot do is refused before anything begins.
 fn image_of(name: &str, recipe: &Recipe) -> anyhow::Result<Reference> {
     let refuse = |what: String, instead: &'static str| RecipeFault::NotBuilt { what, instead };
-    if let Some(step) = recipe
-        .steps
-        .iter()
-        .find(|step| matches!(step.kind, StepKind::Run { .. }))
-    {
-        let what = format!("the command in line {} of {name:?}", step.line);
-        return Err(refuse(
-            what,
-            "run it where the container image is made, and start from that",
-        )
-        .into());
-    }
     match &recipe.from {
         Some(From::Image(_)) if !recipe.packages.is_empty() => {
             let what = format!("packages on top of the image that {name:?} starts from");
@@ -167,10 +178,11 @@ fn options(args: &Args, loaded: &Loaded) -> anyhow::Result<Options> {
 fn settings(
     args: &Args,
     loaded: &Loaded,
+    files: Vec<NewFile>,
     flags: &ImageArgs,
 ) -> anyhow::Result<firebrick_customise::Settings> {
     let mut settings = loaded.recipe.settings.clone();
-    settings.files = files::gather(loaded)?;
+    settings.files = files;
     // The command line's word counts, the recipe's otherwise.
     let asked = args
         .root_password

@@ -34,10 +34,11 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
     let made = script
         .map(|script| {
             steps.begin(2, &format!("Running {}", script.file.display()));
+            steps::say_limits(home, &steps);
             let step = args.script.step(&script, &image.config, contents.created);
             let running = Running {
                 steps: &[step],
-                limits: args.script.limits(),
+                limits: args.script.steps.limits(),
                 layer_limits: args.limits.to_layer(),
                 created: contents.created,
                 cache: !args.source.no_cache,

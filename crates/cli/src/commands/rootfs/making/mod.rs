@@ -5,6 +5,7 @@ mod args;
 mod contents;
 mod filesystem_args;
 mod output;
+mod put_in;
 mod script_args;
 mod settings_args;
 mod slim_table;
@@ -18,7 +19,8 @@ use firebrick_source::OciImage;
 
 pub(super) use args::{ImageArgs, Limits};
 pub(super) use contents::Contents;
-pub(super) use script_args::Script;
+pub(super) use put_in::put_in;
+pub(super) use script_args::{Script, StepArgs};
 pub(super) use settings_args::{RootPassword, Rules, ask as ask_for_password, parse_rules};
 
 use crate::error::write_stdout;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::ensure;
 use firebrick_sandbox::{Limits, Run, Step};
 use firebrick_source::ImageConfig;
 use firebrick_tree::Timestamp;
@@ -10,46 +11,54 @@ use firebrick_tree::Timestamp;
 use crate::{steps, text};
 
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Script")]
+#[command(next_help_heading = "What runs in the image")]
 pub(crate) struct Script {
     /// Run this script in the image, as its root
     ///
-    /// It runs before the agent is added, in a sandbox, without root on this machine, and what it changes becomes a layer. Without "#!" it is
-    /// /bin/sh that reads it and ends at the first error. The same script over the same image is not run again.
+    /// It runs before the agent is added, in a sandbox, without root on this machine, and what it changes becomes a layer.
+    /// Without "#!" it is /bin/sh that reads it and ends at the first error. The same script over the same image is not
+    /// run again.
     #[arg(long = "script", value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
 
-    /// Let the script use this machine's network
-    #[arg(long, requires = "file")]
+    #[command(flatten)]
+    pub(crate) steps: StepArgs,
+}
+
+// What everything may do that runs in an image while it is made.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "What runs in the image")]
+pub(crate) struct StepArgs {
+    /// Let what runs in the image use this machine's network
+    #[arg(long)]
     pub(crate) network: bool,
 
-    /// End the script after so many seconds
-    #[arg(
-        long,
-        value_name = "SECONDS",
-        default_value_t = 3600,
-        requires = "file",
-        hide_short_help = true
-    )]
-    script_timeout: u64,
+    /// End it after so many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600, hide_short_help = true)]
+    step_timeout: u64,
 
-    /// Most memory of the script's processes, in MiB or with a unit
-    #[arg(long, value_name = "SIZE", default_value = "4G", value_parser = text::parse_size, requires = "file", hide_short_help = true)]
-    script_memory: u64,
+    /// Most memory of all its processes, in MiB or with a unit
+    #[arg(long, value_name = "SIZE", default_value = "4G", value_parser = text::parse_size, hide_short_help = true)]
+    step_memory: u64,
 
-    /// Most processes of the script
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 2048,
-        requires = "file",
-        hide_short_help = true
-    )]
-    script_processes: u64,
+    /// Most processes
+    #[arg(long, value_name = "N", default_value_t = 2048, hide_short_help = true)]
+    step_processes: u64,
 
-    /// Most bytes of disk that the script takes, in MiB or with a unit
-    #[arg(long, value_name = "SIZE", default_value = "64G", value_parser = text::parse_size, requires = "file", hide_short_help = true)]
-    script_disk: u64,
+    /// Most bytes of disk that it takes, in MiB or with a unit
+    #[arg(long, value_name = "SIZE", default_value = "64G", value_parser = text::parse_size, hide_short_help = true)]
+    step_disk: u64,
+}
+
+impl StepArgs {
+    pub(crate) fn limits(&self) -> Limits {
+        Limits {
+            time: Duration::from_secs(self.step_timeout),
+            memory_bytes: self.step_memory,
+            processes: self.step_processes,
+            disk_bytes: self.step_disk,
+        }
+    }
 }
 
 /// A script, read.
@@ -68,16 +77,11 @@ impl Script {
                 file: file.clone(),
             })
         };
+        ensure!(
+            self.file.is_some() || !self.steps.network,
+            "--network is for a script: name one with --script FILE"
+        );
         self.file.as_ref().map(read).transpose()
-    }
-
-    pub(crate) fn limits(&self) -> Limits {
-        Limits {
-            time: Duration::from_secs(self.script_timeout),
-            memory_bytes: self.script_memory,
-            processes: self.script_processes,
-            disk_bytes: self.script_disk,
-        }
     }
 
     pub(crate) fn step(&self, script: &Read, config: &ImageConfig, created: Timestamp) -> Step {
@@ -88,7 +92,8 @@ impl Script {
             network_env: steps::network_environment(),
             user: String::new(),
             workdir: String::new(),
-            network: self.network,
+            network: self.steps.network,
+            time: None,
         }
     }
 }
