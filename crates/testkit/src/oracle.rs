@@ -4,6 +4,8 @@
 //! machine `FIREBRICK_SKIP_ORACLES=1` leaves such tests out, loudly; where `CI` is set, it does not.
 
 use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -54,30 +56,61 @@ pub fn have_mount() -> anyhow::Result<bool> {
     if rustix::process::geteuid().is_root() {
         return Ok(have("losetup")? && have("unshare")?);
     }
-    if std::env::var_os("CI").is_some_and(|value| !value.is_empty()) {
+    if is_set("CI") {
         let missing = Missing {
             what: "root, for the kernel mount walk,".to_owned(),
             hint: "run as root".to_owned(),
         };
         return Err(missing.into());
     }
-    say("the kernel mount walk is left out: only root may mount");
+    leave_out("the kernel mount walk (only root may mount)");
     Ok(false)
 }
 
 fn left_out(what: &str, hint: &str) -> anyhow::Result<bool> {
-    let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty() && value != "0");
-    if set("CI") || !set("FIREBRICK_SKIP_ORACLES") {
+    if is_set("CI") || !is_set("FIREBRICK_SKIP_ORACLES") {
         return Err(Missing {
             what: what.to_owned(),
             hint: hint.to_owned(),
         }
         .into());
     }
-    say(&format!(
-        "tests that need {what} are left out (FIREBRICK_SKIP_ORACLES)"
-    ));
+    leave_out(&format!("what needs {what} (FIREBRICK_SKIP_ORACLES)"));
     Ok(false)
+}
+
+/// Whether a variable says yes.
+pub(crate) fn is_set(name: &str) -> bool {
+    std::env::var_os(name).is_some_and(|value| !value.is_empty() && value != "0")
+}
+
+/// Says that the test does without something, and notes it, with the test's name, in the file `FIREBRICK_LEFT_OUT`: what tests say
+/// is not shown where they pass, and `scripts/test` shows the file at its end.
+pub fn leave_out(what: &str) {
+    say(&format!("left out: {what}"));
+    let Some(path) = std::env::var_os("FIREBRICK_LEFT_OUT") else {
+        return;
+    };
+    let noted = File::options().append(true).create(true).open(path);
+    // In one piece: many tests write at once. One that runs as another user may not.
+    let line = format!("{what}\t{}\n", test_name());
+    let _ = noted.and_then(|mut file| file.write_all(line.as_bytes()));
+}
+
+/// The running test, as `PROGRAM::PATH::TEST`.
+fn test_name() -> String {
+    let program = std::env::current_exe().unwrap_or_default();
+    let program = program.file_stem().unwrap_or_default().to_string_lossy();
+    // Cargo puts a digest behind the name.
+    let program = program.rsplit_once('-').map_or(&*program, |(name, _)| name);
+    let thread = std::thread::current();
+    let asked = std::env::args().skip_while(|word| word != "--exact").nth(1);
+    let name = match thread.name() {
+        Some(name) if name != "main" => Some(name.to_owned()),
+        // With one thread tests run in the first.
+        _ => asked,
+    };
+    name.map_or(program.to_owned(), |name| format!("{program}::{name}"))
 }
 
 /// Tells whoever runs the tests.
@@ -268,7 +301,7 @@ impl Image {
 /// If umoci refuses the layers.
 pub fn umoci(layers: &[Layer]) -> anyhow::Result<Option<Listing>> {
     if !rustix::process::geteuid().is_root() {
-        say("umoci is left out: only root may give files to others");
+        leave_out("umoci (only root may give files to others)");
         return Ok(None);
     }
     if !have("umoci")? {

@@ -2,6 +2,8 @@
 
 use std::process::Command;
 
+use firebrick_testkit::oracle::leave_out;
+
 use crate::support;
 
 /// Runs every test of `inside` in a process that `wrap` makes another caller of.
@@ -68,7 +70,7 @@ fn user_with_ranges() -> Option<String> {
 fn is_root() -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
-        support::left_out("only root can become others");
+        leave_out("other callers than this user (only root can become others)");
     }
     root
 }
@@ -79,7 +81,7 @@ fn a_user_with_ranges_of_ids() {
         return;
     }
     let Some(uid) = user_with_ranges() else {
-        support::left_out("no user has ranges in /etc/subuid and /etc/subgid");
+        leave_out("a user with ranges of ids (none has any in /etc/subuid and /etc/subgid)");
         return;
     };
     again(

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use firebrick_layer::{Limits as ScanLimits, RegionSink, ScanSummary, decompress, detect, scan};
 use firebrick_sandbox::{Ids, Limits, Options, Outcome, Owners, Run, Sandbox, Step};
+use firebrick_testkit::fixtures::fixture;
+use firebrick_testkit::oracle::leave_out;
 use firebrick_tree::{Entry, EntryKind, RegionIndex, Timestamp};
 
 /// What layers' times are clamped to: 2024-01-02.
@@ -20,23 +22,13 @@ fn keeper() -> PathBuf {
     std::env::var_os("SANDBOX_KEEPER").map_or_else(|| KEEPER.into(), PathBuf::from)
 }
 
-/// Says that something is not tested here, and why.
-#[expect(clippy::print_stderr, reason = "tests talk on stderr")]
-pub(crate) fn left_out(why: &str) {
-    eprintln!("left out: {why}");
-}
-
-/// Alpine's root, or `None` where the fixtures are not.
+/// Alpine's root, or `None` where it is left out.
 pub(crate) fn alpine() -> Option<PathBuf> {
-    let folder = std::env::var_os("FIREBRICK_FIXTURES")
-        .map(PathBuf::from)
-        .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/fixtures"));
-    let path = folder.join("alpine/alpine-minirootfs-3.20.3-x86_64.tar.gz");
-    if path.exists() && cfg!(target_arch = "x86_64") {
-        return Some(path);
+    if !cfg!(target_arch = "x86_64") {
+        leave_out("Alpine's root (its programs are those of x86_64)");
+        return None;
     }
-    left_out(&format!("there is no {path:?}"));
-    None
+    fixture("alpine/alpine-minirootfs-3.20.3-x86_64.tar.gz")
 }
 
 /// A sandbox in a folder of its own.

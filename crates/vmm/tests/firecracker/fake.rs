@@ -1,9 +1,10 @@
 //! The fake Firecracker, its folder, and what it has been asked.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use firebrick_testkit::fixtures::{FIRECRACKER_API, fixture};
 use firebrick_vmm::client::Client;
 use firebrick_vmm::firecracker::{Firecracker, Jail, Program};
 use firebrick_vmm::{Drive, Machine, MachineSpec, Port, Vsock};
@@ -49,10 +50,7 @@ pub(crate) fn here() -> PathBuf {
 
 /// The whole description of the API, where it is at hand.
 pub(crate) fn full_api() -> Option<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let beside = std::env::var_os("FIREBRICK_FIXTURES").map(|fixtures| PathBuf::from(fixtures).join(".."));
-    let folder = beside.unwrap_or_else(|| root.join("../shared"));
-    std::fs::canonicalize(folder.join("firecracker-api.json")).ok()
+    std::fs::canonicalize(fixture(FIRECRACKER_API)?).ok()
 }
 
 impl Fake {
@@ -115,6 +113,23 @@ impl Fake {
             .collect()
     }
 
+    /// The bytes of a file that somebody has locked, as the kernel tells them: the kind, the first and the last.
+    pub(crate) fn locks_of(&self, name: &str) -> Vec<String> {
+        let inode = std::fs::metadata(self.at(name)).expect("a file").ino();
+        let text = std::fs::read_to_string("/proc/locks").expect("/proc is mounted");
+        let of_it = text.lines().filter_map(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let [_, kind, _, how, _, file, rest @ ..] = words.as_slice() else {
+                return None;
+            };
+            file.ends_with(&format!(":{inode}"))
+                .then(|| format!("{kind} {how} {}", rest.join(" ")))
+        });
+        let mut all: Vec<String> = of_it.collect();
+        all.sort_unstable();
+        all
+    }
+
     /// Panics if a machine has left something: files, or processes.
     pub(crate) fn is_clean(&self) {
         let deadline = std::time::Instant::now() + Duration::from_secs(10);
@@ -135,6 +150,21 @@ impl Fake {
 impl Fake {
     /// The command lines of processes that began as the fake, or name its folder.
     fn processes(&self) -> Vec<String> {
+        self.with_numbers()
+            .into_iter()
+            .map(|(_, command)| command)
+            .collect()
+    }
+
+    /// The numbers of those that stand in for Firecracker.
+    pub(crate) fn firecrackers(&self) -> Vec<i32> {
+        let all = self.with_numbers().into_iter();
+        all.filter(|(_, command)| command.contains("fake-firecracker"))
+            .map(|(number, _)| number)
+            .collect()
+    }
+
+    fn with_numbers(&self) -> Vec<(i32, String)> {
         let dir = self.dir.path().to_string_lossy().into_owned();
         let command_of = |process: PathBuf| {
             let read = |name| std::fs::read(process.join(name)).unwrap_or_default();
@@ -143,8 +173,9 @@ impl Fake {
             let command = String::from_utf8_lossy(&command).replace('\0', " ");
             // This process may have been given the folder, too.
             let is_other = !process.ends_with(std::process::id().to_string());
+            let number = process.file_name()?.to_str()?.parse().ok()?;
             (is_other && !command.is_empty() && text.iter().any(|text| text.contains(&dir)))
-                .then_some(command)
+                .then_some((number, command))
         };
         let entries = std::fs::read_dir("/proc").expect("/proc is mounted");
         entries
