@@ -260,7 +260,10 @@ fn programs_run_with_their_streams_and_status() {
     let Some(run) = Run::new() else { return };
     let before = digest(&run.image);
     let script = "echo out; echo err >&2; echo x > /written; cat /written; exit 7";
-    let (code, stdout, stderr) = run.output(&["-e", "A=b c", "--", "sh", "-c", script]);
+    // The longest limits that can be said are none.
+    let most = u64::MAX.to_string();
+    let limits = ["-t", &most, "--boot-timeout", &most];
+    let (code, stdout, stderr) = run.output(&[&limits[..], &["--", "sh", "-c", script]].concat());
     assert_eq!((code, &*stdout, &*stderr), (7, "out\nx\n", "err\n"));
     let (code, stdout, _) = run.output(&[
         "-l",

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::client::{CallError, Client};
+use crate::deadline;
 use crate::interrupts::Interrupts;
 use crate::kernel::KernelError;
 use crate::last_words;
@@ -114,8 +115,8 @@ pub fn boot(
 ) -> Result<Booted, BootError> {
     let machine_spec = spec.machine(&vmm.facts())?;
     let started = Instant::now();
+    let deadline = deadline::after(spec.answer_limit);
     let machine = vmm.launch(&machine_spec).map_err(BootError::Launch)?;
-    let deadline = started + spec.answer_limit;
     loop {
         if let Some(signal) = interrupts.and_then(Interrupts::take) {
             return Err(BootError::Interrupted { signal });

@@ -12,7 +12,7 @@ mod transfer;
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use firebrick_protocol::agent::{self, Exec, ExecCode, ExecResult, OutputStream, Pong, Status, method};
 use firebrick_protocol::files::Reseed;
@@ -20,6 +20,7 @@ use firebrick_protocol::rpc::{BadReply, Id, Incoming, Payload, RpcError, request
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::deadline;
 use channel::Channel;
 pub use copy::CopyError;
 pub use stream::{Command, Ended, StreamIo};
@@ -170,7 +171,7 @@ impl Client {
         limit: Duration,
     ) -> Result<R, CallError> {
         let id = self.request(method, params);
-        let deadline = Instant::now() + limit;
+        let deadline = deadline::after(limit);
         loop {
             match self.channel.receive(deadline)? {
                 None => return Err(CallError::TimedOut { method, limit }),

@@ -19,6 +19,7 @@ mod arch;
 mod boot;
 pub mod client;
 mod console;
+mod deadline;
 pub mod firecracker;
 mod folder;
 pub mod initramfs;

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, Signal};
 
+use crate::deadline;
 use crate::machine::Exit;
 
 /// A child that ends with us.
@@ -84,7 +85,7 @@ impl Process {
 
     /// Waits up to `limit` for it to end.
     pub(crate) fn wait(&self, limit: Duration) -> Option<Exit> {
-        let deadline = Instant::now() + limit;
+        let deadline = deadline::after(limit);
         let mut exit = self.exit.exit.lock().unwrap_or_else(PoisonError::into_inner);
         while exit.is_none() {
             let left = deadline.saturating_duration_since(Instant::now());

@@ -237,7 +237,7 @@ pub fn run_in(
         stderr: streams.stderr,
         interrupts: streams.interrupts,
         patience: spec.patience,
-        limit: spec.timeout.map(|timeout| timeout + MARGIN),
+        limit: spec.timeout.map(|timeout| timeout.saturating_add(MARGIN)),
         terminal: streams.terminal,
     };
     match client.stream(spec.command(), io) {

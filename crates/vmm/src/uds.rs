@@ -10,6 +10,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::deadline;
 use crate::machine::{Port, ended, not_listening};
 
 /// The longest answer to `CONNECT`: `OK 4294967295` and a line feed.
@@ -24,7 +25,7 @@ pub(crate) fn dial(
     limit: Duration,
     has_ended: &dyn Fn() -> bool,
 ) -> io::Result<OwnedFd> {
-    let deadline = Instant::now() + limit;
+    let deadline = deadline::after(limit);
     loop {
         let connected = UnixStream::connect(socket);
         if has_ended() {

@@ -137,6 +137,7 @@ pub(super) fn as_json(name: &str, status: &PoolStatus) -> Value {
         "warm": status.warm,
         "starting": status.starting,
         "in_use": status.in_use,
+        "waiting": status.waiting,
         "used": status.used,
         "failed": status.failed,
         "snapshot": status.snapshot,

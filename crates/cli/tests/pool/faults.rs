@@ -106,6 +106,57 @@ fn a_pool_that_fills_in_part_says_so_and_goes_on_trying() {
 }
 
 #[test]
+fn a_run_that_waits_for_a_vm_ends_by_its_signal_and_outlives_a_stop() {
+    let Some(home) = Home::new() else { return };
+    let path = limited_qemu(&home);
+    fs::write(home.at("bin/allowed"), "").expect("a file");
+    let mut start = home.firebrick(&["pool", "start", "-l", "busybox", "--size", "1", "--no-wait"]);
+    start.env("PATH", &path);
+    let (code, _, stderr) = outcome(spawn(start));
+    assert_eq!(code, Some(0), "{stderr}");
+    let waiting = |count: u64| eventually(LIMIT, || status(&home)["waiting"] == count);
+    let most = u64::MAX.to_string();
+    let limits = [
+        "run",
+        "-l",
+        "busybox",
+        "--pool",
+        "--boot-timeout",
+        &most,
+        "-t",
+        &most,
+    ];
+    let wait = || {
+        let child = spawn(home.firebrick(&[&limits[..], &["--", "echo", "up"]].concat()));
+        waiting(1);
+        child
+    };
+    for signal in [Signal::INT, Signal::TERM, Signal::KILL] {
+        let child = wait();
+        kill_process(Pid::from_child(&child), signal).expect("it is there");
+        let output = child.wait_with_output().expect("it ends");
+        assert_eq!(output.status.signal(), Some(signal.as_raw()), "{output:?}");
+        assert!(output.stderr.is_empty(), "{output:?}");
+        waiting(0);
+    }
+    // As with Ctrl-Z and fg: a wait that was interrupted goes on.
+    let child = wait();
+    let stat = format!("/proc/{}/stat", child.id());
+    kill_process(Pid::from_child(&child), Signal::STOP).expect("it is there");
+    eventually(LIMIT, || {
+        fs::read_to_string(&stat).expect("it is there").contains(") T ")
+    });
+    kill_process(Pid::from_child(&child), Signal::CONT).expect("it is there");
+    fs::write(home.at("bin/allowed"), "one\n").expect("a file");
+    let (code, stdout, stderr) = outcome(child);
+    assert_eq!((code, &*stdout), (Some(0), "up\n"), "{stderr}");
+    // None was lent to those who had gone.
+    eventually(LIMIT, || status(&home)["used"] == 1);
+    assert_eq!(home.output(&["pool", "stop", "--all"]).0, Some(0));
+    is_clean(&home);
+}
+
+#[test]
 fn a_keeper_that_can_open_nothing_more_goes_on_when_it_can() {
     let Some(home) = Home::new() else { return };
     let mut command = Command::new("prlimit");

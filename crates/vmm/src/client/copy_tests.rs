@@ -118,3 +118,38 @@ fn a_tar_that_is_none_is_an_error() {
         assert!(copied.is_err());
     }
 }
+
+#[test]
+fn a_guest_that_takes_no_more_of_a_folder_says_why() {
+    let (host, guest) = UnixStream::pair().unwrap();
+    std::thread::spawn(move || {
+        let mut lines = BufReader::new(guest.try_clone().unwrap()).lines();
+        while let Some(Ok(line)) = lines.next() {
+            let request: serde_json::Value = serde_json::from_str(&line).unwrap();
+            let errno = match request["method"].as_str() {
+                Some("stat") => ENOENT,
+                Some("put") => 28, // ENOSPC
+                // Its protocol is asked for, too; an old agent does not know it.
+                Some("status") => 0,
+                _ => continue,
+            };
+            let error = json!({"code": -32603, "message": "cannot", "data": {"errno": errno}});
+            let _ = writeln!(
+                &guest,
+                "{}",
+                json!({"jsonrpc": "2.0", "id": request["id"], "error": error})
+            );
+        }
+    });
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["a", "b", "c", "d"] {
+        fs::write(folder.path().join(name), vec![7; 1 << 20]).unwrap();
+    }
+    let copied = Client::new(host.into())
+        .unwrap()
+        .copy_in(folder.path(), "/x", LIMIT);
+    match copied.unwrap_err() {
+        CopyError::Guest { source, .. } => assert_eq!(source.guest_errno(), Some(28), "{source:?}"),
+        other => panic!("{other:?}"),
+    }
+}

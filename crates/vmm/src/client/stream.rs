@@ -12,6 +12,7 @@ use firebrick_protocol::rpc::{Id, Incoming, notification_line};
 use rustix::io::Errno;
 
 use super::{CallError, Client, response};
+use crate::deadline;
 use crate::interrupts::Interrupts;
 
 /// How much input may wait to be sent before more is read.
@@ -100,7 +101,7 @@ impl Client {
             Command::Exec(exec) => (method::EXEC, self.request(method::EXEC, exec)),
             Command::Code(code) => (method::EXEC_CODE, self.request(method::EXEC_CODE, code)),
         };
-        let deadline = io.limit.map(|limit| Instant::now() + limit);
+        let deadline = io.limit.map(deadline::after);
         let mut job = Running {
             client: self,
             id,
@@ -201,7 +202,7 @@ impl Running<'_, '_> {
     }
 
     fn pass_on(&mut self, number: i32) {
-        self.interrupted = Some((number, Instant::now() + self.io.patience));
+        self.interrupted = Some((number, deadline::after(self.io.patience)));
         if let Some(signal) = Signal::new(number) {
             let params = SignalJob {
                 id: self.id.clone(),

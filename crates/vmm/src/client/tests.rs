@@ -243,3 +243,63 @@ fn a_job_without_end_is_given_up() {
     };
     assert_eq!(client.stream(sh("x"), io).unwrap(), Ended::TimedOut);
 }
+
+/// Why an upload ends whose guest says this once some bytes have come.
+fn put_that_is_answered_early(answer: &'static str) -> CallError {
+    let (client, mut lines, guest) = listening();
+    std::thread::scope(move |scope| {
+        let mut client = client;
+        client.protocol = Some(0);
+        scope.spawn(move || {
+            for _ in 0..3 {
+                lines.next().unwrap().unwrap();
+            }
+            writeln!(&guest, "{answer}").unwrap();
+            while let Some(Ok(_)) = lines.next() {}
+        });
+        let mut upload = client.put(firebrick_protocol::files::Put::default(), Duration::from_secs(60));
+        let copied = std::io::copy(&mut std::io::repeat(7).take(64 << 20), &mut upload);
+        assert_eq!(copied.unwrap_err().kind(), std::io::ErrorKind::BrokenPipe);
+        upload.finish().unwrap_err()
+    })
+}
+
+#[test]
+fn an_answer_before_the_end_of_an_upload_ends_it_and_is_its_reason() {
+    let full =
+        r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32603,"message":"no space left","data":{"errno":28}}}"#;
+    let reason = put_that_is_answered_early(full);
+    assert_eq!(reason.guest_errno(), Some(28), "{reason:?}");
+    let unread = r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32600,"message":"cannot be read"}}"#;
+    let reason = put_that_is_answered_early(unread);
+    assert!(matches!(reason, CallError::Refused { .. }), "{reason:?}");
+    let done = r#"{"jsonrpc":"2.0","id":1,"result":{"bytes":1,"entries":1}}"#;
+    let reason = put_that_is_answered_early(done);
+    assert!(
+        matches!(&reason, CallError::Unexpected { what } if what.contains("before all bytes")),
+        "{reason:?}"
+    );
+}
+
+#[test]
+fn a_limit_beyond_all_clocks_is_none() {
+    let mut client = agent(replies(&[
+        r#"{"jsonrpc":"2.0","id":1,"result":{"pong":true}}"#,
+        r#"{"jsonrpc":"2.0","id":2,"result":{"exit_code":0}}"#,
+        r#"{"jsonrpc":"2.0","id":3,"error":{"code":-32603,"message":"no"}}"#,
+    ]));
+    client.protocol = Some(0);
+    client.ping(Duration::MAX).unwrap();
+    let (sender, interrupts) = Interrupts::pair().unwrap();
+    sender.send(2);
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let io = StreamIo {
+        limit: Some(Duration::MAX),
+        patience: Duration::MAX,
+        interrupts: Some(&interrupts),
+        ..io(&mut out, &mut err)
+    };
+    assert!(matches!(client.stream(sh("x"), io), Ok(Ended::Result(_))));
+    let upload = client.put(firebrick_protocol::files::Put::default(), Duration::MAX);
+    assert!(matches!(upload.finish(), Err(CallError::Refused { .. })));
+}

@@ -15,6 +15,7 @@ use firebrick_protocol::files::{
 use firebrick_protocol::rpc::{Id, Incoming, notification_line};
 
 use super::{CallError, Client, response};
+use crate::deadline;
 
 /// So many bytes go behind one line, where they go as they are.
 const RAW_BYTES: usize = 64 << 10;
@@ -140,7 +141,7 @@ impl Upload<'_> {
         self.send_waiting(true);
         loop {
             let queued = self.client.channel.queued_bytes();
-            let deadline = Instant::now() + self.stall;
+            let deadline = deadline::after(self.stall);
             match self.client.channel.receive_or_progress(deadline)? {
                 Some(incoming) => {
                     if let Some(result) = response(incoming, &self.id, method::PUT)? {
@@ -180,13 +181,18 @@ impl Upload<'_> {
 
     /// Waits until there is room, or the guest has said that it wants no more.
     fn make_room(&mut self) -> Result<(), CallError> {
-        let mut deadline = Instant::now() + self.stall;
+        let mut deadline = deadline::after(self.stall);
         while self.client.channel.queued_bytes() > AHEAD_BYTES {
             let queued = self.client.channel.queued_bytes();
             if let Some(incoming) = self.client.channel.receive_or_progress(deadline)? {
-                response(incoming, &self.id, method::PUT)?;
+                // An error is the reason why it wants no more.
+                if response(incoming, &self.id, method::PUT)?.is_some() {
+                    return Err(CallError::Unexpected {
+                        what: "the result of put before all bytes were sent".to_owned(),
+                    });
+                }
             } else if self.client.channel.queued_bytes() < queued {
-                deadline = Instant::now() + self.stall;
+                deadline = deadline::after(self.stall);
             } else if Instant::now() >= deadline {
                 return Err(CallError::TimedOut {
                     method: method::PUT,
@@ -249,7 +255,7 @@ impl Download<'_> {
     }
 
     fn take_next(&mut self) -> Result<(), CallError> {
-        let deadline = Instant::now() + self.stall;
+        let deadline = deadline::after(self.stall);
         let timed_out = CallError::TimedOut {
             method: method::GET,
             limit: self.stall,

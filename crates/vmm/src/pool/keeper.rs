@@ -11,10 +11,12 @@ use std::thread::Scope;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::retry_on_intr;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
 use super::message::{ImageId, PoolStatus, Reply, Request, Terms, Wish, line, receive, send};
 use super::template::{FillError, Member, Template};
+use crate::deadline;
 use crate::interrupts::Interrupts;
 use crate::last_words;
 use crate::machine::{Port, Snapshot, Vmm};
@@ -22,6 +24,8 @@ use crate::spec::BootSpec;
 
 /// How long who connects may take to say what they want.
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
+/// How long who has asked may take to make room for the answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// How long a warm machine may take to show that it is still there.
 const ALIVE_LIMIT: Duration = Duration::from_secs(2);
 /// How often the warm ones are looked at.
@@ -58,6 +62,8 @@ struct State {
     warm: VecDeque<Member>,
     starting: usize,
     in_use: usize,
+    /// Those of them that were not given away yet. Nothing takes their places before: they may come back unused.
+    lending: usize,
     used: u64,
     failed: u64,
     /// Starts that failed in a row.
@@ -122,6 +128,7 @@ impl<'a> Keeper<'a> {
                 warm: VecDeque::new(),
                 starting: 0,
                 in_use: 0,
+                lending: 0,
                 used: 0,
                 failed: 0,
                 failures: 0,
@@ -303,6 +310,7 @@ impl<'a> Keeper<'a> {
             warm: state.warm.len(),
             starting: state.starting,
             in_use: state.in_use,
+            waiting: state.takers.saturating_sub(state.in_use),
             used: state.used,
             failed: state.failed,
             snapshot: matches!(state.source, Source::Snapshot(_)),
@@ -338,7 +346,8 @@ impl<'a> Keeper<'a> {
                 return None;
             }
             let wait = state.not_before.saturating_duration_since(Instant::now());
-            let lacks = state.warm.len() + state.starting < self.size && state.retired.is_none();
+            let there = state.warm.len() + state.lending + state.starting;
+            let lacks = there < self.size && state.retired.is_none();
             if lacks && wait.is_zero() {
                 let task = match &state.source {
                     Source::Unknown => Some(Task::Snapshot),
@@ -430,7 +439,10 @@ impl<'a> Keeper<'a> {
 
     /// One who has connected.
     fn serve(&self, stream: UnixStream) {
-        if stream.set_read_timeout(Some(REQUEST_LIMIT)).is_err() {
+        let limited = stream
+            .set_read_timeout(Some(REQUEST_LIMIT))
+            .and_then(|()| stream.set_write_timeout(Some(ANSWER_LIMIT)));
+        if limited.is_err() {
             return;
         }
         let Ok(writer) = stream.try_clone() else { return };
@@ -474,21 +486,51 @@ impl<'a> Keeper<'a> {
 
     /// Gives one machine away, and ends it when who has it is gone.
     fn lend(&self, wish: &Wish, writer: &UnixStream, reader: &mut BufReader<UnixStream>) -> io::Result<()> {
-        let mut member = match self.choose(wish) {
+        let mut member = match self.choose(wish, writer) {
             Ok(member) => member,
-            Err(reply) => return send(writer, &reply),
+            Err(Denied::HasLeft) => return Ok(()),
+            Err(Denied::Told(reply)) => return send(writer, &reply),
         };
-        let passed = pass(writer, member.stream.as_fd());
-        if passed.is_ok() {
-            self.until_returned(&mut member, writer, reader);
+        // Who has left in the meantime has no use for it, and others may.
+        let passed = match has_left(writer) {
+            true => Err(io::ErrorKind::BrokenPipe.into()),
+            false => pass(writer, member.stream.as_fd()),
+        };
+        if passed.is_err() {
+            self.take_back(member, wish);
+            return passed;
         }
+        self.lock().lending -= 1;
+        self.changed.notify_all();
+        self.until_returned(&mut member, writer, reader);
         drop(member);
         let mut state = self.lock();
         state.in_use -= 1;
         state.used += 1;
         drop(state);
         self.changed.notify_all();
-        passed
+        Ok(())
+    }
+
+    /// A machine that nobody has got is warm again, unless it is of no use any more.
+    fn take_back(&self, member: Member, wish: &Wish) {
+        let mut state = self.lock();
+        state.in_use -= 1;
+        state.lending -= 1;
+        let is_of_use = !state.stopping
+            && state.retired.is_none()
+            && state.terms.image == wish.image
+            && state.terms.image.is_current();
+        let gone = match is_of_use {
+            true => {
+                state.warm.push_front(member);
+                None
+            }
+            false => Some(member),
+        };
+        drop(state);
+        self.changed.notify_all();
+        drop(gone);
     }
 
     fn until_returned(&self, member: &mut Member, writer: &UnixStream, reader: &mut BufReader<UnixStream>) {
@@ -518,11 +560,15 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    /// A warm machine that is alive and as wished.
-    fn choose(&self, wish: &Wish) -> Result<Member, Reply> {
-        let deadline = Instant::now() + Duration::from_millis(wish.wait_ms);
+    /// A warm machine that is alive and as wished, for who waits at the other end of this stream.
+    fn choose(&self, wish: &Wish, who: &UnixStream) -> Result<Member, Denied> {
+        let deadline = deadline::after(Duration::from_millis(wish.wait_ms));
+        let refused = |reason: String| Err(Denied::Told(Reply::Refused(reason)));
         let mut gone = Vec::new();
         loop {
+            if has_left(who) {
+                return Err(Denied::HasLeft);
+            }
             let mut state = self.lock();
             if !state.terms.image.is_current() {
                 self.renew(&mut state, &mut gone);
@@ -531,25 +577,25 @@ impl<'a> Keeper<'a> {
                 self.retire(&mut state);
             }
             if let Some(reason) = &state.retired {
-                return Err(Reply::Refused(reason.clone()));
+                return refused(reason.clone());
             }
             if let Some(difference) = state.terms.mismatch(wish) {
-                return Err(Reply::Refused(difference));
+                return refused(difference);
             }
             if state.stopping {
-                return Err(Reply::Empty);
+                return Err(Denied::Told(Reply::Empty));
             }
             let Some(mut member) = state.warm.pop_front() else {
                 let left = deadline.saturating_duration_since(Instant::now());
                 if left.is_zero() {
-                    return Err(Reply::Empty);
+                    return Err(Denied::Told(Reply::Empty));
                 }
                 drop(self.changed.wait_timeout(state, left.min(TICK)));
                 continue;
             };
             state.in_use += 1;
+            state.lending += 1;
             drop(state);
-            self.changed.notify_all();
             let alive = matches!(member.machine.wait(Duration::ZERO), Ok(None))
                 && member.client.ping(ALIVE_LIMIT).is_ok();
             if alive {
@@ -557,10 +603,22 @@ impl<'a> Keeper<'a> {
                 let _ = member.client.clock_sync(ALIVE_LIMIT);
                 return Ok(member);
             }
-            self.lock().in_use -= 1;
+            let mut state = self.lock();
+            state.in_use -= 1;
+            state.lending -= 1;
+            drop(state);
+            self.changed.notify_all();
             gone.push(member);
         }
     }
+}
+
+/// Why somebody gets no machine.
+enum Denied {
+    /// What there is to say.
+    Told(Reply),
+    /// Nobody is there any more to be told.
+    HasLeft,
 }
 
 enum Task {
@@ -617,20 +675,28 @@ fn is_ours(stream: &UnixStream) -> bool {
     rustix::net::sockopt::socket_peercred(stream).is_ok_and(|peer| peer.uid == us || peer.uid.is_root())
 }
 
-/// Passes the stream to the agent on, with the line that says so.
+/// Whether who has connected is gone, or says nothing any more.
+fn has_left(stream: &UnixStream) -> bool {
+    let mut fds = [PollFd::new(stream, PollFlags::RDHUP)];
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    matches!(poll(&mut fds, Some(&now)), Ok(1..))
+}
+
+/// Passes the stream to the agent on, with the line that says so. An error says that nobody has got it.
 fn pass(writer: &UnixStream, stream: BorrowedFd<'_>) -> io::Result<()> {
     let line = line(&Reply::Taken);
     let descriptors = [stream];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
-    let sent = sendmsg(
-        writer,
-        &[IoSlice::new(&line)],
-        &mut ancillary,
-        SendFlags::NOSIGNAL,
-    )?;
-    io::Write::write_all(&mut &*writer, &line[sent..])
+    let line_slices = [IoSlice::new(&line)];
+    let sent = retry_on_intr(|| sendmsg(writer, &line_slices, &mut ancillary, SendFlags::NOSIGNAL))?;
+    // Who does not get the rest is gone, which is seen by who listens.
+    let _ = io::Write::write_all(&mut &*writer, &line[sent..]);
+    Ok(())
 }
 
 /// An error with its causes, in one line.

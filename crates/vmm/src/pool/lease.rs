@@ -4,13 +4,17 @@ use std::io::{self, BufReader, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
 use super::PoolFiles;
 use super::message::{PoolStatus, Reply, Request, Wish, receive, send};
 use crate::client::Client;
+use crate::deadline;
+use crate::interrupts::Interrupts;
 use crate::run::Up;
 
 /// How long a keeper may take to answer what it can answer at once.
@@ -36,21 +40,31 @@ pub enum Taking {
     Refused(String),
     /// Here it is.
     Taken(Lease),
+    /// A signal came first.
+    Interrupted {
+        /// Its number.
+        signal: i32,
+    },
 }
 
 /// Takes a machine, if there is such a pool and it has one.
 ///
+/// With `interrupts`, a signal ends the wait.
+///
 /// # Errors
 /// What the host said.
-pub fn take(files: &PoolFiles, wish: Wish) -> io::Result<Taking> {
+pub fn take(files: &PoolFiles, wish: Wish, interrupts: Option<&Interrupts>) -> io::Result<Taking> {
     let Some(stream) = files.connect()? else {
         return Ok(Taking::NoPool);
     };
-    let limit = ANSWER_LIMIT + Duration::from_millis(wish.wait_ms);
-    stream.set_read_timeout(Some(limit))?;
+    let limit = ANSWER_LIMIT.saturating_add(Duration::from_millis(wish.wait_ms));
     request(&stream, &Request::Take(Box::new(wish)))?;
-    let (reply, agent) = receive_with_descriptor(&stream).map_err(in_words)?;
+    wait_for_answer(&stream, deadline::after(limit), interrupts)?;
+    if let Some(signal) = interrupts.and_then(Interrupts::take) {
+        return Ok(Taking::Interrupted { signal });
+    }
     stream.set_read_timeout(Some(ANSWER_LIMIT))?;
+    let (reply, agent) = receive_with_descriptor(&stream).map_err(in_words)?;
     Ok(match reply {
         Reply::Taken if agent.is_some() => Taking::Taken(Lease {
             keeper: BufReader::new(stream),
@@ -62,6 +76,28 @@ pub fn take(files: &PoolFiles, wish: Wish) -> io::Result<Taking> {
     })
 }
 
+/// Waits until there is something to read, or a signal to heed.
+fn wait_for_answer(
+    stream: &UnixStream,
+    deadline: Instant,
+    interrupts: Option<&Interrupts>,
+) -> io::Result<()> {
+    let mut fds = vec![PollFd::new(stream, PollFlags::IN)];
+    fds.extend(interrupts.map(|interrupts| PollFd::new(interrupts, PollFlags::IN)));
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(silent());
+        }
+        match poll(&mut fds, Timespec::try_from(left).ok().as_ref()) {
+            // Being stopped and continued interrupts it, too.
+            Ok(0) | Err(Errno::INTR) => {}
+            Ok(_) => return Ok(()),
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
 /// An answer, and the stream that comes with it.
 fn receive_with_descriptor(stream: &UnixStream) -> io::Result<(Reply, Option<OwnedFd>)> {
     let mut byte = [0];
@@ -69,7 +105,7 @@ fn receive_with_descriptor(stream: &UnixStream) -> io::Result<(Reply, Option<Own
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let mut buffers = [IoSliceMut::new(&mut byte)];
     // It comes with the line's first byte, so that one is not read through a buffer.
-    let received = recvmsg(stream, &mut buffers, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+    let received = retry_on_intr(|| recvmsg(stream, &mut buffers, &mut ancillary, RecvFlags::CMSG_CLOEXEC))?;
     let mut agent = None;
     for message in ancillary.drain() {
         if let RecvAncillaryMessage::ScmRights(descriptors) = message {
@@ -148,18 +184,23 @@ fn ask(files: &PoolFiles, request: &Request, limit: Duration) -> io::Result<Opti
 
 /// Asks. A keeper that has no room for one more has said so already, and listens no more.
 fn request(stream: &UnixStream, request: &Request) -> io::Result<()> {
+    stream.set_write_timeout(Some(ANSWER_LIMIT))?;
     match send(stream, request) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        sent => sent,
+        sent => sent.map_err(in_words),
     }
 }
 
 /// What a time-out of a socket is called by the system says nothing.
 fn in_words(error: io::Error) -> io::Error {
     match error.kind() {
-        io::ErrorKind::WouldBlock => io::Error::new(io::ErrorKind::TimedOut, "its keeper does not answer"),
+        io::ErrorKind::WouldBlock => silent(),
         _ => error,
     }
+}
+
+fn silent() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "its keeper does not answer")
 }
 
 fn unexpected(reply: &Reply) -> io::Error {

@@ -124,6 +124,9 @@ pub struct PoolStatus {
     pub starting: usize,
     /// How many are in use.
     pub in_use: usize,
+    /// How many programs wait for one.
+    #[serde(default)]
+    pub waiting: usize,
     /// How many have been used.
     pub used: u64,
     /// How many could not be started.

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use rustix::net::addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
+use crate::deadline;
 use crate::machine::{Port, ended, not_listening};
 
 const DEVICE: &str = "/dev/vhost-vsock";
@@ -34,7 +35,7 @@ pub(super) fn dial(
     limit: Duration,
     has_ended: &dyn Fn() -> bool,
 ) -> io::Result<OwnedFd> {
-    let deadline = Instant::now() + limit;
+    let deadline = deadline::after(limit);
     loop {
         match connect(cid, port) {
             Ok(fd) => return Ok(fd),

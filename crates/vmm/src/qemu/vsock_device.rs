@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use crate::deadline;
 use crate::machine::{LaunchError, Port, ended};
 use crate::process::Process;
 use crate::uds;
@@ -82,7 +83,7 @@ impl VsockDevice {
 
     /// Connects to a socket of the device, waiting up to `limit` until it is there.
     fn connect(&self, path: &Path, limit: Duration, has_ended: &dyn Fn() -> bool) -> io::Result<UnixStream> {
-        let deadline = Instant::now() + limit;
+        let deadline = deadline::after(limit);
         loop {
             match UnixStream::connect(path) {
                 Ok(stream) => return Ok(stream),

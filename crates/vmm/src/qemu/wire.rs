@@ -15,6 +15,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
 
+use crate::deadline;
 use crate::machine::{Port, ended, not_listening};
 
 /// How often the HELLO is repeated while the guest has not answered it.
@@ -74,14 +75,14 @@ impl Wire {
         let now = Instant::now();
         let dial = Dial {
             port,
-            deadline: now + limit,
+            deadline: deadline::after(limit),
             not_before: now,
             answer,
         };
         self.requests.send(dial).map_err(|_| ended())?;
         let _ = io::Write::write(&mut &self.wake, &[1]);
         // The thread answers at the deadline itself; the margin is for a host that stops it for a while.
-        match answered.recv_timeout(limit + Duration::from_secs(5)) {
+        match answered.recv_timeout(limit.saturating_add(Duration::from_secs(5))) {
             Ok(outcome) => outcome,
             Err(RecvTimeoutError::Disconnected) => Err(ended()),
             Err(RecvTimeoutError::Timeout) => Err(not_listening(port)),

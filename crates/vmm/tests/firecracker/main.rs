@@ -14,3 +14,4 @@ mod machines;
 mod owner;
 mod pools;
 mod snapshots;
+mod waiting;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use firebrick_vmm::client::Client;
-use firebrick_vmm::interrupts::Interrupts;
+use firebrick_vmm::interrupts::{InterruptSender, Interrupts};
 use firebrick_vmm::kernel::{Kernel, SetupRequest, Source, setup};
 use firebrick_vmm::pool::{ImageId, Keeper, PoolFiles, Taking, Terms, Wish, status, stop, take};
 use firebrick_vmm::{BootSpec, LaunchError, Machine, MachineSpec, Snapshot, Up as _, Vmm, VmmFacts};
@@ -24,7 +24,7 @@ fn kernel(fake: &Fake) -> Kernel {
     setup(&request, &|_| {}).expect("a kernel")
 }
 
-fn wish(image: &Path) -> Wish {
+pub(crate) fn wish(image: &Path) -> Wish {
     Wish {
         image: ImageId::of(image).expect("an image"),
         memory_mib: None,
@@ -36,18 +36,28 @@ fn wish(image: &Path) -> Wish {
     }
 }
 
+/// A test that fails ends its keeper, too.
+struct Ends<'a>(&'a InterruptSender);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.send(15);
+    }
+}
+
 /// Keeps a pool of two while `test` runs, which must stop it. Gives the keeper's words.
-fn with_pool(fake: &Fake, test: impl FnOnce(&PoolFiles)) -> Vec<String> {
-    let (words, ended) = with_pool_of(fake, &fake.vmm(), &|_| Ok(()), test);
+pub(crate) fn with_pool(fake: &Fake, test: impl FnOnce(&PoolFiles)) -> Vec<String> {
+    let (words, ended) = with_pool_of(fake, &fake.vmm(), &|_| Ok(()), Vec::new(), test);
     ended.expect("it ends well");
     words
 }
 
-/// The same with this VMM, for as long as that fits. Gives the keeper's end too.
-fn with_pool_of(
+/// The same with this VMM and these terms, for as long as that fits. Gives the keeper's end too.
+pub(crate) fn with_pool_of(
     fake: &Fake,
     vmm: &dyn Vmm,
     fits: &(dyn Fn(&Path) -> Result<(), String> + Sync),
+    others: Vec<(String, String)>,
     test: impl FnOnce(&PoolFiles),
 ) -> (Vec<String>, std::io::Result<()>) {
     let kernel = kernel(fake);
@@ -58,7 +68,7 @@ fn with_pool_of(
         vcpus: spec.vcpus,
         overlay_mib: spec.overlay_mib,
         network: false,
-        others: Vec::new(),
+        others,
     };
     let files = PoolFiles::of(fake.at("pools"), "x");
     let held = files.hold().expect("a lock").expect("nobody else");
@@ -67,9 +77,10 @@ fn with_pool_of(
     let log = |line: &str| words.lock().expect("a lock").push(line.to_owned());
     let keeper = Keeper::new(vmm, &spec, terms, 2, files.snapshot(), &log).expect("a keeper");
     let keeper = keeper.while_it_fits(fits);
-    let (_sender, interrupts) = Interrupts::pair().expect("a pair");
+    let (sender, interrupts) = Interrupts::pair().expect("a pair");
     let ended = std::thread::scope(|scope| {
         let kept = scope.spawn(|| keeper.run(&listener, &interrupts));
+        let _ends = Ends(&sender);
         test(&files);
         kept.join().expect("no panic")
     });
@@ -80,7 +91,7 @@ fn with_pool_of(
     (words.into_inner().expect("a lock"), ended)
 }
 
-fn wait_until_warm(files: &PoolFiles) {
+pub(crate) fn wait_until_warm(files: &PoolFiles) {
     let deadline = Instant::now() + LIMIT;
     while status(files).expect("an answer").expect("a pool").warm < 2 {
         assert!(Instant::now() < deadline, "{:?}", status(files));
@@ -98,7 +109,7 @@ fn members_are_restored_with_a_clock_and_random_numbers_of_their_own() {
     let words = with_pool(&fake, |files| {
         wait_until_warm(files);
         assert!(status(files).unwrap().unwrap().snapshot);
-        let Taking::Taken(mut lease) = take(files, wish(&fake.at("image"))).unwrap() else {
+        let Taking::Taken(mut lease) = take(files, wish(&fake.at("image")), None).unwrap() else {
             panic!("one is warm");
         };
         let mut client = Client::new(lease.agent().expect("a stream")).unwrap();
@@ -149,7 +160,7 @@ fn members_are_booted_where_restored_ones_cannot_be_set_right() {
             wait_until_warm(files);
             assert!(!status(files).unwrap().unwrap().snapshot);
             assert!(matches!(
-                take(files, wish(&fake.at("image"))).unwrap(),
+                take(files, wish(&fake.at("image")), None).unwrap(),
                 Taking::Taken(_)
             ));
             stop(files).unwrap();
@@ -228,18 +239,18 @@ fn a_snapshot_of_an_image_that_was_replaced_is_never_restored_or_written_over() 
         fake: &fake,
         done: AtomicBool::new(false),
     };
-    let (_, ended) = with_pool_of(&fake, &vmm, &|_| Ok(()), |files| {
+    let (_, ended) = with_pool_of(&fake, &vmm, &|_| Ok(()), Vec::new(), |files| {
         // The first is of the image that was replaced in the meantime.
         wait_until_warm(files);
         let snapshot = |generation: &str| files.snapshot().join(generation);
         assert!(!snapshot("0").exists() && snapshot("1").exists());
         let mode = std::fs::metadata(snapshot("1")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o700, "a guest's memory is its owner's");
-        let Taking::Taken(lease) = take(files, wish(&fake.at("image"))).unwrap() else {
+        let Taking::Taken(lease) = take(files, wish(&fake.at("image")), None).unwrap() else {
             panic!("one is warm");
         };
         replace_image(&fake);
-        let Taking::Taken(_) = take(files, wish(&fake.at("image"))).unwrap() else {
+        let Taking::Taken(_) = take(files, wish(&fake.at("image")), None).unwrap() else {
             panic!("it is waited for");
         };
         assert!(!snapshot("1").exists() && snapshot("2").exists());
@@ -273,14 +284,14 @@ fn a_pool_that_no_longer_fits_lends_nothing_and_ends_when_all_have_come_back() {
         true => Err("it is a squashfs now".to_owned()),
         false => Ok(()),
     };
-    let (words, ended) = with_pool_of(&fake, &fake.vmm(), &fits, |files| {
+    let (words, ended) = with_pool_of(&fake, &fake.vmm(), &fits, Vec::new(), |files| {
         wait_until_warm(files);
-        let Taking::Taken(mut lease) = take(files, wish(&fake.at("image"))).unwrap() else {
+        let Taking::Taken(mut lease) = take(files, wish(&fake.at("image")), None).unwrap() else {
             panic!("one is warm");
         };
         other.store(true, Ordering::Relaxed);
         replace_image(&fake);
-        let taking = take(files, wish(&fake.at("image"))).unwrap();
+        let taking = take(files, wish(&fake.at("image")), None).unwrap();
         assert!(
             matches!(&taking, Taking::Refused(reason) if reason == "it is a squashfs now"),
             "{taking:?}"
@@ -317,7 +328,7 @@ fn however_many_want_machines_commands_are_answered() {
             assert!(Instant::now() < deadline);
             std::thread::sleep(Duration::from_millis(10));
         }
-        let taking = take(files, wish(&fake.at("image"))).unwrap();
+        let taking = take(files, wish(&fake.at("image")), None).unwrap();
         assert!(
             matches!(&taking, Taking::Refused(reason) if reason.contains("too many")),
             "{taking:?}"

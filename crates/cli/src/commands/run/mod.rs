@@ -22,6 +22,7 @@ use firebrick_vmm::{BootSpec, Job, JobSpec, RunError, RunOutcome, RunSpec, Strea
 pub(crate) use args::{Args, image_of_lang};
 pub(crate) use machine::MachineArgs;
 use terminal::Terminal;
+use warm::Found;
 
 use crate::error::{self, CliError};
 use crate::home::Home;
@@ -84,9 +85,10 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<ExitCode> {
         starting: Some(&mut starting),
         interrupts: Some(&interrupts),
     };
-    let ran = match warm::take(args, &home, &opened.path, talk)? {
-        Some(warm) => warm.run(&job, streams),
-        None => cold(args, &home, talk, &opened, job, streams)?,
+    let ran = match warm::take(args, &home, &opened.path, &interrupts, talk)? {
+        Found::Vm(warm) => warm.run(&job, streams),
+        Found::Nothing => cold(args, &home, talk, &opened, job, streams)?,
+        Found::Interrupted { signal } => Ok(RunOutcome::Interrupted { signal }),
     };
     drop(terminal); // what follows may end the process
     match ran {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use firebrick_vmm::client::Client;
+use firebrick_vmm::interrupts::Interrupts;
 use firebrick_vmm::pool::{self, Lease, PoolFiles, Taking};
 use firebrick_vmm::{JobSpec, RunError, RunOutcome, Streams};
 
@@ -20,10 +21,27 @@ pub(super) struct Warm {
     lease: Lease,
 }
 
+/// What came of looking for one.
+pub(super) enum Found {
+    Vm(Warm),
+    /// One is to be booted.
+    Nothing,
+    /// A signal ended the wait.
+    Interrupted {
+        signal: i32,
+    },
+}
+
 /// A VM of the image's pool, if there is one that will do.
-pub(super) fn take(args: &Args, home: &Home, image: &Path, talk: &Talk) -> anyhow::Result<Option<Warm>> {
+pub(super) fn take(
+    args: &Args,
+    home: &Home,
+    image: &Path,
+    interrupts: &Interrupts,
+    talk: &Talk,
+) -> anyhow::Result<Found> {
     let Some(pool_use) = args.pool() else {
-        return Ok(None);
+        return Ok(Found::Nothing);
     };
     let files = PoolFiles::of(home.run(), images::name_of(image));
     let wait = match pool_use {
@@ -32,18 +50,19 @@ pub(super) fn take(args: &Args, home: &Home, image: &Path, talk: &Talk) -> anyho
     };
     let asking = || format!("cannot ask the pool {:?}", files.name());
     let wish = args.machine.wish(home, image, wait).with_context(asking)?;
-    let reason = match pool::take(&files, wish) {
+    let reason = match pool::take(&files, wish, Some(interrupts)) {
         Ok(Taking::Taken(mut lease)) => {
             let agent = lease.agent().context("the pool gave no VM")?;
             talk.detail(&format!("a VM of the pool {}", files.name()));
             let client = Client::new(agent).context("cannot use the VM of the pool")?;
-            return Ok(Some(Warm { client, lease }));
+            return Ok(Found::Vm(Warm { client, lease }));
         }
+        Ok(Taking::Interrupted { signal }) => return Ok(Found::Interrupted { signal }),
         Ok(Taking::NoPool) if pool_use == PoolUse::Must => {
             let name = files.name().to_owned();
             return Err(CliError::NoPool { name }.into());
         }
-        Ok(Taking::NoPool) => return Ok(None),
+        Ok(Taking::NoPool) => return Ok(Found::Nothing),
         Ok(Taking::Empty) => "none is warm".to_owned(),
         Ok(Taking::Refused(reason)) => reason,
         Err(error) if pool_use == PoolUse::Must => return Err(error).with_context(asking),
@@ -53,7 +72,7 @@ pub(super) fn take(args: &Args, home: &Home, image: &Path, talk: &Talk) -> anyho
         return Err(CliError::NotFromPool { reason }.into());
     }
     talk.detail(&format!("no VM of the pool {}: {reason}", files.name()));
-    Ok(None)
+    Ok(Found::Nothing)
 }
 
 impl Warm {
