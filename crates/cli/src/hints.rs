@@ -514,6 +514,10 @@ fn of_launch(error: &LaunchError) -> Option<String> {
             ..
         } => Some("give it a name that is text: ln -s PATH image.ext4, and use ./image.ext4".to_owned()),
         LaunchError::Unsupported { what, .. } => firecracker::of_unsupported(what),
+        LaunchError::Lock { path, .. } => Some(format!(
+            "attach a copy that is on another filesystem: cp {} COPY",
+            path.display()
+        )),
         LaunchError::Ended { said, .. } => Some(firecracker::of_end(said)),
         _ => None,
     }

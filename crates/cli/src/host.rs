@@ -117,7 +117,7 @@ impl Host {
         wanted: &Wanted<'_>,
     ) -> anyhow::Result<Host> {
         let parts = Parts::ready(home, image, init, wanted.arch)?;
-        let (vmm, name) = choose(home, &parts.kernel, wanted)?;
+        let (vmm, name) = choose(home, talk, &parts.kernel, wanted)?;
         talk.detail(&format!("kernel {}, {name}", name_of(&parts.kernel)));
         Ok(Host { parts, vmm, name })
     }
@@ -126,7 +126,7 @@ impl Host {
 /// A VMM, and what it is called.
 type Named = (Box<dyn Vmm>, String);
 
-fn choose(home: &Home, kernel: &Kernel, wanted: &Wanted<'_>) -> anyhow::Result<Named> {
+fn choose(home: &Home, talk: &Talk, kernel: &Kernel, wanted: &Wanted<'_>) -> anyhow::Result<Named> {
     let args = wanted.vmm;
     let only_qemu = wanted.network || wanted.arch != Arch::HOST;
     match (args.vmm, args.jailer) {
@@ -135,15 +135,15 @@ fn choose(home: &Home, kernel: &Kernel, wanted: &Wanted<'_>) -> anyhow::Result<N
         (VmmName::Firecracker, _) | (VmmName::Auto, Some(_)) if wanted.arch != Arch::HOST => {
             Err(CliError::FirecrackerArch { arch: wanted.arch }.into())
         }
-        (VmmName::Firecracker, _) | (VmmName::Auto, Some(_)) => Ok(named(firecracker(home, args)?)),
+        (VmmName::Firecracker, _) | (VmmName::Auto, Some(_)) => Ok(named(firecracker(home, talk, args)?)),
         (VmmName::Auto, None) if only_qemu => qemu(home, kernel, wanted.arch),
-        (VmmName::Auto, None) => best(home, kernel, args),
+        (VmmName::Auto, None) => best(home, talk, kernel, args),
     }
 }
 
 /// Firecracker where KVM works, otherwise QEMU.
-fn best(home: &Home, kernel: &Kernel, args: &VmmArgs) -> anyhow::Result<Named> {
-    let Ok(firecracker) = firecracker(home, args) else {
+fn best(home: &Home, talk: &Talk, kernel: &Kernel, args: &VmmArgs) -> anyhow::Result<Named> {
+    let Ok(firecracker) = firecracker(home, talk, args) else {
         return qemu(home, kernel, Arch::HOST);
     };
     let kvm = match find_qemu(Arch::HOST) {
@@ -176,10 +176,11 @@ fn qemu_with(choice: &Choice) -> String {
 }
 
 /// Firecracker, the one that was set up or else where PATH leads to it.
-fn firecracker(home: &Home, args: &VmmArgs) -> anyhow::Result<Firecracker> {
+fn firecracker(home: &Home, talk: &Talk, args: &VmmArgs) -> anyhow::Result<Firecracker> {
     let search_path = with_own_programs(home);
     let program = firecracker::Program::find(&search_path)?;
-    let vmm = Firecracker::new(program, home.run());
+    let talk = *talk;
+    let vmm = Firecracker::new(program, home.run()).with_warnings(move |line| talk.warn(line));
     let Some((uid, gid)) = args.jailer else {
         return Ok(vmm);
     };

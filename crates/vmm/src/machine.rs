@@ -240,6 +240,14 @@ pub enum LaunchError {
         /// Why.
         source: io::Error,
     },
+    /// Whether another machine uses an image cannot be told.
+    #[error("cannot lock {}", path.display())]
+    Lock {
+        /// The image.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The VMM ended before it had started the guest.
     #[error("{} ended before the guest started{}{said}", program.display(), if said.is_empty() { "" } else { ": " })]
     Ended {

@@ -9,6 +9,7 @@
 
 mod api;
 mod config;
+mod drive_lock;
 mod jail;
 mod place;
 
@@ -19,6 +20,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use firebrick_protocol::agent::ShutdownMode;
@@ -30,10 +32,11 @@ use crate::machine::{
     not_listening,
 };
 use crate::process::Process;
-use crate::{program, uds};
+use crate::{deadline, program, uds};
 use api::Api;
 pub use api::{ApiError, Method, Request};
 use config::Files;
+use drive_lock::{DriveLock, Locked};
 use jail::Guard;
 use place::{API_SOCKET, LOG, Place, VSOCK_SOCKET};
 
@@ -145,6 +148,17 @@ pub struct Firecracker {
     run: PathBuf,
     jail: Option<Jail>,
     patience: Duration,
+    hear: Option<Hear>,
+}
+
+/// Who hears of what is not as it should be, though the machine starts.
+#[derive(Clone)]
+struct Hear(Arc<dyn Fn(&str) + Send + Sync>);
+
+impl std::fmt::Debug for Hear {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hear")
+    }
 }
 
 impl Firecracker {
@@ -155,6 +169,7 @@ impl Firecracker {
             run: run.into(),
             jail: None,
             patience: PATIENCE,
+            hear: None,
         }
     }
 
@@ -167,6 +182,14 @@ impl Firecracker {
     pub fn with_jail(self, jail: Jail) -> Firecracker {
         Firecracker {
             jail: Some(jail),
+            ..self
+        }
+    }
+
+    /// The same, which tells `hear` what is not as it should be, though a machine starts.
+    pub fn with_warnings(self, hear: impl Fn(&str) + Send + Sync + 'static) -> Firecracker {
+        Firecracker {
+            hear: Some(Hear(Arc::new(hear))),
             ..self
         }
     }
@@ -219,9 +242,29 @@ impl Firecracker {
         Ok(machine)
     }
 
+    /// Locks the drives that can be.
+    fn lock(&self, drives: &[Drive]) -> Result<Vec<DriveLock>, LaunchError> {
+        let mut held = Vec::new();
+        for drive in drives {
+            match drive_lock::lock(drive)? {
+                Locked::Held(lock) => held.push(lock),
+                Locked::Impossible(error) => {
+                    let warning = format!(
+                        "{} cannot be locked, so nothing stops two VMs from writing it at once: {error}",
+                        drive.path.display()
+                    );
+                    if let Some(Hear(hear)) = &self.hear {
+                        hear(&warning);
+                    }
+                }
+            }
+        }
+        Ok(held)
+    }
+
     fn assemble(&self, spec: &MachineSpec) -> Result<FirecrackerMachine, LaunchError> {
         config::check(spec)?;
-        let locks = lock_drives(&spec.drives)?;
+        let locks = self.lock(&spec.drives)?;
         let mut machine = self.start()?;
         machine._locks = locks;
         let files = machine.bring(spec)?;
@@ -242,7 +285,7 @@ impl Vmm for Firecracker {
     }
 
     fn restore(&self, snapshot: &Snapshot) -> Result<Box<dyn Machine>, LaunchError> {
-        let locks = lock_drives(&snapshot.drives)?;
+        let locks = self.lock(&snapshot.drives)?;
         let mut machine = self.start()?;
         machine._locks = locks;
         for (index, drive) in snapshot.drives.iter().enumerate() {
@@ -298,28 +341,6 @@ pub fn config_file(spec: &MachineSpec, initramfs: &Path) -> Result<Value, Launch
     Ok(config::config_file(spec, &files))
 }
 
-/// Holds the drives as QEMU does: who writes one has it alone, who only reads shares it.
-fn lock_drives(drives: &[Drive]) -> Result<Vec<File>, LaunchError> {
-    let lock = |drive: &Drive| {
-        let file = File::open(&drive.path).map_err(|source| LaunchError::Open {
-            path: drive.path.clone(),
-            source,
-        })?;
-        let locked = match drive.read_only {
-            true => file.try_lock_shared(),
-            false => file.try_lock(),
-        };
-        match locked {
-            Ok(()) => Ok(file),
-            Err(_) => Err(LaunchError::Unsupported {
-                what: "sharing a drive that a machine writes",
-                reason: format!("another machine has {}", drive.path.display()),
-            }),
-        }
-    };
-    drives.iter().map(lock).collect()
-}
-
 /// A machine that Firecracker runs. Its fields are dropped in this order: first the process ends.
 #[derive(Debug)]
 struct FirecrackerMachine {
@@ -336,7 +357,7 @@ struct FirecrackerMachine {
     vsock: Option<PathBuf>,
     link: Option<Link>,
     drives: Vec<Drive>,
-    _locks: Vec<File>,
+    _locks: Vec<DriveLock>,
     place: Place,
 }
 
@@ -352,7 +373,7 @@ impl Drop for Link {
 
 impl FirecrackerMachine {
     fn wait_until_it_listens(&self) -> Result<(), LaunchError> {
-        let deadline = Instant::now() + self.patience;
+        let deadline = deadline::after(self.patience);
         loop {
             match std::os::unix::net::UnixStream::connect(&self.api.socket) {
                 Ok(_) => return Ok(()),
