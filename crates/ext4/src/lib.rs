@@ -9,6 +9,7 @@
 //! What the image looks like, and why: `docs/ext4.md`.
 #![forbid(unsafe_code)]
 
+pub mod check;
 pub mod checksum;
 mod dir;
 pub mod edit;

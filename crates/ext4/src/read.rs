@@ -45,6 +45,8 @@ pub use superblock::{State, Summary};
 
 use crate::format::SUPERBLOCK_OFFSET;
 pub(crate) use claims::Claims;
+pub(crate) use dir::{from_file_type, record_len};
+pub(crate) use inode::type_of_mode;
 pub(crate) use superblock::{Geometry, has_super};
 
 /// A filesystem in an image.
@@ -84,7 +86,17 @@ impl<R: ReadAt> Filesystem<R> {
                 len: 1024,
                 source,
             })?;
-        let (geometry, summary) = superblock::parse(&bytes, image_bytes)?;
+        Filesystem::with_superblock(source, &bytes)
+    }
+
+    /// As [`Filesystem::open`], with a superblock that may be another than the image's.
+    pub(crate) fn with_superblock(source: R, bytes: &[u8; 1024]) -> Result<Filesystem<R>, ReadError> {
+        let image_bytes = source.size_bytes().map_err(|source| ReadError::Host {
+            offset: SUPERBLOCK_OFFSET,
+            len: bytes.len(),
+            source,
+        })?;
+        let (geometry, summary) = superblock::parse(bytes, image_bytes)?;
         Ok(Filesystem {
             source,
             geometry,

@@ -25,6 +25,9 @@ pub enum EditError {
         /// What its superblock says.
         reason: &'static str,
     },
+    /// A repair that would need a decision.
+    #[error("something is wrong that does not follow from the rest, so it is not repaired")]
+    Beyond,
     /// There are not enough free blocks.
     #[error("the filesystem is full: {needed_bytes} more bytes are needed, {free_bytes} are free")]
     NoSpace {

@@ -13,7 +13,7 @@ use crate::read::{Fault, Filesystem, Geometry, Place, ReadAt, ReadError, has_sup
 pub(crate) struct Group {
     pub(crate) descriptor: GroupDesc,
     /// Where the descriptor lies, in bytes.
-    offset: u64,
+    pub(crate) offset: u64,
     changed: bool,
     /// One bit a block, as on disk; `None` until it is needed.
     pub(super) blocks: Option<Bitmap>,
@@ -122,9 +122,32 @@ impl Group {
         self.descriptor.bg_flags.get() & flag != 0
     }
 
-    pub(super) fn clear_flag(&mut self, flag: u16) {
+    pub(crate) fn clear_flag(&mut self, flag: u16) {
         self.descriptor.bg_flags = (self.descriptor.bg_flags.get() & !flag).into();
         self.changed = true;
+    }
+
+    /// Sets free blocks, free inodes and directories.
+    pub(crate) fn set_counts(&mut self, blocks: u32, inodes: u32, directories: u32) {
+        self.set_free_blocks(blocks);
+        self.set_free_inodes(inodes);
+        self.set_directories(directories);
+    }
+
+    /// Sets the checksum of the bitmap of blocks, if there is one.
+    pub(crate) fn set_block_bitmap_sum(&mut self, sum: Option<u32>) {
+        if let Some(sum) = sum {
+            self.descriptor.bg_block_bitmap_csum_lo = low16(sum.into()).into();
+            self.descriptor.bg_block_bitmap_csum_hi = low16(u64::from(sum >> 16)).into();
+        }
+    }
+
+    /// Sets the checksum of the bitmap of inodes, if there is one.
+    pub(crate) fn set_inode_bitmap_sum(&mut self, sum: Option<u32>) {
+        if let Some(sum) = sum {
+            self.descriptor.bg_inode_bitmap_csum_lo = low16(sum.into()).into();
+            self.descriptor.bg_inode_bitmap_csum_hi = low16(u64::from(sum >> 16)).into();
+        }
     }
 
     /// The descriptor's checksum as it should be.
@@ -290,7 +313,7 @@ pub(crate) fn system_runs(geometry: &Geometry, superblock: &Superblock, groups: 
 }
 
 /// As [`system_runs`], in rising order and joined.
-pub(super) fn system_blocks(
+pub(crate) fn system_blocks(
     geometry: &Geometry,
     superblock: &Superblock,
     groups: &[Group],
@@ -432,17 +455,13 @@ impl<T: Target> Editor<T> {
         for (number, group) in (0_u32..).zip(&mut groups) {
             if let Some(bitmap) = group.blocks.as_ref().filter(|bitmap| bitmap.changed) {
                 self.put_blocks(&bitmap.bits, group.block_bitmap(), Place::BlockBitmap(number))?;
-                if let Some(sum) = bitmap_checksum(&geometry, &bitmap.bits, geometry.blocks_per_group) {
-                    group.descriptor.bg_block_bitmap_csum_lo = low16(sum.into()).into();
-                    group.descriptor.bg_block_bitmap_csum_hi = low16(u64::from(sum >> 16)).into();
-                }
+                let sum = bitmap_checksum(&geometry, &bitmap.bits, geometry.blocks_per_group);
+                group.set_block_bitmap_sum(sum);
             }
             if let Some(bitmap) = group.inodes.as_ref().filter(|bitmap| bitmap.changed) {
                 self.put_blocks(&bitmap.bits, group.inode_bitmap(), Place::InodeBitmap(number))?;
-                if let Some(sum) = bitmap_checksum(&geometry, &bitmap.bits, geometry.inodes_per_group) {
-                    group.descriptor.bg_inode_bitmap_csum_lo = low16(sum.into()).into();
-                    group.descriptor.bg_inode_bitmap_csum_hi = low16(u64::from(sum >> 16)).into();
-                }
+                let sum = bitmap_checksum(&geometry, &bitmap.bits, geometry.inodes_per_group);
+                group.set_inode_bitmap_sum(sum);
             }
             if group.changed {
                 if let Some(checksum) = group.checksum(number, &checksums) {

@@ -11,7 +11,7 @@ use crate::hash::Signs;
 use crate::read::{Features, Filesystem, Place, Summary};
 
 /// Features that changes keep right, or that have nothing to do with them.
-const WRITABLE: Features = Features {
+pub(crate) const WRITABLE: Features = Features {
     // `dir_prealloc`, `imagic_inodes`, `fast_commit`, `stable_inodes`, `orphan_file`
     compat: 0x1
         | 0x2
@@ -84,12 +84,7 @@ impl<T: Target> Editor<T> {
 }
 
 fn check_features(features: Features) -> Result<(), EditError> {
-    let unknown = Features {
-        compat: features.compat & !WRITABLE.compat,
-        incompat: features.incompat & !WRITABLE.incompat,
-        ro_compat: features.ro_compat & !WRITABLE.ro_compat,
-    };
-    let names = unknown.names();
+    let names = features.besides(WRITABLE).names();
     if names.is_empty() {
         return Ok(());
     }

@@ -237,14 +237,14 @@ fn check_entry(geometry: &Geometry, name: &[u8], number: InodeNumber, place: Pla
 }
 
 /// An entry's length. Blocks of 64 KiB need a 17th bit, which they keep in the lowest two.
-fn record_len(raw: u16, block_len: usize) -> usize {
+pub(crate) fn record_len(raw: u16, block_len: usize) -> usize {
     match raw {
         0 | u16::MAX if block_len == 65536 => block_len,
         _ => usize::from(raw & 0xfffc) | (usize::from(raw & 3) << 16),
     }
 }
 
-fn from_file_type(kind: u8) -> Option<FileType> {
+pub(crate) fn from_file_type(kind: u8) -> Option<FileType> {
     Some(match kind {
         file_type::REG_FILE => FileType::Regular,
         file_type::DIR => FileType::Directory,

@@ -79,6 +79,14 @@ pub enum ReadError {
 }
 
 impl ReadError {
+    /// Which structure is corrupt, if one is.
+    pub(crate) fn place(&self) -> Option<Place> {
+        match self {
+            ReadError::Corrupt { place, .. } => Some(*place),
+            _ => None,
+        }
+    }
+
     pub(crate) fn corrupt(place: Place, fault: Fault) -> ReadError {
         ReadError::Corrupt { place, fault }
     }

@@ -48,6 +48,15 @@ impl Features {
         self.compat & mask == mask
     }
 
+    /// Those that are not among others.
+    pub(crate) fn besides(self, others: Features) -> Features {
+        Features {
+            compat: self.compat & !others.compat,
+            incompat: self.incompat & !others.incompat,
+            ro_compat: self.ro_compat & !others.ro_compat,
+        }
+    }
+
     /// The names, in the order and spelling of `dumpe2fs`.
     pub fn names(self) -> Vec<String> {
         [

@@ -41,7 +41,7 @@ impl fmt::Display for InodeNumber {
     }
 }
 
-fn type_of_mode(bits: u16) -> Option<FileType> {
+pub(crate) fn type_of_mode(bits: u16) -> Option<FileType> {
     Some(match bits & mode::S_IFMT {
         mode::S_IFREG => FileType::Regular,
         mode::S_IFDIR => FileType::Directory,

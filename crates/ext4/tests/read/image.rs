@@ -27,6 +27,13 @@ impl Image {
         image
     }
 
+    /// No filesystem yet: a folder for one.
+    pub(crate) fn empty() -> Image {
+        Image {
+            folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
     pub(crate) fn path(&self) -> PathBuf {
         self.folder.path().join("image")
     }
@@ -58,6 +65,11 @@ impl Image {
         let output = run(tool("debugfs").arg("-w").arg("-f").arg(&file).arg(self.path()));
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(said.lines().count(), 1, "more than the version: {said}");
+    }
+
+    /// Runs a command that damages, whatever it says to that.
+    pub(crate) fn damage(&self, command: &str) {
+        run(tool("debugfs").arg("-w").arg("-R").arg(command).arg(self.path()));
     }
 
     /// What a command that reads prints.
