@@ -42,9 +42,7 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Make, list and look into images
-    #[command(subcommand)]
-    Rootfs(rootfs::Command),
+    Rootfs(Box<rootfs::Rootfs>),
     /// Look at the recipes in firebrick, or check one of yours
     #[command(subcommand)]
     Recipe(recipe::Command),
@@ -68,7 +66,8 @@ impl Command {
     pub(crate) fn exit_code_of_failure(&self) -> u8 {
         match self {
             Command::Run(_) => 125, // docker's habit: the other codes belong to the program
-            Command::Rootfs(rootfs::Command::Diff(_)) => 2, // diff's habit: 1 says that something differs
+            // diff's habit: 1 says that something differs.
+            Command::Rootfs(rootfs) if matches!(rootfs.command, Some(rootfs::Command::Diff(_))) => 2,
             _ => 1,
         }
     }

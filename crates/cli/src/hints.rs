@@ -130,26 +130,27 @@ fn of_one(error: &(dyn Error + 'static)) -> Vec<String> {
         return vec!["if it was short of memory, give it more: --mem 1G".to_owned()];
     }
     if let Some(error) = error.downcast_ref::<CustomiseError>() {
-        let culprit = match error {
-            CustomiseError::Blocked { blocked, .. } => Some(blocked.as_path()),
-            CustomiseError::Hidden { path, .. } => path.parent(),
-            CustomiseError::Setting { source, .. } => {
-                return vec![of_setting(source)];
-            }
-            _ => None,
-        };
-        let hint = culprit.map(|culprit| {
-            format!(
-                "firebrick's own files go there: change it where the image is made, with: rm {}",
-                culprit.display()
-            )
-        });
-        return hint.into_iter().collect();
+        return of_customise(error).into_iter().collect();
     }
     if error.is::<NoHome>() {
         return vec!["say where: export FIREBRICK_HOME=/some/folder".to_owned()];
     }
     Vec::new()
+}
+
+fn of_customise(error: &CustomiseError) -> Option<String> {
+    let culprit = match error {
+        CustomiseError::Blocked { blocked, .. } => Some(blocked.as_path()),
+        CustomiseError::Hidden { path, .. } => path.parent(),
+        CustomiseError::Setting { source, .. } => return Some(of_setting(source)),
+        _ => None,
+    };
+    culprit.map(|culprit| {
+        format!(
+            "firebrick's own files go there: change it where the image is made, with: rm {}",
+            culprit.display()
+        )
+    })
 }
 
 /// What is wrong with a recipe, or asked for in one.

@@ -163,3 +163,64 @@ fn serve(folder: PathBuf) -> String {
     });
     address
 }
+
+/// Debian's scripts for System V's runlevels, which OpenRC reads with a dozen processes each: half a minute of an emulated machine.
+/// What they do, stage 1 has done.
+const WITHOUT_LSB_SCRIPTS: &str = "cd /etc/init.d\n\
+    rm -f bootlogs brightness checkfs.sh checkroot-bootclean.sh checkroot.sh halt hostname.sh hwclock.sh killprocs \
+    mount-configfs mountall-bootclean.sh mountall.sh mountdevsubfs.sh mountkernfs.sh mountnfs-bootclean.sh mountnfs.sh \
+    rc.local reboot rmnologin sendsigs single umountfs umountnfs.sh umountroot urandom\n\
+    rm -f /etc/runlevels/sysinit/* /etc/runlevels/default/* /etc/runlevels/off/* /etc/runlevels/recovery/*\n";
+
+/// As Nex has it: its agent runs as the user nex under OpenRC, and so does ours.
+#[test]
+fn nex_boots_its_agent_under_openrc() {
+    let Some(home) = Home::new() else { return };
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let Some(tar) = debian::root(folder, "openrc", "openrc,sysvinit-core") else {
+        return;
+    };
+    let at = |name: &str| home.at(name).to_str().expect("text").to_owned();
+    fs::write(
+        home.at("agent.c"),
+        "#include <unistd.h>\nint main(void) { for (;;) pause(); }\n",
+    )
+    .expect("a file");
+    let cc = Command::new("cc")
+        .args(["-static", "-o", &at("agent"), &at("agent.c")])
+        .status()
+        .expect("a C compiler");
+    assert!(cc.success());
+    let script = format!("{WITHOUT_LSB_SCRIPTS}id nex > /etc/ran\n");
+    fs::write(home.at("script"), script).expect("a script");
+    let (reference, output) = (format!("tar:{}", tar.display()), at("nex.ext4"));
+    let make = [
+        "rootfs",
+        "--image",
+        &reference,
+        "--agent",
+        &at("agent"),
+        "--size",
+        "419430400",
+    ];
+    let (code, _, said) =
+        home.output(&[&make[..], &["--script", &at("script"), "--output", &output]].concat());
+    assert_eq!(code, Some(0), "{said}");
+    Image::check(Path::new(&output)).expect("a sound image");
+    let said = run(
+        &home,
+        &output,
+        "id -u; id -g; cat /proc/1/comm /etc/ran; readlink /etc/resolv.conf\n\
+         for try in 1 2 3 4 5 6 7 8 9 10; do\n\
+           for process in /proc/[0-9]*; do\n\
+             test \"$(cat $process/comm)\" = agent || continue\n\
+             stat -c %U:%G $process; cat /proc/$(cut -d' ' -f4 $process/stat)/comm; exit\n\
+           done; sleep 1\n\
+         done",
+    );
+    assert_eq!(
+        said,
+        "1000\n1000\ninit\nuid=1000(nex) gid=1000(nex) groups=1000(nex)\n/proc/net/pnp\nnex:nex\nsupervise-daemo\n"
+    );
+    home.no_process_is_left();
+}

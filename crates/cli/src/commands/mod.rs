@@ -20,7 +20,7 @@ use crate::talk::Talk;
 /// Runs the command that was asked for.
 pub(crate) fn run(command: Command, talk: &Talk) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Rootfs(command) => return rootfs::run(command, talk),
+        Command::Rootfs(rootfs) => return rootfs::run(*rootfs, talk),
         Command::Run(args) => return run::run(&args, talk),
         Command::Recipe(command) => recipe::run(&command, talk)?,
         Command::Pool(command) => pool::run(&command, talk)?,

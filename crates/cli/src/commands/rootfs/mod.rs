@@ -11,6 +11,7 @@ pub(crate) mod inspect;
 pub(crate) mod list;
 pub(crate) mod ls;
 mod making;
+mod nex;
 mod place;
 mod put;
 pub(crate) mod rm;
@@ -22,6 +23,17 @@ use std::process::ExitCode;
 
 use crate::home::Home;
 use crate::talk::Talk;
+
+/// Make, list and look into images
+#[derive(Debug, clap::Args)]
+#[command(subcommand_negates_reqs = true, arg_required_else_help = true)]
+pub(crate) struct Rootfs {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+
+    #[command(flatten)]
+    nex: Option<nex::Args>,
+}
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
@@ -40,8 +52,19 @@ pub(crate) enum Command {
     Rm(rm::Args),
 }
 
-pub(crate) fn run(command: Command, talk: &Talk) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(rootfs: Rootfs, talk: &Talk) -> anyhow::Result<ExitCode> {
     let home = Home::of_process()?;
+    let command = match (rootfs.command, rootfs.nex) {
+        (Some(command), None) => command,
+        (Some(_), Some(_)) => {
+            anyhow::bail!("--image makes an image for Nex, without a command: firebrick rootfs --help")
+        }
+        (None, Some(args)) => {
+            nex::run(&args, &home, talk)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        (None, None) => anyhow::bail!("neither a command nor an image is named: firebrick rootfs --help"),
+    };
     match command {
         Command::FromDocker(args) => from_docker::run(&args, &home, talk),
         Command::Build(args) => build::run(&args, &home, talk),

@@ -35,7 +35,7 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
         .map(|script| {
             steps.begin(2, &format!("Running {}", script.file.display()));
             steps::say_limits(home, &steps);
-            let step = args.script.step(&script, &image.config, contents.created);
+            let step = script.step(&image.config, contents.created, args.script.steps.network);
             let running = Running {
                 steps: &[step],
                 limits: args.script.steps.limits(),

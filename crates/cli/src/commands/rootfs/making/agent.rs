@@ -15,7 +15,11 @@ const LEN_MAX: u64 = 64 << 20;
 /// Reads it, and makes sure that it is a static ELF program for the image's processor.
 ///
 /// `what` is what it is called where it cannot be used.
-pub(super) fn read(what: &str, path: &Path, platform: &Platform) -> anyhow::Result<Vec<u8>> {
+pub(in crate::commands::rootfs) fn read(
+    what: &str,
+    path: &Path,
+    platform: &Platform,
+) -> anyhow::Result<Vec<u8>> {
     let reading = || format!("cannot read the {what} {path:?}");
     let file = File::open(path).with_context(reading)?;
     let metadata = file.metadata().with_context(reading)?;

@@ -17,10 +17,11 @@ use std::time::Instant;
 use firebrick_build::{BuildError, Event, Filesystem, Report, Request};
 use firebrick_source::OciImage;
 
+pub(super) use agent::read as read_program;
 pub(super) use args::{ImageArgs, Limits};
 pub(super) use contents::Contents;
 pub(super) use put_in::put_in;
-pub(super) use script_args::{Script, StepArgs};
+pub(super) use script_args::{Read as ReadScript, Script, StepArgs};
 pub(super) use settings_args::{RootPassword, Rules, ask as ask_for_password, parse_rules};
 
 use crate::error::write_stdout;
@@ -98,12 +99,25 @@ impl<'a> Making<'a> {
         report: &Report,
         more: Option<&str>,
     ) -> anyhow::Result<()> {
+        self.finish_as(&self.output, home, talk, contents, report, more)
+    }
+
+    /// The same, where the image went from its place to another.
+    pub(super) fn finish_as(
+        &self,
+        output: &Path,
+        home: &Home,
+        talk: &Talk,
+        contents: &Contents,
+        report: &Report,
+        more: Option<&str>,
+    ) -> anyhow::Result<()> {
         output::remove_other_formats(self.name, self.args, home, &self.output)?;
         for odd in contents.odd().iter() {
             talk.warn(odd);
         }
         slim_table::say(&contents.slimmed(), self.args.settings.slim_json, talk);
-        self.conclude(talk, report);
+        self.conclude(output, talk, report);
         if let Some(more) = more {
             talk.say(more);
         }
@@ -111,10 +125,10 @@ impl<'a> Making<'a> {
         if self.args.output.is_none() && std::io::stderr().is_terminal() {
             talk.say(&format!("run it: firebrick run -l {}", self.name));
         }
-        write_stdout(format!("{}\n", self.output.display()).as_bytes())
+        write_stdout(format!("{}\n", output.display()).as_bytes())
     }
 
-    fn conclude(&self, talk: &Talk, report: &Report) {
+    fn conclude(&self, output: &Path, talk: &Talk, report: &Report) {
         let format = self.args.filesystem.format();
         for xattr in &report.left_out_xattrs {
             talk.warn(&format!("left out, since {format} has no place for it: {xattr}"));
@@ -125,7 +139,7 @@ impl<'a> Making<'a> {
                 text::count(report.clamped_times, "time")
             ));
         }
-        let name = self.output.file_name().unwrap_or(self.output.as_os_str());
+        let name = output.file_name().unwrap_or(output.as_os_str());
         talk.say(&format!(
             "{}: {} ({} on disk), {}, {} files, made in {}",
             Path::new(name).display(),

@@ -1,6 +1,6 @@
 //! The flags of the script that runs in the image, and what they ask for.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::ensure;
@@ -68,32 +68,37 @@ pub(crate) struct Read {
     bytes: Vec<u8>,
 }
 
-impl Script {
-    /// Reads the script, if there is one.
-    pub(crate) fn read(&self) -> anyhow::Result<Option<Read>> {
-        let read = |file: &PathBuf| {
-            Ok(Read {
-                bytes: steps::read_script(file)?,
-                file: file.clone(),
-            })
-        };
-        ensure!(
-            self.file.is_some() || !self.steps.network,
-            "--network is for a script: name one with --script FILE"
-        );
-        self.file.as_ref().map(read).transpose()
+impl Read {
+    /// Reads a script.
+    pub(crate) fn of(file: &Path) -> anyhow::Result<Read> {
+        Ok(Read {
+            bytes: steps::read_script(file)?,
+            file: file.to_owned(),
+        })
     }
 
-    pub(crate) fn step(&self, script: &Read, config: &ImageConfig, created: Timestamp) -> Step {
+    /// The step that runs it.
+    pub(crate) fn step(&self, config: &ImageConfig, created: Timestamp, network: bool) -> Step {
         Step {
-            name: format!("the script {}", script.file.display()),
-            run: Run::Script(script.bytes.clone()),
+            name: format!("the script {}", self.file.display()),
+            run: Run::Script(self.bytes.clone()),
             env: steps::environment(&config.env, created),
             network_env: steps::network_environment(),
             user: String::new(),
             workdir: String::new(),
-            network: self.steps.network,
+            network,
             time: None,
         }
+    }
+}
+
+impl Script {
+    /// Reads the script, if there is one.
+    pub(crate) fn read(&self) -> anyhow::Result<Option<Read>> {
+        ensure!(
+            self.file.is_some() || !self.steps.network,
+            "--network is for a script: name one with --script FILE"
+        );
+        self.file.as_deref().map(Read::of).transpose()
     }
 }
