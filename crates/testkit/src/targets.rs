@@ -17,7 +17,7 @@ use firebrick_protocol::rpc::{Incoming, Request};
 use firebrick_tree::{EntryKind, MergeOptions, RegionIndex, Timestamp, Tree};
 
 pub use agent::{jobs, replies, requests};
-pub use ext4::{ext4, to_records};
+pub use ext4::{ext4, ext4_check, to_records};
 pub use source::{archives, manifests};
 pub use squashfs::squashfs;
 

@@ -269,9 +269,21 @@ fn seeds_of_ext4() -> Vec<Vec<u8>> {
     images.iter().map(|image| targets::to_records(image)).collect()
 }
 
+/// Those of them that can be checked.
+fn seeds_of_checks() -> Vec<Vec<u8>> {
+    let mut seeds = seeds_of_ext4();
+    seeds.retain(|seed| targets::ext4_check(seed));
+    seeds
+}
+
 #[test]
 fn damaged_filesystems() {
     damage(&seeds_of_ext4(), 4000, |_| {}, targets::ext4);
+}
+
+#[test]
+fn damaged_filesystems_that_are_checked() {
+    damage(&seeds_of_checks(), 4000, |_| {}, targets::ext4_check);
 }
 
 /// Writes the seeds where `scripts/fuzz` wants them; without that, only makes sure that there are some.
@@ -287,6 +299,7 @@ fn seeds() {
         ("manifests", seeds_of_manifests()),
         ("archives", seeds_of_archives()),
         ("ext4", seeds_of_ext4()),
+        ("ext4_check", seeds_of_checks()),
         ("squashfs", seeds_of_squashfs()),
     ] {
         assert!(seeds.iter().all(|seed| !seed.is_empty()), "{target}");

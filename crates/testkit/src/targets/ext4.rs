@@ -1,6 +1,11 @@
-//! The ext4 reader, on images that anyone may have made.
+//! The ext4 reader and the checker, on images that anyone may have made.
 
-use firebrick_ext4::read::{FileType, Filesystem, Inode, InodeNumber, LastSymlink, ReadError};
+use std::cell::RefCell;
+use std::io;
+
+use firebrick_ext4::check::check;
+use firebrick_ext4::edit::Target;
+use firebrick_ext4::read::{FileType, Filesystem, Inode, InodeNumber, LastSymlink, ReadAt, ReadError};
 
 /// Bytes of one record's content.
 const RECORD: usize = 1024;
@@ -54,6 +59,69 @@ pub fn ext4(bytes: &[u8]) -> bool {
         assert!(!error.to_string().is_empty());
     }
     result.is_ok()
+}
+
+/// Checks the image whose records are `bytes`, and repairs it where that can be done: then nothing is wrong any more. Whether
+/// nothing was from the start.
+///
+/// # Panics
+/// If the checker's promises do not hold.
+pub fn ext4_check(bytes: &[u8]) -> bool {
+    let mut image = from_records(bytes);
+    match check(&image) {
+        Ok(report) if report.is_clean() => true,
+        Ok(report) if report.is_repairable() => {
+            let target = Memory(RefCell::new(std::mem::take(&mut image)));
+            report.repair(&target).expect("memory cannot fail");
+            let again = check(&target).expect("it could be checked before");
+            assert!(
+                again.is_clean(),
+                "{:?} after {:?}",
+                again.findings,
+                report.findings
+            );
+            false
+        }
+        Ok(report) => {
+            assert!(
+                report
+                    .findings
+                    .iter()
+                    .all(|finding| !finding.to_string().is_empty())
+            );
+            false
+        }
+        Err(error) => {
+            assert!(
+                matches!(error, ReadError::Unsupported { .. } | ReadError::NeedsRecovery),
+                "{error}"
+            );
+            false
+        }
+    }
+}
+
+/// An image in memory that is changed.
+struct Memory(RefCell<Vec<u8>>);
+
+impl ReadAt for Memory {
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.0.borrow().read_exact_at(buffer, offset)
+    }
+
+    fn size_bytes(&self) -> io::Result<u64> {
+        self.0.borrow().size_bytes()
+    }
+}
+
+impl Target for Memory {
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let start = usize::try_from(offset).map_err(io::Error::other)?;
+        let mut image = self.0.borrow_mut();
+        let place = image.get_mut(start..start + bytes.len());
+        place.expect("within the image").copy_from_slice(bytes);
+        Ok(())
+    }
 }
 
 fn read(image: &[u8]) -> Result<(), ReadError> {
