@@ -66,8 +66,15 @@ impl Command {
     pub(crate) fn exit_code_of_failure(&self) -> u8 {
         match self {
             Command::Run(_) => 125, // docker's habit: the other codes belong to the program
-            // diff's habit: 1 says that something differs.
-            Command::Rootfs(rootfs) if matches!(rootfs.command, Some(rootfs::Command::Diff(_))) => 2,
+            // diff's habit: 1 says that something differs, or that something is wrong.
+            Command::Rootfs(rootfs)
+                if matches!(
+                    rootfs.command,
+                    Some(rootfs::Command::Diff(_) | rootfs::Command::Check(_))
+                ) =>
+            {
+                2
+            }
             _ => 1,
         }
     }

@@ -20,6 +20,7 @@ mod images;
 mod interrupt;
 mod language;
 mod proxy;
+mod rebuilt;
 mod recipes;
 mod steps;
 mod survey;

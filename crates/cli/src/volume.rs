@@ -3,12 +3,13 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Seek as _};
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt as _;
 
 use anyhow::Context as _;
 use firebrick_ext4::read as ext4;
 use firebrick_squashfs::read as squashfs;
-use firebrick_tree::Timestamp;
+use firebrick_tree::{Timestamp, Xattrs};
 
 use crate::error::CliError;
 
@@ -16,6 +17,12 @@ pub(crate) use firebrick_reader::{FileType, LastSymlink};
 
 /// The first bytes of every squashfs.
 const SQUASHFS: &[u8] = b"hsqs";
+
+/// Zeros that are worth a hole, in bytes.
+const HOLE: u64 = 1 << 16;
+
+/// Holes end where blocks do.
+const BLOCK: usize = 4096;
 
 /// `s_magic` of ext4, and where it stands.
 const EXT4: (usize, &[u8]) = (1024 + 0x38, &[0x53, 0xef]);
@@ -135,6 +142,93 @@ impl Volume {
             (Volume::Squashfs(filesystem), Found::Squashfs(inode)) => Box::new(filesystem.open_file(inode)?),
             _ => unreachable!("inodes are asked of the filesystem that they are of"),
         })
+    }
+
+    /// Visits everything, parents before their children; paths have no leading slash, the root's is empty.
+    pub(crate) fn walk(
+        &self,
+        each: &mut dyn FnMut(&[u8], Inode) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        match self {
+            Volume::Ext4(filesystem) => {
+                let mut walk = filesystem.walk(filesystem.inode(ext4::InodeNumber::ROOT)?);
+                while let Some(visit) = walk.advance()? {
+                    each(visit.path, visit.inode.into())?;
+                }
+            }
+            Volume::Squashfs(filesystem) => {
+                let mut walk = filesystem.walk(filesystem.root()?);
+                while let Some(visit) = walk.advance()? {
+                    each(visit.path, visit.inode.into())?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Extended attributes, as `getxattr(2)` would give them.
+    pub(crate) fn xattrs(&self, inode: &Inode) -> anyhow::Result<Xattrs> {
+        Ok(match (self, &inode.found) {
+            (Volume::Ext4(filesystem), Found::Ext4(inode)) => filesystem.xattrs(inode)?,
+            (Volume::Squashfs(filesystem), Found::Squashfs(inode)) => filesystem.xattrs(inode)?,
+            _ => unreachable!("inodes are asked of the filesystem that they are of"),
+        })
+    }
+
+    /// The parts of a file that are not holes: they rise and do not touch. In a squashfs a hole is zeros that are long enough.
+    pub(crate) fn parts(&self, file: &Inode) -> anyhow::Result<Vec<Range<u64>>> {
+        let size = file.stat.size;
+        let mut parts: Vec<Range<u64>> = Vec::new();
+        let mut add = |start: u64, end: u64, gap: u64| {
+            let (start, end) = (start.min(size), end.min(size));
+            match parts.last_mut() {
+                Some(last) if start - last.end <= gap => last.end = end,
+                _ if start < end => parts.push(start..end),
+                _ => {}
+            }
+        };
+        match (self, &file.found) {
+            (Volume::Ext4(filesystem), Found::Ext4(inode)) => {
+                let block = u64::from(filesystem.summary().block_size);
+                for run in filesystem.runs(inode)? {
+                    let run = run?;
+                    if run.physical.is_some() {
+                        let start = run.logical.saturating_mul(block);
+                        let end = start.saturating_add(run.blocks.saturating_mul(block));
+                        add(start, end, 0);
+                    }
+                }
+            }
+            _ if size < HOLE => add(0, size, 0),
+            _ => {
+                let mut content = self.open_file(file)?;
+                let (mut at, mut piece) = (0, Vec::new());
+                while at < size {
+                    piece.clear();
+                    let len = content.by_ref().take(HOLE).read_to_end(&mut piece)?;
+                    anyhow::ensure!(len > 0, "it ends before its length of {size} bytes");
+                    for block in piece.chunks(BLOCK) {
+                        let end = at + block.len() as u64;
+                        if block.iter().any(|byte| *byte != 0) {
+                            add(at, end, HOLE);
+                        }
+                        at = end;
+                    }
+                }
+            }
+        }
+        Ok(parts)
+    }
+
+    /// When the filesystem was made; 1970 where that is not known.
+    pub(crate) fn created(&self) -> Timestamp {
+        match self {
+            Volume::Ext4(filesystem) => filesystem.summary().created.unwrap_or_default(),
+            Volume::Squashfs(filesystem) => Timestamp {
+                seconds: filesystem.summary().made_unix.into(),
+                nanoseconds: 0,
+            },
+        }
     }
 
     /// The first bytes of a file, at most `len_max`, symbolic links followed; `None` where there is no regular file.

@@ -8,6 +8,15 @@ pub(crate) enum Refusal {
     /// A format that cannot be written to.
     #[error("{image:?} is a squashfs, which cannot be changed")]
     ReadOnlyFormat { image: PathBuf },
+    /// A format whose size is that of its content.
+    #[error("{image:?} is a squashfs, which is as large as what is in it")]
+    NoSize { image: PathBuf },
+    /// A format that has no checker here.
+    #[error("{image:?} is a squashfs, which cannot be checked this way")]
+    NotChecked { image: PathBuf },
+    /// A name that layers keep for something else.
+    #[error("/{path} in the image has a name that removes another where images are made (.wh.)")]
+    Whiteout { path: String },
     /// Nothing to update.
     #[error("{image:?} has no agent of firebrick")]
     NoAgent { image: PathBuf },
@@ -53,9 +62,19 @@ impl Refusal {
     pub(crate) fn hint(&self) -> String {
         match self {
             Refusal::ReadOnlyFormat { image } => format!(
-                "make the image again as ext4: firebrick rootfs from-docker --format ext4 …; it is in {}",
+                "make an ext4 of it first: firebrick rootfs convert {} --format ext4 -o OTHER.ext4",
                 image.display()
             ),
+            Refusal::NoSize { image } => format!(
+                "for room to write, make an ext4 of it: firebrick rootfs convert {} --format ext4 --free 1G",
+                image.display()
+            ),
+            Refusal::NotChecked { image } => {
+                format!("read all of it with another reader: unsquashfs -lls {}", image.display())
+            }
+            Refusal::Whiteout { path } => {
+                format!("remove it, or give it another name: firebrick rootfs edit IMAGE --rm /{path}")
+            }
             Refusal::NoAgent { .. } => {
                 "make the image with one: firebrick rootfs from-docker -n NAME -i IMAGE".to_owned()
             }

@@ -2,6 +2,8 @@
 
 mod build;
 pub(crate) mod cat;
+pub(crate) mod check;
+pub(crate) mod convert;
 pub(crate) mod cp;
 pub(crate) mod diff;
 pub(crate) mod du;
@@ -14,6 +16,7 @@ mod making;
 mod nex;
 mod place;
 mod put;
+pub(crate) mod resize;
 pub(crate) mod rm;
 mod take;
 pub(crate) mod tree;
@@ -49,6 +52,9 @@ pub(crate) enum Command {
     Cp(cp::Args),
     Edit(Box<edit::Args>),
     UpdateAgent(update_agent::Args),
+    Resize(resize::Args),
+    Check(check::Args),
+    Convert(Box<convert::Args>),
     Rm(rm::Args),
 }
 
@@ -78,6 +84,9 @@ pub(crate) fn run(rootfs: Rootfs, talk: &Talk) -> anyhow::Result<ExitCode> {
         Command::Cp(args) => cp::run(&args, &home, talk),
         Command::Edit(args) => edit::run(&args, &home, talk),
         Command::UpdateAgent(args) => update_agent::run(&args, &home, talk),
+        Command::Resize(args) => resize::run(&args, &home, talk),
+        Command::Check(args) => return check::run(&args, &home),
+        Command::Convert(args) => convert::run(&args, &home, talk),
         Command::Rm(args) => rm::run(&args, &home, talk),
     }?;
     Ok(ExitCode::SUCCESS)

@@ -157,7 +157,7 @@ impl Filesystem {
     }
 }
 
-fn parse_total(text: &str) -> Result<ext4::Size, String> {
+pub(crate) fn parse_total(text: &str) -> Result<ext4::Size, String> {
     match text {
         "auto" => Ok(ext4::Size::Auto),
         size => text::parse_size(size)

@@ -20,6 +20,7 @@ use firebrick_source::OciImage;
 pub(super) use agent::read as read_program;
 pub(super) use args::{ImageArgs, Limits};
 pub(super) use contents::Contents;
+pub(super) use filesystem_args::{Filesystem as FilesystemArgs, parse_total};
 pub(super) use put_in::put_in;
 pub(super) use script_args::{Read as ReadScript, Script, StepArgs};
 pub(super) use settings_args::{RootPassword, Rules, ask as ask_for_password, parse_rules};
