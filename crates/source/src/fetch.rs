@@ -65,6 +65,26 @@ pub fn fetch_file(
         .map_err(|error| file_error("sync", folder, error))
 }
 
+/// Fetches what nobody has pinned, and gives it the name `dest`. What it says is worth as much as the address: HTTPS proves who
+/// answers, and plain HTTP is for hosts of [`RegistryOptions::plain_http`](crate::RegistryOptions::plain_http) and for this machine.
+///
+/// # Errors
+/// [`SourceError::FileTooLong`] beyond `size_max` bytes. Otherwise what the server or the host's disk said.
+pub fn fetch_unverified(url: &str, dest: &Path, size_max: u64, options: &Options) -> Result<(), SourceError> {
+    let http = Http::new(&options.registry, options.events.clone())?;
+    let part = Part::open(dest.with_added_extension("part"))?;
+    // What an earlier run left may be of something else.
+    part.file.set_len(0).map_err(|error| part.error("empty", error))?;
+    let fetch = Fetch {
+        url,
+        size_max,
+        http: &http,
+        options,
+    };
+    fetch.complete(&part)?;
+    fs::rename(&part.path, dest).map_err(|error| file_error("create", dest, error))
+}
+
 struct Fetch<'a> {
     url: &'a str,
     size_max: u64,

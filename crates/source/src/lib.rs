@@ -45,7 +45,7 @@ pub use cache::{Cache, CachedBlob, Prune, Pruned};
 pub use config::{ImageConfig, parse_config};
 pub use docker_archive::{SavedImage, parse_saved};
 pub use error::{Part, SourceError, Trouble};
-pub use fetch::fetch_file;
+pub use fetch::{fetch_file, fetch_unverified};
 pub use image::{Layer, OciImage};
 pub use manifest::{Descriptor, Document, Index, Manifest, parse_document};
 pub use options::{Credentials, Event, Limits, Options, Proxy, RegistryOptions, Retry};

@@ -10,7 +10,7 @@
 //! - [`uml`]: a second kernel, in a process of its own;
 //! - [`view`]: the view of the `ext4-view` crate, written by others; [`own`]: that of our own reader;
 //! - [`oracle`]: `e2fsck`, `debugfs`, `resize2fs`, `umoci`, and [`oracle::Image`], which is checked when it is made;
-//! - [`registry`]: a registry of one layout;
+//! - [`registry`]: a registry of one layout; [`server`]: a web server of a folder, and an archive of packages for it;
 //! - [`random`]: random layers for property tests;
 //! - [`targets`]: what is fuzzed, and damage that needs no fuzzer;
 //! - [`fixtures`]: real images.
@@ -31,6 +31,7 @@ pub mod own;
 pub mod random;
 pub mod reference;
 pub mod registry;
+pub mod server;
 pub mod squashfs;
 pub mod targets;
 pub mod uml;

@@ -16,7 +16,7 @@ pub(crate) struct Crate {
 }
 
 /// Who may link whom. Formats never see layers or sources, the guest links the protocol alone.
-const DIRECTIONS: [(&str, &[&str]); 20] = [
+const DIRECTIONS: [(&str, &[&str]); 21] = [
     ("digest", &[]),
     ("tree", &[]),
     ("protocol", &[]),
@@ -26,6 +26,7 @@ const DIRECTIONS: [(&str, &[&str]); 20] = [
     ("reader", &[]),
     ("ext4", &["digest", "reader", "tree"]),
     ("squashfs", &["reader", "tree"]),
+    ("bootstrap", &["digest", "layer", "source", "tree"]),
     ("customise", &["digest", "layer", "tree"]),
     ("recipe", &["customise"]),
     (
@@ -47,6 +48,7 @@ const DIRECTIONS: [(&str, &[&str]); 20] = [
             "reader",
             "ext4",
             "squashfs",
+            "bootstrap",
             "customise",
             "recipe",
             "build",
