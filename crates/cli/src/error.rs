@@ -73,6 +73,9 @@ pub(crate) enum CliError {
     /// A level that a compression does not have.
     #[error("{compression} has no compression level {level}{}", compression.levels().map(|levels| format!(": it has {} to {}", levels.start(), levels.end())).unwrap_or_default())]
     CompressionLevel { compression: Compression, level: u32 },
+    /// A language that the base has no packages of.
+    #[error("{base} has no packages for {lang}")]
+    NotOnBase { lang: String, base: &'static str },
     /// Two flags that ask for opposites.
     #[error("this --init has the guest started, but --agent none leaves it out")]
     InitWithoutGuest,

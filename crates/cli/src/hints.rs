@@ -1,5 +1,6 @@
 //! What a person can do about a failure: the libraries' errors carry facts, the advice is here.
 
+mod bootstrap;
 mod edit;
 mod firecracker;
 mod layer;
@@ -10,6 +11,7 @@ use std::error::Error;
 use std::io;
 use std::path::Path;
 
+use firebrick_bootstrap::BootstrapError;
 use firebrick_build::BuildError;
 use firebrick_customise::{CustomiseError, SettingError};
 use firebrick_ext4::PlanError;
@@ -90,6 +92,9 @@ fn of_one(error: &(dyn Error + 'static)) -> Vec<String> {
     if let Some(error) = error.downcast_ref::<SourceError>() {
         return source::of(error).into_iter().collect();
     }
+    if let Some(error) = error.downcast_ref::<BootstrapError>() {
+        return bootstrap::of(error).into_iter().collect();
+    }
     if let Some(error) = error.downcast_ref::<BuildError>() {
         return of_build(error).into_iter().collect();
     }
@@ -168,6 +173,11 @@ fn of_recipe(error: &RecipeFault) -> Vec<String> {
         RecipeFault::BadRecipeOption { .. } => {
             vec!["see what they are for: firebrick rootfs from-docker --help".to_owned()]
         }
+        RecipeFault::NotOnBase { base, .. } => {
+            vec![format!(
+                "name them, or that there are none: packages = {{ {base} = [] }}"
+            )]
+        }
         RecipeFault::NotBuilt { instead, .. } => vec![(*instead).to_owned()],
     }
 }
@@ -181,6 +191,9 @@ fn of_cli(error: &CliError) -> Vec<String> {
                 return vec![make];
             }
             vec![format!("there are: {}", known.join(", ")), make]
+        }
+        CliError::NotOnBase { .. } => {
+            vec!["choose another base: -b alpine, -b debian or -b ubuntu; see: firebrick rootfs create --help".to_owned()]
         }
         CliError::NoFilesystem => vec!["see what it is: file PATH".to_owned()],
         CliError::NoSuchFile { .. } => vec!["list the images of this host: firebrick rootfs list".to_owned()],
@@ -201,17 +214,8 @@ fn of_cli(error: &CliError) -> Vec<String> {
         CliError::InitWithoutGuest => vec!["leave one of the two flags out".to_owned()],
         CliError::NotOfFormat { flag, format } => vec![of_format(flag, format)],
         CliError::CompressionLevel { .. } => vec!["leave --compression-level out for the usual one".to_owned()],
-        CliError::OutputIsFolder { inside, exists: true, .. } => {
-            vec![format!("name the file, too: -o {}", inside.display())]
-        }
-        CliError::OutputIsFolder { path, inside, .. } => vec![format!(
-            "make the folder, mkdir -p {}, and name the file, too: -o {}",
-            path.display(),
-            inside.display()
-        )],
-        CliError::OutputFolder { folder, missing: true } => vec![format!("make it: mkdir -p {}", folder.display())],
-        CliError::OutputIsNoFile { .. } | CliError::OutputFolder { .. } => {
-            vec!["give -o the name of a file in a folder that you may write to".to_owned()]
+        CliError::OutputIsFolder { .. } | CliError::OutputFolder { .. } | CliError::OutputIsNoFile { .. } => {
+            of_output(error)
         }
         CliError::MemoryOfHost { .. } | CliError::Overlay { .. } => of_memory(error),
         CliError::OtherProcessor { machine, arch, .. } => of_other_processor(*machine, *arch),
@@ -240,6 +244,29 @@ fn of_cli(error: &CliError) -> Vec<String> {
             vec!["where stdout leads cannot take it; see what is full: df -h".to_owned()]
         }
         CliError::Folder { .. } | CliError::ClosedStdout => Vec::new(),
+    }
+}
+
+/// What helps where an image cannot be written.
+fn of_output(error: &CliError) -> Vec<String> {
+    match error {
+        CliError::OutputIsFolder {
+            inside, exists: true, ..
+        } => {
+            vec![format!("name the file, too: -o {}", inside.display())]
+        }
+        CliError::OutputIsFolder { path, inside, .. } => vec![format!(
+            "make the folder, mkdir -p {}, and name the file, too: -o {}",
+            path.display(),
+            inside.display()
+        )],
+        CliError::OutputFolder {
+            folder,
+            missing: true,
+        } => vec![format!("make it: mkdir -p {}", folder.display())],
+        _ => {
+            vec!["give -o the name of a file in a folder that you may write to".to_owned()]
+        }
     }
 }
 

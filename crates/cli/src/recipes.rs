@@ -27,6 +27,9 @@ pub(crate) enum RecipeFault {
     /// Options of a recipe that do not go together.
     #[error("the recipe's options do not go together: {text}")]
     BadRecipeOption { text: String },
+    /// Packages of other distributions than the one that it starts from.
+    #[error("the recipe {recipe:?} names packages, but none for {base}, from which it starts")]
+    NotOnBase { recipe: String, base: &'static str },
     /// What a recipe asks for, and this program cannot do.
     #[error("this firebrick cannot build {what}")]
     NotBuilt { what: String, instead: &'static str },

@@ -247,7 +247,14 @@ fn what_cannot_be_built_is_refused_before_anything_begins() {
             "from = \"oci:img\"\npackages = [\"git\"]\n",
             "packages on top of the image",
         ),
-        ("from = { distribution = \"debian\" }\n", "the debian packages"),
+        (
+            "from = { distribution = \"debian\" }\npackages = { alpine = [\"git\"] }\n",
+            "names packages, but none for debian",
+        ),
+        (
+            "from = { distribution = \"debian\", mirror = \"http://127.0.0.1:1/debian\" }\n",
+            "could not find debian bookworm",
+        ),
         (
             "from = \"oci:img\"\nformat = \"squashfs\"\nsize = \"1G\"\n",
             "--size is not for squashfs images",

@@ -31,7 +31,7 @@ mod values;
 pub use dockerfile::parse_dockerfile;
 pub use pattern::{Ignore, matches};
 pub use problem::{Problem, Problems};
-pub use profiles::{Shipped, shipped, shipped_names};
+pub use profiles::{Shipped, languages, shipped, shipped_names};
 pub use read::parse_toml;
 pub use recipe::{
     Base, Command, CopySource, From, PackageSet, Packages, Recipe, RootPassword, Step, StepKind,

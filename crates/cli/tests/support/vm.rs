@@ -1,7 +1,7 @@
 //! A state folder of a test's own that can boot VMs: a busybox image in it, and the kernel that all tests share.
 
 #[path = "processes.rs"]
-mod processes;
+pub(crate) mod processes;
 
 use std::fs;
 use std::os::unix::fs::symlink;

@@ -5,11 +5,13 @@ pub(crate) mod cat;
 pub(crate) mod check;
 pub(crate) mod convert;
 pub(crate) mod cp;
+pub(crate) mod create;
 pub(crate) mod diff;
 pub(crate) mod du;
 pub(crate) mod edit;
 pub(crate) mod from_docker;
 pub(crate) mod inspect;
+mod installing;
 pub(crate) mod list;
 pub(crate) mod ls;
 mod making;
@@ -42,6 +44,7 @@ pub(crate) struct Rootfs {
 pub(crate) enum Command {
     FromDocker(Box<from_docker::Args>),
     Build(Box<build::Args>),
+    Create(Box<create::Args>),
     List(list::Args),
     Inspect(inspect::Args),
     Ls(ls::Args),
@@ -74,6 +77,7 @@ pub(crate) fn run(rootfs: Rootfs, talk: &Talk) -> anyhow::Result<ExitCode> {
     match command {
         Command::FromDocker(args) => from_docker::run(&args, &home, talk),
         Command::Build(args) => build::run(&args, &home, talk),
+        Command::Create(args) => create::run(&args, &home, talk),
         Command::List(args) => list::run(&args, &home, talk),
         Command::Inspect(args) => inspect::run(&args, &home, talk),
         Command::Ls(args) => ls::run(&args, &home),

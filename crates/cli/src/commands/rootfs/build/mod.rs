@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
 use clap::Parser as _;
+use firebrick_bootstrap::{Base, PackageSet};
 use firebrick_customise::NewFile;
 use firebrick_recipe::{From, Recipe, RootPassword};
 use firebrick_source::{ImageConfig, Reference};
@@ -17,6 +18,7 @@ pub(crate) use args::Args;
 use stages::{Doing, Stages};
 
 use super::from_docker::Transfer;
+use super::installing::Installing;
 use super::making::{Contents, ImageArgs, Making, Reading, ask_for_password};
 use crate::home::Home;
 use crate::images;
@@ -37,16 +39,8 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
     for note in &loaded.recipe.notes {
         talk.warn(note);
     }
-    let reference = image_of(&args.recipe, &loaded.recipe)?;
-    let name = args
-        .name
-        .clone()
-        .or_else(|| loaded.recipe.name.clone())
-        .unwrap_or_else(|| loaded.stem.clone());
-    let name = images::parse_new_name(&name).map_err(|error| RecipeFault::BadRecipeName {
-        name,
-        error: error.to_string(),
-    })?;
+    let start = start_of(&args.recipe, &loaded.recipe)?;
+    let name = name_of(args, &loaded)?;
     let mut source = args.source.clone();
     if source.platform.is_none()
         && let Some(platform) = loaded.recipe.options.get("platform")
@@ -60,8 +54,20 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
     let settings = settings(args, &loaded, stages.rest()?, &options.image)?;
     let steps = Arc::new(Steps::new(talk, if stages.is_empty() { 6 } else { 7 }));
     let transfer = Arc::new(Mutex::new(Transfer::default()));
-    steps.begin(1, &format!("Pulling {reference}"));
-    let mut image = source.open(&reference, home, *talk, &steps, &transfer)?;
+    let (mut image, installing, reading) = match &start {
+        Start::Image(reference) => {
+            steps.begin(1, &format!("Pulling {reference}"));
+            let image = source.open(reference, home, *talk, &steps, &transfer)?;
+            (image, None, Reading::of(reference))
+        }
+        Start::Packages(set) => {
+            let mut set = set.clone();
+            set.platform = source.platform.clone().unwrap_or(set.platform);
+            let installing = Installing::begin(&set, home, *talk, &steps)?;
+            let (image, reading) = installing.read(!stages.is_empty())?;
+            (image, Some(installing), reading)
+        }
+    };
     let base = image.config.clone();
     lay_over(&mut image.config, &loaded.recipe);
     let contents = Contents::with(&options.image, settings, &image)?;
@@ -82,23 +88,42 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
         shown: &steps,
     };
     let made = stages.run(&doing, &mut image)?;
-    let is_download = matches!(reference, Reference::Registry(_));
-    let reading = if is_download {
-        Reading::Downloads
-    } else {
-        Reading::Here
-    };
     let report = making
         .build(&image, &contents, &args.limits, &steps, reading)
+        .map_err(|error| match &installing {
+            Some(installing) => installing.failure(error.into()),
+            None => error.into(),
+        })
         .with_context(|| format!("cannot build the recipe {:?}", args.recipe))?;
-    drop(made);
+    drop((made, installing));
     let transfer = transfer.lock().unwrap_or_else(PoisonError::into_inner);
-    let downloaded = is_download.then(|| transfer.summary());
+    let downloaded = (reading == Reading::Downloads).then(|| transfer.summary());
     making.finish(home, talk, &contents, &report, downloaded.as_deref())
 }
 
-/// The image that a recipe starts from; what this build cannot do is refused before anything begins.
-fn image_of(name: &str, recipe: &Recipe) -> anyhow::Result<Reference> {
+/// What the image is called: as the command line says, or the recipe, or its file.
+fn name_of(args: &Args, loaded: &Loaded) -> anyhow::Result<String> {
+    let name = args
+        .name
+        .clone()
+        .or_else(|| loaded.recipe.name.clone())
+        .unwrap_or_else(|| loaded.stem.clone());
+    images::parse_new_name(&name).map_err(|error| {
+        let error = error.to_string();
+        RecipeFault::BadRecipeName { name, error }.into()
+    })
+}
+
+/// What is below everything that a recipe adds.
+enum Start {
+    /// A container image.
+    Image(Reference),
+    /// A distribution's packages.
+    Packages(PackageSet),
+}
+
+/// Where a recipe starts; what this build cannot do is refused before anything begins.
+fn start_of(name: &str, recipe: &Recipe) -> anyhow::Result<Start> {
     let refuse = |what: String, instead: &'static str| RecipeFault::NotBuilt { what, instead };
     match &recipe.from {
         Some(From::Image(_)) if !recipe.packages.is_empty() => {
@@ -109,20 +134,39 @@ fn image_of(name: &str, recipe: &Recipe) -> anyhow::Result<Reference> {
             )
             .into())
         }
-        Some(From::Image(image)) => Ok(image.parse()?),
-        Some(From::Packages(set)) => {
-            let what = format!("the {} packages of {name:?}", set.base);
-            Err(refuse(
-                what,
-                "make a container image of them, and start from that: from = \"oci:…\"",
-            )
-            .into())
-        }
+        Some(From::Image(image)) => Ok(Start::Image(image.parse()?)),
+        Some(From::Packages(set)) => Ok(Start::Packages(package_set(name, recipe, set)?)),
         Some(From::Recipe(_)) | None => Err(RecipeFault::NoFrom {
             recipe: name.to_owned(),
         }
         .into()),
     }
+}
+
+/// What a recipe asks a distribution for.
+fn package_set(
+    name: &str,
+    recipe: &Recipe,
+    asked: &firebrick_recipe::PackageSet,
+) -> anyhow::Result<PackageSet> {
+    let base = Base::from_name(asked.base.name()).context("a distribution that nobody installs")?;
+    let packages = recipe
+        .packages
+        .on(asked.base)
+        .ok_or_else(|| RecipeFault::NotOnBase {
+            recipe: name.to_owned(),
+            base: asked.base.name(),
+        })?;
+    let mut set = PackageSet {
+        mirrors: asked.mirror.iter().cloned().collect(),
+        snapshot: asked.snapshot.as_deref().map(str::parse).transpose()?,
+        packages,
+        ..PackageSet::new(base)
+    };
+    if let Some(suite) = &asked.suite {
+        set.suite.clone_from(suite);
+    }
+    Ok(set)
 }
 
 /// The recipe's options, those of the command line in their place.

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use firebrick_build::{BuildError, Event, Filesystem, Report, Request};
-use firebrick_source::OciImage;
+use firebrick_source::{OciImage, Reference};
 
 pub(super) use agent::read as read_program;
 pub(super) use args::{ImageArgs, Limits};
@@ -165,6 +165,16 @@ pub(super) enum Reading {
     Downloads,
     /// Somebody makes them, and begins long before the first byte.
     Made,
+}
+
+impl Reading {
+    /// How an image's layers come from where it is.
+    pub(super) fn of(reference: &Reference) -> Reading {
+        match reference {
+            Reference::Registry(_) => Reading::Downloads,
+            _ => Reading::Here,
+        }
+    }
 }
 
 /// Turns what happens in the build into the last five steps.

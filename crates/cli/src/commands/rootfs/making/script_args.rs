@@ -18,7 +18,7 @@ pub(crate) struct Script {
     /// It runs before the agent is added, in a sandbox, without root on this machine, and what it changes becomes a layer.
     /// Without "#!" it is /bin/sh that reads it and ends at the first error. The same script over the same image is not
     /// run again.
-    #[arg(long = "script", value_name = "FILE")]
+    #[arg(long = "script", visible_alias = "post-install", value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
 
     #[command(flatten)]

@@ -1,0 +1,45 @@
+//! `firebrick rootfs create`.
+
+mod args;
+
+use std::sync::Arc;
+
+pub(crate) use args::Args;
+
+use super::installing::Installing;
+use super::making::{Contents, Making};
+use crate::home::Home;
+use crate::steps::{self, Running};
+use crate::talk::{Steps, Talk};
+
+pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
+    let set = args.package_set()?;
+    let making = Making::new(args.image_name(), &args.made, home)?;
+    let script = args.script.read()?;
+    // A script is one more of them.
+    let steps = Arc::new(Steps::new(talk, if script.is_some() { 7 } else { 6 }));
+    let installing = Installing::begin(&set, home, *talk, &steps)?;
+    let contents = Contents::new(&args.made, installing.image())?;
+    let (mut image, reading) = installing.read(script.is_some())?;
+    let made = script
+        .map(|script| {
+            steps.begin(2, &format!("Running {}", script.file.display()));
+            steps::say_limits(home, &steps);
+            let step = script.step(&image.config, contents.created, args.script.steps.network);
+            let running = Running {
+                steps: &[step],
+                limits: args.script.steps.limits(),
+                layer_limits: args.limits.to_layer(),
+                created: contents.created,
+                cache: true,
+                layers_at_once: making.layers_at_once(),
+            };
+            steps::run(&running, &mut image, home, *talk, &steps)
+        })
+        .transpose()?;
+    let report = making
+        .build(&image, &contents, &args.limits, &steps, reading)
+        .map_err(|error| installing.failure(anyhow::Error::new(error)))?;
+    drop((made, installing));
+    making.finish(home, talk, &contents, &report, None)
+}
