@@ -21,7 +21,7 @@ use firebrick_layer::ScanError;
 use firebrick_sandbox::SandboxError;
 use firebrick_source::{Platform, SourceError};
 use firebrick_vmm::Arch;
-use firebrick_vmm::client::CallError;
+use firebrick_vmm::client::{CallError, CopyError};
 use firebrick_vmm::firecracker::ApiError;
 use firebrick_vmm::kernel::KernelError;
 use firebrick_vmm::{BootError, LaunchError, RunError};
@@ -131,6 +131,12 @@ fn of_one(error: &(dyn Error + 'static)) -> Vec<String> {
     if let Some(error) = error.downcast_ref::<io::Error>() {
         return of_host(error).into_iter().collect();
     }
+    if let Some(RunError::Copy(error)) = error.downcast_ref() {
+        return of_copy(error).into_iter().collect();
+    }
+    if let Some(error) = error.downcast_ref::<CopyError>() {
+        return of_copy(error).into_iter().collect();
+    }
     if let Some(RunError::MachineEnded { .. }) = error.downcast_ref() {
         return vec!["if it was short of memory, give it more: --mem 1G".to_owned()];
     }
@@ -156,6 +162,17 @@ fn of_customise(error: &CustomiseError) -> Option<String> {
             culprit.display()
         )
     })
+}
+
+/// What was not copied into a VM or out of it.
+fn of_copy(error: &CopyError) -> Option<String> {
+    match error {
+        CopyError::Taken { .. } => Some(
+            "name a file or folder that firebrick may make: --get SRC:./out; to pass bytes on, let the program print them"
+                .to_owned(),
+        ),
+        _ => None,
+    }
 }
 
 /// What is wrong with a recipe, or asked for in one.

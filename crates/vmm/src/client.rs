@@ -7,6 +7,7 @@
 
 mod channel;
 mod copy;
+mod received;
 mod stream;
 mod transfer;
 
@@ -22,7 +23,7 @@ use serde::de::DeserializeOwned;
 
 use crate::deadline;
 use channel::Channel;
-pub use copy::CopyError;
+pub use copy::{Copied, CopyError, LeftOut, check_place};
 pub use stream::{Command, Ended, StreamIo};
 pub use transfer::{Download, Upload};
 

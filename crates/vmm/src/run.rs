@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use firebrick_protocol::agent::{Exec, ExecCode, ExecResult, JobOptions};
 
 use crate::boot::{BootError, boot};
-use crate::client::{CallError, Client, Command, CopyError, Ended, StreamIo};
+use crate::client::{CallError, Client, Command, CopyError, Ended, LeftOut, StreamIo};
 use crate::interrupts::Interrupts;
 use crate::last_words;
 use crate::machine::{Machine, Port, Vmm};
@@ -99,6 +99,8 @@ pub struct Streams<'a> {
     pub starting: Option<&'a mut dyn FnMut() -> io::Result<()>>,
     /// Signals to pass on: the first goes to the job, the second ends the machine.
     pub interrupts: Option<&'a Interrupts>,
+    /// Told of each file that was not copied, where that is no failure of the run.
+    pub warn: Option<&'a mut dyn FnMut(&str)>,
 }
 
 /// How a run ended.
@@ -225,8 +227,11 @@ pub fn run_in(
     spec: &JobSpec,
     streams: Streams<'_>,
 ) -> Result<RunOutcome, RunError> {
+    let mut silent = |_: &str| {};
+    let warn = streams.warn.unwrap_or(&mut silent);
     for (from, to) in &spec.copy_in {
-        client.copy_in(from, to, COPY_STALL)?;
+        let copied = client.copy_in(from, to, COPY_STALL)?;
+        tell_left_out(&copied.left_out, warn);
     }
     if let Some(starting) = streams.starting {
         starting().map_err(|error| RunError::Call(CallError::Input(error)))?;
@@ -242,8 +247,13 @@ pub fn run_in(
     };
     match client.stream(spec.command(), io) {
         Ok(ended) => {
-            copy_out(machine, &spec.copy_out)?;
-            Ok(outcome(ended, spec.timeout))
+            let outcome = outcome(ended, spec.timeout);
+            match copy_out(machine, &spec.copy_out, warn) {
+                // How the job fared says more than a file that it did not get to write.
+                Err(error) if outcome != (RunOutcome::Exited { code: 0 }) => warn(&in_words(&error)),
+                copied => copied?,
+            }
+            Ok(outcome)
         }
         Err(CallError::Refused { source, .. }) if not_started(&source).is_some() => {
             let code = not_started(&source).expect("just looked");
@@ -259,17 +269,55 @@ pub fn run_in(
     }
 }
 
-/// On a connection of its own: that of a job that did not end is of no further use.
-fn copy_out(machine: &mut dyn Up, files: &[(String, PathBuf)]) -> Result<(), RunError> {
+/// On a connection of its own: that of a job that did not end is of no further use. A file that cannot be had does not keep
+/// the others from coming.
+fn copy_out(
+    machine: &mut dyn Up,
+    files: &[(String, PathBuf)],
+    warn: &mut dyn FnMut(&str),
+) -> Result<(), RunError> {
     if files.is_empty() {
         return Ok(());
     }
     let connected = machine.connect(COPY_STALL);
     let mut client = connected.map_err(|error| RunError::Call(CallError::Channel(error)))?;
+    let mut failed: Option<CopyError> = None;
     for (from, to) in files {
-        client.copy_out(from, to, COPY_STALL)?;
+        match client.copy_out(from, to, COPY_STALL) {
+            Ok(copied) => tell_left_out(&copied.left_out, warn),
+            Err(error) => {
+                let goes_on = error.is_about_one_file();
+                match &failed {
+                    None => failed = Some(error),
+                    Some(_) => warn(&in_words(&error)),
+                }
+                if !goes_on {
+                    break;
+                }
+            }
+        }
     }
-    Ok(())
+    failed.map_or(Ok(()), |error| Err(error.into()))
+}
+
+fn tell_left_out(left_out: &LeftOut, warn: &mut dyn FnMut(&str)) {
+    if !left_out.is_empty() {
+        warn(&left_out.to_string());
+    }
+}
+
+/// An error and its causes, in one line.
+fn in_words(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !words.ends_with(&text) {
+            words = format!("{words}: {text}");
+        }
+        cause = error.source();
+    }
+    words
 }
 
 impl JobSpec {

@@ -233,3 +233,56 @@ fn a_message_that_cannot_be_read_ends_who_announces_bytes() {
     assert!(!mark.exists(), "what was announced as bytes was run");
     assert_nothing_left(&agent);
 }
+
+/// A file or folder in the place of `/dev/null` would change the machine under every program in it.
+#[test]
+fn devices_pipes_and_sockets_are_not_replaced() {
+    use std::os::unix::fs::FileTypeExt as _;
+    let agent = Agent::start();
+    let folder = tempfile::tempdir().expect("a folder");
+    let place = |name: &str| folder.path().join(name);
+    let run = |program: &str, args: &[&str]| {
+        let mut command = std::process::Command::new(program);
+        command.current_dir(folder.path()).args(args);
+        command
+            .stderr(std::process::Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success())
+    };
+    assert!(run("mkfifo", &["pipe"]));
+    let _socket = std::os::unix::net::UnixListener::bind(place("socket")).expect("a socket");
+    let mut names = vec!["pipe", "socket"];
+    // The null device again, where this user can make one.
+    if run("mknod", &["device", "c", "1", "3"]) {
+        names.push("device");
+    }
+    let mut client = agent.dial();
+    for name in &names {
+        let before = std::fs::symlink_metadata(place(name))
+            .expect("it is there")
+            .file_type();
+        let refused = client.fail("put", json!({"path": place(name)}));
+        assert_eq!(refused["data"]["errno"], 17, "{refused}");
+        let message = refused["message"].as_str().unwrap_or_default();
+        assert!(message.contains("which is not replaced"), "{message}");
+        // The same by a tar.
+        assert!(run("mkdir", &["-p", "tree"]));
+        std::fs::write(place("tree").join(name), "x").expect("a file");
+        let tar = std::process::Command::new("tar")
+            .current_dir(place("tree"))
+            .args(["-cf", "-", name])
+            .output()
+            .expect("tar runs");
+        let mut client = agent.dial();
+        client.send(json!(1), "put", json!({"path": folder.path(), "tree": true}));
+        upload(&mut client, &tar.stdout, true);
+        let refused = hears(&mut client);
+        let errno = refused.last().map(|answer| &answer["error"]["data"]["errno"]);
+        assert_eq!(errno, Some(&json!(17)), "{refused:?}");
+        let after = std::fs::symlink_metadata(place(name))
+            .expect("it is there")
+            .file_type();
+        assert_eq!(before, after, "{name}");
+        assert!(after.is_fifo() || after.is_socket() || after.is_char_device());
+    }
+}

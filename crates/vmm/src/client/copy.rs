@@ -1,8 +1,9 @@
 //! Copying between this host's disk and the guest's, as `cp -r` would.
 //!
-//! What comes from the guest is not trusted: nothing is made outside of the folder that it goes to, and nothing but files, folders
-//! and links; who owns them is this process, and no bits but the nine permissions are kept.
+//! Only files, folders and links are copied; who owns them is this process or root, and no bits but the nine permissions are
+//! kept. What comes from the guest is not trusted (see `received`).
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use firebrick_protocol::files::{FileKind, Get, Place, Put, StatParams, Transferred};
 
+use super::received::{self, Received};
 use super::{CallError, Client};
 
 /// Who owns what is put: numbers of this host mean nothing in the guest.
@@ -47,9 +49,95 @@ pub enum CopyError {
         /// Where it was to go.
         folder: PathBuf,
     },
+    /// Something that no file may take the place of.
+    #[error("cannot copy to {}: there is {found}, which is not replaced", path.display())]
+    Taken {
+        /// Where the file was to go.
+        path: PathBuf,
+        /// What is there.
+        found: &'static str,
+    },
 }
 
-fn host(path: &Path) -> impl Fn(io::Error) -> CopyError + '_ {
+impl CopyError {
+    /// Whether the connection may still serve for the next file.
+    pub(crate) fn is_about_one_file(&self) -> bool {
+        match self {
+            CopyError::Guest { source, .. } => source.guest_errno().is_some(),
+            _ => true,
+        }
+    }
+}
+
+/// What was copied.
+#[derive(Debug)]
+pub struct Copied {
+    /// What went over.
+    pub transferred: Transferred,
+    /// What did not.
+    pub left_out: LeftOut,
+}
+
+/// Names of devices, pipes and sockets, which are not copied. Of many only the first are kept.
+#[derive(Debug, Default)]
+pub struct LeftOut {
+    names: Vec<String>,
+    count: u64,
+}
+
+/// So many names are kept: the guest could send any number.
+const NAMES_MAX: usize = 8;
+
+impl LeftOut {
+    pub(super) fn add(&mut self, name: String) {
+        self.count = self.count.saturating_add(1);
+        if self.names.len() < NAMES_MAX {
+            self.names.push(name);
+        }
+    }
+
+    /// Whether everything was copied.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+}
+
+impl fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "left out, being devices, pipes or sockets: ")?;
+        for (number, name) in self.names.iter().enumerate() {
+            let comma = if number == 0 { "" } else { ", " };
+            write!(f, "{comma}{name:?}")?;
+        }
+        let more = self
+            .count
+            .saturating_sub(u64::try_from(self.names.len()).unwrap_or(u64::MAX));
+        if more > 0 {
+            write!(f, " and {more} more")?;
+        }
+        Ok(())
+    }
+}
+
+/// Where [`Client::copy_out`] would put something.
+fn place_of(from: &str, to: &Path) -> PathBuf {
+    let name = from.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    match name {
+        "" | "." | ".." => to.to_owned(),
+        name if to.is_dir() => to.join(name),
+        _ => to.to_owned(),
+    }
+}
+
+/// Refuses a place on this host that [`Client::copy_out`] would refuse, without a guest.
+///
+/// # Errors
+/// [`CopyError::Taken`].
+pub fn check_place(from: &str, to: &Path) -> Result<(), CopyError> {
+    received::check(&place_of(from, to))
+}
+
+pub(super) fn host(path: &Path) -> impl Fn(io::Error) -> CopyError + '_ {
     move |source| CopyError::Host {
         path: path.to_owned(),
         source,
@@ -58,11 +146,11 @@ fn host(path: &Path) -> impl Fn(io::Error) -> CopyError + '_ {
 
 impl Client {
     /// Copies a file or folder of this host to `to` in the guest; into it, if that is a folder there. Folders above are made, and
-    /// root owns what was copied. `stall` is as in [`Client::put`].
+    /// root owns what was copied. Devices, pipes and sockets in a folder stay here. `stall` is as in [`Client::put`].
     ///
     /// # Errors
     /// [`CopyError`].
-    pub fn copy_in(&mut self, from: &Path, to: &str, stall: Duration) -> Result<Transferred, CopyError> {
+    pub fn copy_in(&mut self, from: &Path, to: &str, stall: Duration) -> Result<Copied, CopyError> {
         let meta = fs::metadata(from).map_err(host(from))?;
         let guest = |source| CopyError::Guest {
             from: from.display().to_string(),
@@ -87,29 +175,32 @@ impl Client {
             .then(|| File::open(from))
             .transpose()
             .map_err(host(from))?;
+        let mut left_out = LeftOut::default();
         let mut upload = self.put(put, stall);
         let sent = match &mut source {
             Some(file) => io::copy(file, &mut upload).map(drop),
-            None => {
-                let mut tar = tar::Builder::new(&mut upload);
-                tar.follow_symlinks(false);
-                tar.append_dir_all(".", from).and_then(|()| tar.finish())
-            }
+            None => pack(&mut upload, from, &mut left_out),
         };
         match (sent, upload.finish()) {
             // That the guest wants no more is told better by itself.
             (Err(error), Ok(_)) => Err(host(from)(error)),
             (Err(error), Err(_)) if error.kind() != io::ErrorKind::BrokenPipe => Err(host(from)(error)),
-            (_, finished) => finished.map_err(guest),
+            (_, finished) => Ok(Copied {
+                transferred: finished.map_err(guest)?,
+                left_out,
+            }),
         }
     }
 
-    /// Copies a file or folder of the guest to `to` on this host; into it, if that is a folder here. `stall` is as in
-    /// [`Client::put`].
+    /// Copies a file or folder of the guest to `to` on this host; into it, if that is a folder here. What is at its place is
+    /// replaced when all of it has come, or, if it is a folder, filled; devices, pipes and sockets are not replaced, and those
+    /// in a folder of the guest stay there. `stall` is as in [`Client::put`].
     ///
     /// # Errors
     /// [`CopyError`].
-    pub fn copy_out(&mut self, from: &str, to: &Path, stall: Duration) -> Result<Transferred, CopyError> {
+    pub fn copy_out(&mut self, from: &str, to: &Path, stall: Duration) -> Result<Copied, CopyError> {
+        let target = place_of(from, to);
+        received::check(&target)?;
         let guest = |source| CopyError::Guest {
             from: from.to_owned(),
             to: to.display().to_string(),
@@ -120,12 +211,6 @@ impl Client {
             follow: true,
         };
         let stat = self.stat(params, stall).map_err(guest)?;
-        let name = from.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
-        let target = match name {
-            "" | "." | ".." => to.to_owned(),
-            name if to.is_dir() => to.join(name),
-            _ => to.to_owned(),
-        };
         let is_tree = stat.kind == FileKind::Dir;
         let get = Get {
             place: Place::at(if is_tree {
@@ -137,13 +222,16 @@ impl Client {
             ..Get::default()
         };
         let mut download = self.get(get, stall);
-        let received = if is_tree {
-            unpack(&mut download, &target)
-        } else {
-            receive_file(&mut download, &target, stat.mode & 0o777)
+        let mode = stat.mode & 0o777;
+        let received = match is_tree {
+            true => Received::tree(&mut download, &target, mode),
+            false => Received::file(&mut download, &target, mode),
         };
         match (received, download.finish()) {
-            (Ok(()), finished) => finished.map_err(guest),
+            (Ok(received), finished) => Ok(Copied {
+                transferred: finished.map_err(guest)?,
+                left_out: received.place(&target)?,
+            }),
             (Err(CopyError::Host { source, .. }), Err(error)) if is_of_the_guest(&source) => {
                 Err(guest(error))
             }
@@ -169,39 +257,30 @@ fn is_of_the_guest(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::BrokenPipe || error.to_string().contains("the guest sends no more")
 }
 
-/// Writes a file beside its place, which it takes when all of it has come.
-fn receive_file(from: &mut impl io::Read, to: &Path, mode: u32) -> Result<(), CopyError> {
-    let folder = to
-        .parent()
-        .filter(|folder| *folder != Path::new(""))
-        .unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new()
-        .permissions(fs::Permissions::from_mode(mode))
-        .tempfile_in(folder)
-        .map_err(host(to))?;
-    io::copy(from, &mut file).map_err(host(to))?;
-    file.persist(to).map_err(|error| host(to)(error.error))?;
-    Ok(())
-}
-
-fn unpack(from: &mut impl io::Read, folder: &Path) -> Result<(), CopyError> {
-    fs::create_dir_all(folder).map_err(host(folder))?;
-    let mut archive = tar::Archive::new(from);
-    archive.set_preserve_permissions(false);
-    archive.set_preserve_ownerships(false);
-    archive.set_unpack_xattrs(false);
-    for entry in archive.entries().map_err(host(folder))? {
-        let mut entry = entry.map_err(host(folder))?;
-        let kind = entry.header().entry_type();
-        let is_plain = kind.is_file() || kind.is_dir() || kind.is_symlink() || kind.is_hard_link();
-        if !is_plain || !entry.unpack_in(folder).map_err(host(folder))? {
-            return Err(CopyError::Refused {
-                path: String::from_utf8_lossy(&entry.path_bytes()).into_owned(),
-                folder: folder.to_owned(),
-            });
+/// Packs a folder. What is in it comes by name, so that the same folder makes the same tar.
+fn pack(to: &mut impl io::Write, folder: &Path, left_out: &mut LeftOut) -> io::Result<()> {
+    let mut tar = tar::Builder::new(to);
+    tar.follow_symlinks(false);
+    let mut waiting = vec![(folder.to_owned(), PathBuf::from("."))];
+    while let Some((path, name)) = waiting.pop() {
+        let kind = fs::symlink_metadata(&path)?.file_type();
+        let is_root = name == Path::new(".");
+        if is_root || kind.is_dir() {
+            tar.append_dir(&name, &path)?;
+            let mut inside = Vec::new();
+            for entry in fs::read_dir(&path)? {
+                let entry = entry?;
+                inside.push((entry.path(), name.join(entry.file_name())));
+            }
+            inside.sort_unstable_by(|a, b| b.cmp(a)); // the first is on top
+            waiting.append(&mut inside);
+        } else if kind.is_file() || kind.is_symlink() {
+            tar.append_path_with_name(&path, &name)?;
+        } else {
+            left_out.add(path.to_string_lossy().into_owned());
         }
     }
-    Ok(())
+    tar.finish()
 }
 
 #[cfg(test)]

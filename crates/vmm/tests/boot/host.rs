@@ -89,6 +89,7 @@ impl Host {
             terminal: None,
             starting: None,
             interrupts: None,
+            warn: None,
         };
         let outcome =
             run(&*self.vmm, &spec, streams).unwrap_or_else(|error| panic!("{}", common::chain(&error)));

@@ -225,6 +225,7 @@ fn child() {
         terminal: None,
         starting: None,
         interrupts: Some(&interrupts),
+        warn: None,
     };
     let code = match run(&qemu, &spec, streams) {
         Ok(RunOutcome::Exited { code } | RunOutcome::NotStarted { code, .. }) => code,

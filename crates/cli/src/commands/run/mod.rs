@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use firebrick_protocol::agent::JobOptions;
-use firebrick_vmm::client::CallError;
+use firebrick_vmm::client::{self, CallError};
 use firebrick_vmm::interrupts::Interrupts;
 use firebrick_vmm::{BootSpec, Job, JobSpec, RunError, RunOutcome, RunSpec, Streams, Timeline};
 
@@ -53,7 +53,10 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<ExitCode> {
     // What would fail after the boot is told before it.
     timeline::must_have_a_place(args.machine.timeline.as_deref())?;
     for (path, _) in &args.put {
-        std::fs::symlink_metadata(path).with_context(|| format!("cannot copy {path:?} into the VM"))?;
+        std::fs::metadata(path).with_context(|| format!("cannot copy {path:?} into the VM"))?;
+    }
+    for (from, to) in &args.get {
+        client::check_place(from, to)?;
     }
     let image = opened.path.clone();
     let job = JobSpec {
@@ -77,6 +80,7 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<ExitCode> {
     let mut terminal = args.tty.then(|| Terminal::of(stdin.as_fd())).transpose()?;
     // Until the job starts Ctrl-C ends the boot; from then on it is a key like any other.
     let mut starting = || terminal.as_mut().map_or(Ok(()), Terminal::go_raw);
+    let mut warn = |words: &str| talk.warn(words);
     let streams = Streams {
         stdin: args.wants_stdin().then(|| stdin.as_fd()),
         stdout: &mut stdout,
@@ -84,6 +88,7 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<ExitCode> {
         terminal: args.tty.then(|| stdin.as_fd()),
         starting: Some(&mut starting),
         interrupts: Some(&interrupts),
+        warn: Some(&mut warn),
     };
     let ran = match warm::take(args, &home, &opened.path, &interrupts, talk)? {
         Found::Vm(warm) => warm.run(&job, streams),

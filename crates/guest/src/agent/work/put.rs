@@ -2,7 +2,7 @@
 //!
 //! A file is written beside its place under a name of its own, and renamed when all of it has come: nobody ever sees half
 //! of it, and a client that vanishes leaves nothing. Links and devices come to their places in the same way, so that what
-//! had the name stays where its successor cannot be made.
+//! had the name stays where its successor cannot be made. A device, pipe or socket is not replaced by a file or link.
 
 use alloc::ffi::CString;
 use alloc::string::String;
@@ -46,11 +46,30 @@ pub(in super::super) fn run(params: &Put) -> Result<Transferred, RpcError> {
             open_root(&spot, params.mode, owner).map_err(|error| failed("make the folder", path, error))?;
         return Tree::new(root, owner).take();
     }
-    let bytes = file(&spot, params.mode, owner).map_err(|error| failed("write", path, error))?;
+    let bytes = file(&spot, params.mode, owner).map_err(|error| not_put("write", path, error))?;
     Ok(Transferred {
         bytes,
         entries: 1,
         ..Transferred::default()
+    })
+}
+
+/// As [`failed`]; says what is meant where something is in the way.
+fn not_put(what: &str, path: &str, error: Errno) -> RpcError {
+    let mut failed = failed(what, path, error);
+    if error == Errno::EXIST {
+        failed.message += ", and is a device, pipe or socket, which is not replaced";
+    }
+    failed
+}
+
+/// Whether a spot has what nobody makes by mistake.
+fn is_special(spot: &Spot) -> bool {
+    rustix::fs::statat(&spot.folder, &*spot.name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| {
+        !matches!(
+            FileType::from_raw_mode(stat.st_mode),
+            FileType::RegularFile | FileType::Directory | FileType::Symlink
+        )
     })
 }
 
@@ -119,7 +138,8 @@ fn file(spot: &Spot, mode: Option<u32>, owner: Option<Owner>) -> Result<u64, Err
                     gid: stat.st_gid,
                 },
             )),
-            _ => None,
+            FileType::Symlink => None,
+            _ => return Err(Errno::EXIST),
         },
         Err(Errno::NOENT) => None,
         Err(error) => return Err(error),
@@ -221,7 +241,7 @@ impl Tree {
                             String::from_utf8_lossy(&header.path)
                         )),
                         Failure::Kernel(error) => {
-                            failed("put", &String::from_utf8_lossy(&header.path), error)
+                            not_put("put", &String::from_utf8_lossy(&header.path), error)
                         }
                         Failure::Stream(error) => error,
                     })?;
@@ -266,6 +286,10 @@ impl Tree {
                 "the tar gives {:?} to the owner or group {NOBODY}, which cannot own anything",
                 String::from_utf8_lossy(&header.path)
             ))));
+        }
+        let is_node = matches!(header.kind, Kind::Char | Kind::Block | Kind::Fifo);
+        if !is_node && is_special(&spot) {
+            return Err(Errno::EXIST.into());
         }
         match header.kind {
             Kind::File => self.file(&spot, header)?,
