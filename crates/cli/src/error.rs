@@ -106,6 +106,13 @@ pub(crate) enum CliError {
         machine: u16,
         arch: Arch,
     },
+    /// An image that is not what it, or a flag, says.
+    #[error("the image is said to be for {platform}, but its {program} is for {}", machine_name(*machine))]
+    OtherPrograms {
+        program: String,
+        machine: u16,
+        platform: Box<Platform>,
+    },
     /// Nobody has said what the download must be.
     #[error("firebrick does not know what Firecracker {version} must be; it knows {known}")]
     NoPin { version: String, known: String },

@@ -236,6 +236,7 @@ fn of_cli(error: &CliError) -> Vec<String> {
         }
         CliError::MemoryOfHost { .. } | CliError::Overlay { .. } => of_memory(error),
         CliError::OtherProcessor { machine, arch, .. } => of_other_processor(*machine, *arch),
+        CliError::OtherPrograms { machine, .. } => vec![of_other_programs(*machine)],
         CliError::NoPin { version, .. } => vec![of_no_pin(version)],
         CliError::NoGuestFor { arch } => vec![format!(
             "build firebrick with a Rust that can build for it: rustup target add {arch}-unknown-linux-gnu"
@@ -399,6 +400,16 @@ fn of_no_pin(version: &str) -> String {
 }
 
 /// Another processor can be had in software, or another image.
+fn of_other_programs(machine: u16) -> String {
+    match Arch::ALL.into_iter().find(|arch| arch.elf_machine() == machine) {
+        Some(arch) => format!(
+            "take it for what it is: --platform linux/{}; where its config says otherwise, have it made again with the right one",
+            arch.debian_name()
+        ),
+        None => "take an image for this processor, or name what it is for: --platform linux/arm64".to_owned(),
+    }
+}
+
 fn of_other_processor(machine: u16, arch: Arch) -> Vec<String> {
     let rebuild = format!(
         "make an image for this processor: firebrick rootfs from-docker --platform linux/{} …",

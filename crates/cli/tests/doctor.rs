@@ -436,6 +436,34 @@ fn what_is_wrong_with_pid_1_is_a_finding() {
     }
 }
 
+/// The guest is for the VM's processor, whatever the image's programs are for: they tell.
+#[test]
+fn programs_for_another_processor_are_a_finding_and_are_refused() {
+    let home = Home::new();
+    let other = if own_machine() == 62 { 183 } else { 62 };
+    image(&home, "mixed", &["--free", "4M"], |_| {});
+    let loader = "/bin/ld-other";
+    put(home.path(), "sh", &program(other, Some(loader)), 0o755);
+    put(home.path(), "ld", &program(other, None), 0o755);
+    for (file, to) in [("sh", "mixed:/bin/sh"), ("ld", "mixed:/bin/ld-other")] {
+        home.firebrick(&["rootfs", "cp", file, to]).assert().success();
+    }
+    let (report, code) = doctor(&home, &["mixed"]);
+    let wrong = wrong(&report, "image.");
+    for expected in ["image.processor problem", "image.loader problem"] {
+        assert!(wrong.contains(&expected.to_owned()), "{wrong:?} in {report}");
+    }
+    assert_eq!(code, 1);
+    for (args, code) in [
+        (&["run", "-i", "mixed", "--", "true"][..], 125),
+        (&["boot", "mixed"], 1),
+    ] {
+        let text = home.transcript(args);
+        assert!(text.contains("it cannot start /bin/sh"), "{text}");
+        assert!(text.ends_with(&format!("exit code {code}\n")), "{text}");
+    }
+}
+
 #[test]
 fn what_else_is_wrong_with_an_image_is_a_finding() {
     let home = Home::new();

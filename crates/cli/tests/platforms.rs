@@ -291,3 +291,67 @@ fn without_a_guest_the_hint_tells_how_to_do_without() {
     ]));
     assert!(text.contains("hint: leave one of the two flags out"), "{text}");
 }
+
+/// A tar says nothing about its processor; its programs do.
+#[test]
+fn programs_tell_what_a_tar_is_for() {
+    if !carries_other_guest() {
+        return;
+    }
+    let (architecture, processor, machine) = other();
+    let home = Home::new();
+    let root = home.path().join("root");
+    fs::create_dir_all(root.join("usr/bin")).expect("a folder");
+    std::os::unix::fs::symlink("usr/bin", root.join("bin")).expect("a link");
+    std::os::unix::fs::symlink("/bin/box", root.join("usr/bin/sh")).expect("a link");
+    fs::write(root.join("usr/bin/box"), other_guest()).expect("a file");
+    let build = ["rootfs", "from-docker", "-n", "app", "-i", "dir:root"];
+    for format in ["squashfs", "ext4"] {
+        let text = home.transcript(&[&build[..], &["--format", format]].concat());
+        let words = format!("/bin/sh is for {processor}: the image is made for linux/{architecture}");
+        assert!(text.contains(&words) && text.ends_with("exit code 0\n"), "{text}");
+    }
+    let inside = file_of(&image_of(&home), GUEST).expect("a guest");
+    assert_eq!(u16::from_le_bytes([inside[18], inside[19]]), machine);
+    // Said to be for another, by a flag or by its config, it is refused.
+    let own = match architecture {
+        "arm64" => "linux/amd64",
+        _ => "linux/arm64",
+    };
+    let text = home.transcript(&[&build[..], &["--platform", own]].concat());
+    let words = format!("said to be for {own}, but its /bin/sh is for {processor}");
+    assert!(text.contains(&words), "{text}");
+    assert!(
+        text.contains(&format!(
+            "hint: take it for what it is: --platform linux/{architecture}"
+        )),
+        "{text}"
+    );
+    assert!(text.ends_with("exit code 1\n"), "{text}");
+    let platform = format!("linux/{architecture}");
+    let text = home.transcript(&[&build[..], &["--platform", &platform]].concat());
+    assert!(
+        !text.contains("is for") && text.ends_with("exit code 0\n"),
+        "{text}"
+    );
+}
+
+/// What cannot be copied is told before anything boots: here there is not even a kernel.
+#[test]
+fn files_that_cannot_be_copied_are_refused_before_the_boot() {
+    let home = layout::home_with(&[""], json!({}));
+    home.firebrick(&from_docker(&[])).assert().success();
+    std::os::unix::fs::symlink("nowhere", home.path().join("dangling")).expect("a link");
+    let pipe = Command::new("mkfifo").arg(home.path().join("pipe")).status();
+    assert!(pipe.expect("mkfifo").success());
+    for (flag, words, told) in [
+        ("--put", "absent:/x", "cannot copy \"absent\""),
+        ("--put", "dangling:/x", "cannot copy \"dangling\""),
+        ("--get", "/x:pipe", "there is a named pipe, which is not replaced"),
+        ("--get", "/x:dangling", "there is a link, which is not replaced"),
+    ] {
+        let text = home.transcript(&["run", "-i", "app", flag, words, "--", "true"]);
+        assert!(text.contains(told) && text.contains("hint: "), "{text}");
+        assert!(text.ends_with("exit code 125\n"), "{text}");
+    }
+}

@@ -701,6 +701,12 @@ fn files_go_in_and_come_out() {
     assert!(code == 125 && stderr.contains("/no/such/file"), "{stderr}");
     let (code, _, stderr) = run.output(&["--get", "/no/such/file:x", "--", "sh", "-c", "exit 0"]);
     assert!(code == 125 && stderr.contains("no such file"), "{stderr}");
+    // How the program failed says more.
+    let (code, _, stderr) = run.output(&["--get", "/no/such/file:x", "--", "sh", "-c", "exit 3"]);
+    assert!(
+        code == 3 && stderr.contains("warning:") && stderr.contains("no such file"),
+        "{stderr}"
+    );
     run.check_nothing_is_left();
 }
 

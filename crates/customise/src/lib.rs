@@ -39,7 +39,7 @@ pub use config::{ImageJson, ImageLayer, OddConfig, RunConfig};
 pub use crypt::sha512_crypt;
 pub use image::{Image, ReadFile};
 pub use init::{Chosen, ImageInit, Init, UnknownInit};
-pub use lower::{Lower, LowerKind};
+pub use lower::{Lower, LowerKind, real_file};
 pub use mount_points::{OddMountPoint, odd_mount_points};
 pub use plan::{CustomiseError, Customised, Entry, EntryKind, Profile, Request, customise, lay, plan};
 pub use service::{AgentUser, Service, UnknownUser};

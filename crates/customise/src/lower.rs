@@ -86,6 +86,14 @@ pub(crate) fn resolve(lower: &dyn Lower, path: &[u8]) -> Resolved {
     }
 }
 
+/// The real path of the file that `path` leads to inside the image; `None` where there is no file.
+pub fn real_file(lower: &dyn Lower, path: &[u8]) -> Option<Vec<u8>> {
+    match resolve(lower, path) {
+        Resolved::Found(path, LowerKind::Other) => Some(path),
+        _ => None,
+    }
+}
+
 fn components_reversed(path: &[u8]) -> Vec<Vec<u8>> {
     path.split(|&byte| byte == b'/')
         .filter(|name| !name.is_empty() && *name != b".")

@@ -117,8 +117,13 @@ impl Patient<'_> {
 
     fn processor(&self) -> Finding {
         const ID: &str = "image.processor";
-        match Program::first_of(self.image, None) {
-            Ok(Some(program)) if program.elf.machine != self.arch.elf_machine() => {
+        let misfit = Program::misfit(self.image, None, self.arch).ok().flatten();
+        let found = match misfit {
+            Some(program) => Some(program),
+            None => Program::first_of(self.image, None).ok().flatten(),
+        };
+        match found {
+            Some(program) if !fit::runs(self.arch, program.elf.machine) => {
                 let machine = program.elf.machine;
                 let other = Arch::ALL.into_iter().find(|arch| arch.elf_machine() == machine);
                 let fix = match other {
@@ -137,8 +142,8 @@ impl Patient<'_> {
                 );
                 Finding::problem(ID, found, fix)
             }
-            Ok(Some(program)) => Finding::ok(ID, format!("{} is for {}", program.path, self.arch)),
-            _ => Finding::warning(
+            Some(program) => Finding::ok(ID, format!("{} is for {}", program.path, self.arch)),
+            None => Finding::warning(
                 ID,
                 "no program tells what processor the image is for",
                 format!("{REBUILD} …"),
@@ -165,7 +170,9 @@ impl Patient<'_> {
                     let found = format!("{path} needs the loader {shown}, which the image does not have");
                     return Some(Finding::problem(ID, found, fix));
                 }
-                Some(Some(elf)) if elf.machine != program.elf.machine => {
+                Some(Some(elf))
+                    if elf.machine != program.elf.machine || !fit::runs(self.arch, elf.machine) =>
+                {
                     let found = format!(
                         "{path} needs the loader {shown}, which is for {}",
                         machine_name(elf.machine)

@@ -70,7 +70,8 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
     };
     let base = image.config.clone();
     lay_over(&mut image.config, &loaded.recipe);
-    let contents = Contents::with(&options.image, settings, &image)?;
+    let mut contents = Contents::with(&options.image, settings, &image)?;
+    contents.state_platform(source.platform.is_some());
     image.prefetch();
     let doing = Doing {
         args: &args.steps,

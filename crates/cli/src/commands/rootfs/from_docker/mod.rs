@@ -29,7 +29,8 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
     steps.begin(1, &format!("Pulling {}", args.image));
     let mut image = args.source.open(&args.image, home, *talk, &steps, &transfer)?;
     steps.note(&describe(&image));
-    let contents = Contents::new(&args.made, &image)?;
+    let mut contents = Contents::new(&args.made, &image)?;
+    contents.state_platform(args.source.platform.is_some());
     image.prefetch();
     let made = script
         .map(|script| {

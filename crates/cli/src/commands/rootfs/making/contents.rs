@@ -15,6 +15,7 @@ use firebrick_vmm::Arch;
 use super::args::{Agent, InitChoice};
 use super::{ImageArgs, agent};
 use crate::error::CliError;
+use crate::fit;
 
 const BUSYBOX: &str = "the image's /sbin/init is busybox without OpenRC, which would start no agent: the guest takes its place; \
                        --init busybox keeps it";
@@ -22,6 +23,12 @@ const BUSYBOX: &str = "the image's /sbin/init is busybox without OpenRC, which w
 /// The firebrick layer before it is known what lies below.
 pub(crate) struct Contents {
     guest: Option<Vec<u8>>,
+    /// Whether the guest is a file that somebody named.
+    guest_is_given: bool,
+    /// What the guest is for.
+    platform: Platform,
+    /// Whether somebody says that the image is for that platform: its config, or a flag.
+    platform_is_stated: bool,
     image_json: ImageJson,
     init: Init,
     service: Service,
@@ -48,6 +55,9 @@ impl Contents {
         let odd = image_json.run.take_odd();
         Ok(Contents {
             guest: guest(args, image)?,
+            guest_is_given: matches!(args.agent, Some(Agent::File(_))),
+            platform: image.platform.clone(),
+            platform_is_stated: image.config_digest.is_some(),
             image_json,
             odd: Mutex::new(odd.iter().map(ToString::to_string).collect()),
             init: args.init.choice.into(),
@@ -64,6 +74,45 @@ impl Contents {
             slimmed: Mutex::default(),
             created: created(epoch.as_deref(), image.config.created.as_deref())?,
         })
+    }
+
+    /// Notes that a flag says what the image is for, if it does.
+    pub(crate) fn state_platform(&mut self, is_stated: bool) {
+        self.platform_is_stated |= is_stated;
+    }
+
+    /// The guest for what the image's own programs are for.
+    fn fitting_guest(
+        &self,
+        merged: &Merged<'_>,
+    ) -> Result<Option<&[u8]>, Box<dyn std::error::Error + Send + Sync>> {
+        let own = self.guest.as_deref();
+        let Some(arch) = Arch::parse(&self.platform.architecture) else {
+            return Ok(own); // there are no machines for it here
+        };
+        let Some((program, machine)) =
+            fit::own_machine(merged)?.filter(|(_, machine)| !fit::runs(arch, *machine))
+        else {
+            return Ok(own);
+        };
+        let other = Arch::ALL.into_iter().find(|arch| arch.elf_machine() == machine);
+        let guest = other.and_then(crate::guest::for_arch);
+        match (other, guest) {
+            (Some(other), Some(guest)) if !self.platform_is_stated && !self.guest_is_given => {
+                self.odd().push(format!(
+                    "{program} is for {other}: the image is made for linux/{0}, not {1}; it runs with --platform linux/{0}",
+                    other.debian_name(),
+                    self.platform
+                ));
+                Ok(own.map(|_| guest))
+            }
+            _ => Err(CliError::OtherPrograms {
+                program: program.to_owned(),
+                machine,
+                platform: Box::new(self.platform.clone()),
+            }
+            .into()),
+        }
     }
 
     /// What is odd about the image, in sentences.
@@ -86,7 +135,7 @@ impl Contents {
             ..self.image_json.clone()
         };
         let request = firebrick_customise::Request {
-            guest: self.guest.as_deref(),
+            guest: self.fitting_guest(merged)?,
             image_json: &image_json,
             init: self.init,
             service: self.service.clone(),
