@@ -136,6 +136,13 @@ for signal, number in [("TERM", 15), ("SIGINT", 2), (9, 9)]:
     client.send(id=7, method="exec", params={"argv": ["sleep", "60"]})
     client.send(method="signal", params={"id": 7, "signal": signal})
     same(client.read()["result"]["signal"], number)
+# the same as requests, which tell whether there was such a job
+client.send(id=7, method="exec", params={"argv": ["sleep", "60"]})
+for params in [{"id": 8, "signal": "TERM"}, {"id": 7, "signal": "KILLL"}, {"id": 7, "signal": 0}, {"id": 7, "signal": 99}]:
+    same(client.call("signal", **params)["error"]["code"], -32602)
+same(client.call("resize", id=8, rows=1, cols=2)["error"]["code"], -32602)
+same(client.call("signal", id=7, signal="TERM")["result"], {})
+same(client.read()["result"]["signal"], 15)
 result = client.call("exec", argv=["sleep", "60"], timeout_ms=50)["result"]
 same((result["timed_out"], result["signal"]), (True, 9))
 

@@ -27,6 +27,9 @@ pub const INTERNAL_ERROR: i32 = -32603;
 /// The agent is at a limit (jobs of this connection); try again when a job has ended.
 pub const BUSY: i32 = -32000;
 
+/// The longest id that is a text: it is kept, and given back, for as long as its job runs.
+pub const MAX_ID_BYTES: usize = 4096;
+
 /// What ties a response to its request: whatever number, text or null the client chose.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Id {
@@ -81,7 +84,10 @@ impl<'de> Deserialize<'de> for Id {
                 Ok(serde_json::Number::from_f64(number).map_or(Id::Null, Id::Number))
             }
 
-            fn visit_str<E>(self, text: &str) -> Result<Id, E> {
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Id, E> {
+                if text.len() > MAX_ID_BYTES {
+                    return Err(E::custom(format_args!("an id has at most {MAX_ID_BYTES} bytes")));
+                }
                 Ok(Id::Text(text.into()))
             }
         }

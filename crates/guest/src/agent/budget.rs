@@ -26,7 +26,7 @@ const EASY_BYTES: usize = 3 << 19;
 pub(super) const FLOOR_BYTES: usize = 4 * 1024;
 
 /// Nobody's turn begins while more waits: what a turn has brought must go first.
-const TURN_BYTES: usize = FULL_BYTES + (1 << 20);
+const TURN_BYTES: usize = FULL_BYTES + (2 << 20);
 
 /// How long a turn lasts at most, and how long when nothing comes.
 const TURN_NS: u64 = 10_000_000_000;

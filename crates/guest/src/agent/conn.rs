@@ -197,6 +197,12 @@ impl Conn {
         self.phase == Phase::Open
     }
 
+    /// Whether nothing runs for it and nothing waits to be taken by it: it is the client who could go on.
+    pub(super) fn is_idle(&self) -> bool {
+        let is_running = matches!(self.speech, Speech::Frame(Exchange::Running(_)));
+        self.jobs.is_empty() && !is_running && self.out.is_empty()
+    }
+
     /// When time alone ends it.
     pub(super) fn deadline(&self) -> Option<u64> {
         self.give_up_at_ns

@@ -534,6 +534,9 @@ impl Agent {
         let Some(source) = &mut output.source else {
             return false;
         };
+        if job.choked {
+            return false; // the kernel told of it before its client had too much
+        }
         if room == 0 {
             source.set(&self.poller, EventFlags::empty());
             output.waits_for_room = true;
@@ -593,9 +596,9 @@ impl Agent {
     /// How much of an output can be read now: what is kept must find room.
     fn room_of_output(&self, number: u32, job: &Job, which: usize) -> usize {
         match job.outputs.get(which) {
-            Some(output) if job.streams_as(which).is_none() && !output.is_cut => {
-                self.room_of_job(number, output.kept.len())
-            }
+            // What goes on to the client at once; the client has room, or this output would not be watched.
+            _ if job.streams_as(which).is_some() => self.room(0),
+            Some(output) if !output.is_cut => self.room_of_job(number, output.kept.len()),
             _ => usize::MAX,
         }
     }

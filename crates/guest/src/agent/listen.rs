@@ -21,6 +21,9 @@ const BACKLOG: i32 = 128;
 /// end, and anywhere else; a listener that is watched meanwhile would wake the loop without end.
 const REST_NS: u64 = 50_000_000;
 
+/// A client that says nothing for so long, and for whom nothing runs, makes place for another when there are too many.
+const SILENT_NS: u64 = 2_000_000_000;
+
 /// A TCP client that says nothing is asked after so long whether it is there, and then so often.
 const KEEP_IDLE: Duration = Duration::from_secs(30);
 const KEEP_INTERVAL: Duration = Duration::from_secs(10);
@@ -101,6 +104,10 @@ impl Agent {
     pub(super) fn accept(&mut self, index: u32) {
         // Not all at once: others wait, too.
         for _ in 0..16 {
+            // Before one is let in: until there is room they wait in the kernel.
+            if !self.has_place() {
+                return self.rest();
+            }
             let Some((listener, service)) = self.listeners.get(index as usize) else {
                 return;
             };
@@ -109,9 +116,6 @@ impl Agent {
                 Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => return self.rest(),
                 Err(_) => return,
             };
-            if self.conns.len() >= MAX_CONNECTIONS {
-                continue; // dropping it tells the client
-            }
             // Answers are whole lines: waiting for more to send gains nothing. Not for vsock, where it fails.
             let is_tcp = rustix::net::sockopt::set_tcp_nodelay(&socket, true).is_ok();
             if is_tcp {
@@ -121,6 +125,23 @@ impl Agent {
             let number = self.new_number();
             let socket = Watched::new(socket, Token::Conn(number));
             self.settle(number, Conn::new(Transport::Socket { socket, is_tcp }, speech));
+        }
+    }
+
+    /// Whether one more client can be let in; where there are too many, who has been silent longest and has no job goes for it.
+    pub(super) fn has_place(&mut self) -> bool {
+        if self.conns.len() < MAX_CONNECTIONS {
+            return true;
+        }
+        let silent_since = Clock::Boottime.now_ns().saturating_sub(SILENT_NS);
+        let silent = self.conns.iter().filter(|(_, conn)| conn.is_idle());
+        let silent = silent.map(|(number, conn)| (conn.read_at_ns.max(conn.taken_at_ns), *number));
+        match silent.min() {
+            Some((since, number)) if since <= silent_since => {
+                self.drop_conn(number);
+                true
+            }
+            _ => false,
         }
     }
 

@@ -79,22 +79,27 @@ impl Agent {
                 // It may announce bytes; they must not be taken for lines.
                 Err(error) => conn.break_off(&error),
             },
-            method::SIGNAL => {
-                if let Ok(SignalJob { id, signal }) = request.params()
-                    && let Some(job) = self.job_of(conn, &id).and_then(|job| self.jobs.get(&job))
-                {
-                    job.signal(signal);
-                }
-            }
-            method::RESIZE => {
-                if let Ok(Resize { id, rows, cols }) = request.params()
-                    && let Some(job) = self.job_of(conn, &id).and_then(|job| self.jobs.get(&job))
-                {
-                    job.resize(TerminalSize { rows, cols });
-                }
+            method::SIGNAL | method::RESIZE => {
+                let _ = self.tell_job(conn, request);
             }
             _ => {}
         }
+    }
+
+    /// `signal` and `resize`, with an id or without.
+    fn tell_job(&self, conn: &Conn, request: &Request<'_>) -> Result<(), RpcError> {
+        let job_of = |id| {
+            let job = self.job_of(conn, id).and_then(|job| self.jobs.get(&job));
+            job.ok_or_else(|| RpcError::invalid_params("no job of this connection has that `id`"))
+        };
+        if request.method == method::SIGNAL {
+            let SignalJob { id, signal } = request.params()?;
+            job_of(&id)?.signal(signal);
+        } else {
+            let Resize { id, rows, cols } = request.params()?;
+            job_of(&id)?.resize(TerminalSize { rows, cols });
+        }
+        Ok(())
     }
 
     fn requested(
@@ -142,6 +147,10 @@ impl Agent {
             method::MAKE_DIR => conn.send(result_line(id, files::make_dir(&request.params()?)?)),
             method::CLOCK_SYNC => conn.send(result_line(id, files::clock_sync(&request.params()?)?)),
             method::RESEED => conn.send(result_line(id, files::reseed(&request.params()?)?)),
+            method::SIGNAL | method::RESIZE => {
+                self.tell_job(conn, request)?;
+                conn.send(result_line(id, NoParams {}));
+            }
             method::STATUS => {
                 request.params::<NoParams>()?;
                 conn.send(result_line(id, self.status()));

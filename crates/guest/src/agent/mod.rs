@@ -55,7 +55,7 @@ use serial::Serial;
 pub use listen::Service;
 pub(crate) use serial::find_port as find_serial_port;
 
-/// Clients beyond this are turned away.
+/// Clients beyond this wait, or take the place of one who is silent.
 const MAX_CONNECTIONS: usize = 512;
 
 /// How long answers may take to leave before the machine goes down.
@@ -371,9 +371,14 @@ fn listen_as_process(options: &AgentOptions, image: Image, boot: Boot) -> Result
         let Some(port) = port else { continue };
         match agent.listen_vsock(port, service) {
             Ok(()) => {}
-            // Beside an agent that answers there already, jobs alone are of use.
-            Err(Errno::ADDRINUSE) if service == Service::Rpc && options.job_port.is_some() => {
-                agent.boot().warn(format_args!("vsock port {port} is in use"));
+            // Jobs alone are of use, too: beside an agent that answers there already, or for who may not have a port below 1024.
+            Err(error @ (Errno::ADDRINUSE | Errno::ACCESS))
+                if service == Service::Rpc && options.job_port.is_some() =>
+            {
+                let why = errno::describe(error);
+                agent
+                    .boot()
+                    .warn(format_args!("vsock port {port}: {why}; jobs alone are served"));
                 continue;
             }
             Err(error) => return Err(said(&alloc::format!("vsock port {port}"), error)),

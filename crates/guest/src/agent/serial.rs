@@ -10,10 +10,10 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use super::Agent;
 use super::conn::{Conn, Transport};
 use super::listen::Service;
 use super::poll::Token;
-use super::{Agent, MAX_CONNECTIONS};
 
 /// The port and what goes over it.
 pub(super) struct Serial {
@@ -156,7 +156,7 @@ impl Agent {
 
     fn incoming_stream(&mut self, stream: StreamId, port: u32) {
         let number = self.new_number();
-        let has_room = self.conns.len() < MAX_CONNECTIONS;
+        let has_room = self.has_place();
         let Some(serial) = &mut self.serial else { return };
         let service = match port {
             AGENT_PORT => Some(Service::Rpc),
