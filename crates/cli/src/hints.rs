@@ -11,18 +11,13 @@ use std::error::Error;
 use std::io;
 use std::path::Path;
 
-use firebrick_bootstrap::BootstrapError;
 use firebrick_build::BuildError;
 use firebrick_customise::{CustomiseError, SettingError};
 use firebrick_ext4::PlanError;
-use firebrick_ext4::edit::EditError;
 use firebrick_ext4::read::ReadError;
-use firebrick_layer::ScanError;
-use firebrick_sandbox::SandboxError;
-use firebrick_source::{Platform, SourceError};
+use firebrick_source::Platform;
 use firebrick_vmm::Arch;
 use firebrick_vmm::client::{CallError, CopyError};
-use firebrick_vmm::firecracker::ApiError;
 use firebrick_vmm::kernel::KernelError;
 use firebrick_vmm::{BootError, LaunchError, RunError};
 
@@ -89,64 +84,46 @@ fn of_one(error: &(dyn Error + 'static)) -> Vec<String> {
     if let Some(error) = error.downcast_ref::<RecipeFault>() {
         return of_recipe(error);
     }
-    if let Some(error) = error.downcast_ref::<SourceError>() {
-        return source::of(error).into_iter().collect();
+    // One of these is the error's type.
+    let hints = [
+        hint(error, source::of),
+        hint(error, bootstrap::of),
+        hint(error, of_build),
+        hint(error, sandbox::of),
+        hint(error, layer::of_scan),
+        hint(error, |error: &Refusal| Some(error.hint())),
+        hint(error, edit::of_edit),
+        hint(error, of_read),
+        hint(error, of_read_squashfs),
+        hint(error, of_launch),
+        hint(error, firecracker::of_api),
+        hint(error, of_kernel),
+        hint(error, of_boot),
+        hint(error, of_host),
+        hint(error, of_customise),
+        hint(error, of_copy),
+        hint(error, of_run),
+        hint(error, |_: &NoHome| {
+            Some("say where: export FIREBRICK_HOME=/some/folder".to_owned())
+        }),
+    ];
+    hints.into_iter().flatten().collect()
+}
+
+/// What helps against an error, if it is an `E`.
+fn hint<E: Error + 'static>(
+    error: &(dyn Error + 'static),
+    of: impl FnOnce(&E) -> Option<String>,
+) -> Option<String> {
+    error.downcast_ref().and_then(of)
+}
+
+fn of_run(error: &RunError) -> Option<String> {
+    match error {
+        RunError::Copy(error) => of_copy(error),
+        RunError::MachineEnded { .. } => Some("if it was short of memory, give it more: --mem 1G".to_owned()),
+        _ => None,
     }
-    if let Some(error) = error.downcast_ref::<BootstrapError>() {
-        return bootstrap::of(error).into_iter().collect();
-    }
-    if let Some(error) = error.downcast_ref::<BuildError>() {
-        return of_build(error).into_iter().collect();
-    }
-    if let Some(error) = error.downcast_ref::<SandboxError>() {
-        return sandbox::of(error).into_iter().collect();
-    }
-    if let Some(error) = error.downcast_ref::<ScanError>() {
-        return layer::of_scan(error).into_iter().collect();
-    }
-    if let Some(error) = error.downcast_ref::<Refusal>() {
-        return vec![error.hint()];
-    }
-    if let Some(error) = error.downcast_ref::<EditError>() {
-        return edit::of_edit(error).into_iter().collect();
-    }
-    if let Some(error) = error.downcast_ref::<ReadError>() {
-        return of_read(error).into_iter().collect();
-    }
-    if let Some(error) = error.downcast_ref::<firebrick_squashfs::read::ReadError>() {
-        return of_read_squashfs(error).into_iter().collect();
-    }
-    if let Some(error) = error.downcast_ref::<LaunchError>() {
-        return of_launch(error).into_iter().collect();
-    }
-    if let Some(error) = error.downcast_ref::<ApiError>() {
-        return firecracker::of_api(error).into_iter().collect();
-    }
-    if let Some(error) = error.downcast_ref::<KernelError>() {
-        return of_kernel(error).into_iter().collect();
-    }
-    if let Some(error) = error.downcast_ref::<BootError>() {
-        return of_boot(error).into_iter().collect();
-    }
-    if let Some(error) = error.downcast_ref::<io::Error>() {
-        return of_host(error).into_iter().collect();
-    }
-    if let Some(RunError::Copy(error)) = error.downcast_ref() {
-        return of_copy(error).into_iter().collect();
-    }
-    if let Some(error) = error.downcast_ref::<CopyError>() {
-        return of_copy(error).into_iter().collect();
-    }
-    if let Some(RunError::MachineEnded { .. }) = error.downcast_ref() {
-        return vec!["if it was short of memory, give it more: --mem 1G".to_owned()];
-    }
-    if let Some(error) = error.downcast_ref::<CustomiseError>() {
-        return of_customise(error).into_iter().collect();
-    }
-    if error.is::<NoHome>() {
-        return vec!["say where: export FIREBRICK_HOME=/some/folder".to_owned()];
-    }
-    Vec::new()
 }
 
 fn of_customise(error: &CustomiseError) -> Option<String> {

@@ -560,6 +560,13 @@ impl Agent {
             }
             return true;
         };
+        self.pass_on(number, which, id, bytes);
+        true
+    }
+
+    /// Tells a client what its job has written.
+    fn pass_on(&mut self, number: u32, which: usize, id: Id, bytes: &[u8]) {
+        let Some(job) = self.jobs.get(&number) else { return };
         let stream = if which == STDOUT {
             OutputStream::Stdout
         } else {
@@ -578,7 +585,7 @@ impl Agent {
             )
         };
         let mut line = if is_raw {
-            output(Data::default(), u32::try_from(count).ok())
+            output(Data::default(), u32::try_from(bytes.len()).ok())
         } else {
             output(Data(bytes.to_vec()), None)
         };
@@ -590,7 +597,6 @@ impl Agent {
             conn.send(line);
         }
         self.touch(conn_number);
-        true
     }
 
     /// How much of an output can be read now: what is kept must find room.

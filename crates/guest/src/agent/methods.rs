@@ -155,17 +155,7 @@ impl Agent {
                 request.params::<NoParams>()?;
                 conn.send(result_line(id, self.status()));
             }
-            method::SHUTDOWN => {
-                let shutdown: Shutdown = request.params()?;
-                if !self.is_init {
-                    return Err(RpcError::internal(
-                        "this agent is not PID 1: shut the machine down by its own init",
-                        None,
-                    ));
-                }
-                conn.send(result_line(id, NoParams {}));
-                self.end(Ending::Asked(shutdown));
-            }
+            method::SHUTDOWN => self.shut_down(conn, id, request.params()?)?,
             other => {
                 return Err(RpcError::new(
                     METHOD_NOT_FOUND,
@@ -173,6 +163,16 @@ impl Agent {
                 ));
             }
         }
+        Ok(())
+    }
+
+    fn shut_down(&mut self, conn: &mut Conn, id: &Id, shutdown: Shutdown) -> Result<(), RpcError> {
+        if !self.is_init {
+            let words = "this agent is not PID 1: shut the machine down by its own init";
+            return Err(RpcError::internal(words, None));
+        }
+        conn.send(result_line(id, NoParams {}));
+        self.end(Ending::Asked(shutdown));
         Ok(())
     }
 
