@@ -26,7 +26,7 @@ pub(crate) struct MachineArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     vcpus: Option<u32>,
 
-    /// Most that the program can write, in MiB or with a unit [default: half the memory]
+    /// Most that can be written into the image's folders, in MiB or with a unit [default: half the memory]
     #[arg(long, value_name = "SIZE", value_parser = parse_overlay)]
     overlay_size: Option<u64>,
 
