@@ -28,11 +28,12 @@ pub(super) const FLOOR_BYTES: usize = 4 * 1024;
 /// Nobody's turn begins while more waits: what a turn has brought must go first.
 const TURN_BYTES: usize = FULL_BYTES + (2 << 20);
 
-/// How long a turn lasts at most, and how long when nothing comes.
+/// How long a turn lasts at most, and how long when nothing comes, while others wait; where nobody does, it ends when nothing has
+/// come for the longer of the two.
 const TURN_NS: u64 = 10_000_000_000;
 const TURN_REST_NS: u64 = 500_000_000;
 
-/// Who sends nothing of an unfinished message for so long is ended when the agent is full.
+/// Who sends nothing of an unfinished message for so long is ended when the agent is full and somebody waits.
 const IDLE_NS: u64 = 2_000_000_000;
 
 /// How long the agent is full, while no turn ends well, before somebody loses something, and then how often.
@@ -127,9 +128,26 @@ impl Agent {
 
     /// When time alone changes something.
     pub(super) fn budget_deadline(&self) -> Option<u64> {
-        let turn = self.budget.turn.as_ref();
-        let turn = turn.map(|turn| turn.ends_ns.min(turn.moved_ns.saturating_add(TURN_REST_NS)));
+        let turn = self.budget.turn.as_ref().map(|turn| self.end_of(turn));
         turn.into_iter().chain(self.budget.look_at_ns).min()
+    }
+
+    /// When a turn is over at the latest: soon, where somebody else waits for it.
+    fn end_of(&self, turn: &Turn) -> u64 {
+        if self.somebody_waits(Some(turn.who)) {
+            turn.ends_ns.min(turn.moved_ns.saturating_add(TURN_REST_NS))
+        } else {
+            turn.moved_ns.saturating_add(TURN_NS)
+        }
+    }
+
+    /// Whether somebody, other than `who`, would go on if there were room.
+    fn somebody_waits(&self, who: Option<Who>) -> bool {
+        let mut conns = self.conns.iter();
+        let mut jobs = self.jobs.iter();
+        conns.any(|(number, conn)| {
+            conn.waits_for_room && who != Some(Who::Conn(*number)) && !self.is_stalled(conn)
+        }) || jobs.any(|(number, job)| job.waits_for_room() && who != Some(Who::Job(*number)))
     }
 
     /// Finds out whether the agent is full, and does what follows from that.
@@ -248,9 +266,12 @@ impl Agent {
             return;
         }
         let now = Clock::Boottime.now_ns();
-        let is_over =
-            |turn: &mut Turn| now >= turn.ends_ns || now >= turn.moved_ns.saturating_add(TURN_REST_NS);
-        if let Some(turn) = self.budget.turn.take_if(is_over) {
+        let is_over = self
+            .budget
+            .turn
+            .as_ref()
+            .is_some_and(|turn| now >= self.end_of(turn));
+        if let Some(turn) = self.budget.turn.take_if(|_| is_over) {
             match turn.who {
                 // It is not the client for whom a job must read first.
                 Who::Conn(number) if self.is_stalled_conn(number) => {}
@@ -265,7 +286,9 @@ impl Agent {
         }
         if self.budget.look_at_ns.take_if(|at_ns| *at_ns <= now).is_some() {
             self.budget.look_at_ns = Some(now.saturating_add(EVERY_NS));
-            self.refuse_idle(now);
+            if self.somebody_waits(None) {
+                self.refuse_idle(now);
+            }
             if now >= self.budget.patient_until_ns {
                 self.take_back(now);
             }

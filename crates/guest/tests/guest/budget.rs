@@ -88,6 +88,27 @@ fn a_turn_that_is_not_used_is_lost_with_a_word() {
     assert_small(&agent);
 }
 
+/// A slow client whose message alone fills the agent disturbs nobody, and is not disturbed.
+#[test]
+fn who_is_alone_may_be_slow() {
+    let agent = Agent::start();
+    let mut slow = agent.dial();
+    let cmd = format!("true {}", "x".repeat(3_500_000));
+    let line = format!(
+        "{}\n",
+        json!({"jsonrpc": "2.0", "id": 1, "method": "exec", "params": {"argv": ["true"], "env": {"A": cmd}}})
+    );
+    let (first, rest) = line.split_at(3_000_000);
+    slow.send_raw(first.as_bytes());
+    std::thread::sleep(Duration::from_secs(4));
+    assert_answers(&agent);
+    slow.send_raw(rest.as_bytes());
+    // It is more than a program can be given; that is what is said of it.
+    assert_eq!(slow.receive()["error"]["code"], -32602);
+    slow.call("ping", json!({}));
+    assert_small(&agent);
+}
+
 #[test]
 fn long_messages_at_once_are_all_taken() {
     let agent = Agent::start();
