@@ -25,7 +25,7 @@ impl Watch {
 
     /// What there is too much of, and the limit.
     pub(crate) fn over(&self, copy: &OwnedFd, limits: &Limits) -> Option<(&'static str, u64)> {
-        let (processes, memory) = usage(self.pid);
+        let (processes, memory) = usage(self.pid, limits.processes);
         if processes > limits.processes {
             return Some(("processes", limits.processes));
         }
@@ -48,11 +48,15 @@ fn free(disk: &rustix::fs::StatVfs) -> u64 {
     disk.f_bavail.saturating_mul(disk.f_frsize)
 }
 
-/// How many threads the step has, and what memory nobody else has: PID 1 and all its descendants.
-fn usage(pid: i32) -> (u64, u64) {
+/// How many threads the step has, and what memory nobody else has: PID 1 and all its descendants. More threads than `most` are not
+/// counted: there are many only where they become more while one looks.
+fn usage(pid: i32, most: u64) -> (u64, u64) {
     let (mut threads, mut memory) = (0, 0);
     let mut pending = vec![pid.to_string()];
     while let Some(pid) = pending.pop() {
+        if threads > most {
+            break;
+        }
         let tasks = std::fs::read_dir(format!("/proc/{pid}/task"));
         for task in tasks.into_iter().flatten().flatten() {
             threads += 1;

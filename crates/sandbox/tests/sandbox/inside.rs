@@ -116,6 +116,7 @@ fn environment_users_and_folders_are_what_was_given() {
         .collect();
     for expected in [
         "A=b c",
+        "HOME=/root",
         "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
         "/srv/made/here",
         "firebrick",
@@ -130,7 +131,7 @@ fn environment_users_and_folders_are_what_was_given() {
             .iter()
             .filter(|line| line.contains('=') && !line.starts_with("uid"))
             .count(),
-        3,
+        4,
         "{output}"
     );
 

@@ -173,7 +173,7 @@ fn nothing_of_the_host_can_be_seen() {
         echo owned > /tmp/l 2>/dev/null && exit 6
         ls /proc/self/fd | grep -v '^[0123]$' && exit 7
         test \"$(readlink /proc/self/fd/0)\" = /dev/null || exit 8
-        env | grep -v -E '^(PATH|SHLVL|PWD|OLDPWD|APT_CONFIG)=' && exit 9
+        env | grep -v -E '^(PATH|HOME|SHLVL|PWD|OLDPWD|APT_CONFIG)=' && exit 9
         exit 0",
         canary.path()
     );
