@@ -145,9 +145,13 @@ impl Agent {
     fn somebody_waits(&self, who: Option<Who>) -> bool {
         let mut conns = self.conns.iter();
         let mut jobs = self.jobs.iter();
-        conns.any(|(number, conn)| {
-            conn.waits_for_room && who != Some(Who::Conn(*number)) && !self.is_stalled(conn)
-        }) || jobs.any(|(number, job)| job.waits_for_room() && who != Some(Who::Job(*number)))
+        conns.any(|(number, conn)| who != Some(Who::Conn(*number)) && self.waits(conn))
+            || jobs.any(|(number, job)| job.waits_for_room() && who != Some(Who::Job(*number)))
+    }
+
+    /// Whether there is more of its messages, which room alone keeps from being read.
+    fn waits(&self, conn: &Conn) -> bool {
+        conn.waits_for_room && !self.is_stalled(conn)
     }
 
     /// Finds out whether the agent is full, and does what follows from that.
@@ -229,8 +233,7 @@ impl Agent {
 
     /// Lets one of those go on who wait for room.
     fn give_turn(&mut self) {
-        let can_go_on = |conn: &Conn| conn.waits_for_room && !self.is_stalled(conn);
-        let conns = self.conns.iter().filter(|(_, conn)| can_go_on(conn));
+        let conns = self.conns.iter().filter(|(_, conn)| self.waits(conn));
         let jobs = self.jobs.iter().filter(|(_, job)| job.waits_for_room());
         let waiting = conns
             .map(|(number, _)| Who::Conn(*number))

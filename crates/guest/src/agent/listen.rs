@@ -125,6 +125,9 @@ impl Agent {
             let number = self.new_number();
             let socket = Watched::new(socket, Token::Conn(number));
             self.settle(number, Conn::new(Transport::Socket { socket, is_tcp }, speech));
+            if self.conns.len() >= MAX_CONNECTIONS {
+                return; // whether another waits is not known: nobody goes for him before epoll says so
+            }
         }
     }
 

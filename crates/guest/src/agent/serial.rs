@@ -156,7 +156,6 @@ impl Agent {
 
     fn incoming_stream(&mut self, stream: StreamId, port: u32) {
         let number = self.new_number();
-        let has_room = self.has_place();
         let Some(serial) = &mut self.serial else { return };
         let service = match port {
             AGENT_PORT => Some(Service::Rpc),
@@ -166,7 +165,9 @@ impl Agent {
         let Some(service) = service else {
             return serial.endpoint.refuse(stream, Refusal::NoListener);
         };
-        if !has_room {
+        let has_place = self.has_place();
+        let Some(serial) = &mut self.serial else { return };
+        if !has_place {
             serial.endpoint.refuse(stream, Refusal::TooManyStreams);
         } else {
             serial.endpoint.accept(stream);
