@@ -76,16 +76,7 @@ fn range(table: &str, user: &str, uid: u32) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn host(files: &[(&str, &str)]) -> tempfile::TempDir {
-        let folder = tempfile::tempdir().unwrap();
-        for (path, text) in files {
-            let path = folder.path().join(path);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, text).unwrap();
-        }
-        folder
-    }
+    use crate::testing::host;
 
     #[test]
     fn root_needs_all_ids_and_others_a_range() {

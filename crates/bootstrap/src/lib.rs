@@ -26,6 +26,8 @@ mod prepare;
 mod run;
 mod set;
 mod sources;
+#[cfg(test)]
+mod testing;
 mod time;
 
 pub use error::{BootstrapError, Cause};
