@@ -1,5 +1,7 @@
 //! Proves that `rootfs tree`, `du` and `diff` say what `dpkg-query`, `apk`, `du` and `diff` say of the same files.
 
+#[path = "support/image.rs"]
+mod image;
 mod support;
 
 use std::collections::BTreeSet;
@@ -13,21 +15,6 @@ use firebrick_testkit::mount::Mount;
 use firebrick_testkit::oracle::{have, have_mount, run_ok};
 use serde_json::Value;
 use support::Home;
-
-/// The image that a reference becomes.
-fn image(home: &Home, name: &str, reference: &str, more: &[&str]) {
-    let args = ["rootfs", "from-docker", "-q", "-n", name, "-i", reference];
-    let output = home
-        .firebrick(&args)
-        .args(more)
-        .output()
-        .expect("the binary starts");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-}
 
 /// What a command prints with `--json`, and its exit code.
 fn json(home: &Home, args: &[&str]) -> (i32, Value) {
@@ -116,7 +103,7 @@ fn dpkg_query_names_the_same_packages_and_the_same_files() {
     let root = home.path().join("root");
     let packages = ["coreutils", "dash", "libc6", "sed", "tzdata"];
     debian(&root, &packages);
-    image(
+    image::make(
         &home,
         "debian",
         &format!("dir:{}", root.display()),
@@ -168,7 +155,7 @@ fn apk_names_the_same_packages_and_the_same_files() {
         return;
     };
     let home = Home::new();
-    image(&home, "alpine", &format!("tar:{}", tar.display()), &[]);
+    image::make(&home, "alpine", &format!("tar:{}", tar.display()), &[]);
     let root = home.path().join("root");
     fs::create_dir(&root).expect("a folder");
     let (archive, folder) = (tar.display().to_string(), root.display().to_string());
@@ -208,7 +195,7 @@ fn apk_names_the_same_packages_and_the_same_files() {
 fn du_counts_what_du_counts() {
     let Some(tar) = fixture(ALPINE[1]) else { return };
     let home = Home::new();
-    image(&home, "alpine", &format!("tar:{}", tar.display()), &[]);
+    image::make(&home, "alpine", &format!("tar:{}", tar.display()), &[]);
     if !have_mount().expect("a judge") {
         return;
     }
@@ -267,7 +254,7 @@ fn two(home: &Home) {
             ],
         )
         .expect("a copy");
-        image(
+        image::make(
             home,
             name,
             &format!("dir:{}", root.display()),
@@ -353,8 +340,8 @@ fn an_image_is_the_same_in_both_formats() {
     let Some(tar) = fixture(ALPINE[1]) else { return };
     let home = Home::new();
     let reference = format!("tar:{}", tar.display());
-    image(&home, "one", &reference, &[]);
-    image(&home, "two", &reference, &["--format", "squashfs"]);
+    image::make(&home, "one", &reference, &[]);
+    image::make(&home, "two", &reference, &["--format", "squashfs"]);
     let (code, found) = json(&home, &["rootfs", "diff", "one", "two"]);
     // The squashfs has neither the folder that ext4 must have, nor places of layers.
     let paths: Vec<&Value> = found["changes"]

@@ -3,6 +3,8 @@
 
 #[path = "support/folder.rs"]
 mod folder;
+#[path = "support/image.rs"]
+mod image;
 #[path = "support/layout.rs"]
 mod layout;
 mod support;
@@ -23,17 +25,7 @@ const LAYERS: [&str; 2] = [
 
 fn made(layers: &[&str], more: &[&str]) -> Home {
     let home = layout::home_with(layers, json!({}));
-    let args = ["rootfs", "from-docker", "-q", "-n", "app", "-i", "oci:img"];
-    let output = home
-        .firebrick(&args)
-        .args(more)
-        .output()
-        .expect("the binary starts");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    image::make(&home, "app", "oci:img", more);
     home
 }
 
