@@ -23,7 +23,6 @@ use super::making::{Contents, ImageArgs, Making, Reading, ask_for_password};
 use crate::home::Home;
 use crate::images;
 use crate::recipes::{self, Loaded, RecipeFault};
-use crate::steps::Running;
 use crate::talk::{Steps, Talk};
 
 /// The options of a recipe, read as if they stood on a command line.
@@ -75,14 +74,7 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
     image.prefetch();
     let doing = Doing {
         args: &args.steps,
-        running: Running {
-            steps: &[],
-            limits: args.steps.limits(),
-            layer_limits: args.limits.to_layer(),
-            created: contents.created,
-            cache: !source.no_cache,
-            layers_at_once: making.layers_at_once(),
-        },
+        running: making.running(args.steps.limits(), &args.limits, &contents, !source.no_cache),
         config: &base,
         home,
         talk: *talk,

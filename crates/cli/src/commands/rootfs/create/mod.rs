@@ -9,7 +9,6 @@ pub(crate) use args::Args;
 use super::installing::Installing;
 use super::making::{Contents, Making};
 use crate::home::Home;
-use crate::steps::{self, Running};
 use crate::talk::{Steps, Talk};
 
 pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
@@ -21,21 +20,10 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
     let installing = Installing::begin(&set, home, *talk, &steps)?;
     let contents = Contents::new(&args.made, installing.image())?;
     let (mut image, reading) = installing.read(script.is_some())?;
+    let in_image = &args.script.steps;
+    let running = making.running(in_image.limits(), &args.limits, &contents, true);
     let made = script
-        .map(|script| {
-            steps.begin(2, &format!("Running {}", script.file.display()));
-            steps::say_limits(home, &steps);
-            let step = script.step(&image.config, contents.created, args.script.steps.network);
-            let running = Running {
-                steps: &[step],
-                limits: args.script.steps.limits(),
-                layer_limits: args.limits.to_layer(),
-                created: contents.created,
-                cache: true,
-                layers_at_once: making.layers_at_once(),
-            };
-            steps::run(&running, &mut image, home, *talk, &steps)
-        })
+        .map(|script| script.run(in_image.network, &running, &mut image, home, *talk, &steps))
         .transpose()?;
     let report = making
         .build(&image, &contents, &args.limits, &steps, reading)

@@ -15,7 +15,6 @@ pub(super) use source_args::Transfer;
 use super::making::{Contents, Making, Reading};
 use crate::error::CliError;
 use crate::home::Home;
-use crate::steps::{self, Running};
 use crate::talk::{Steps, Talk};
 use crate::text;
 
@@ -32,29 +31,14 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
     let mut contents = Contents::new(&args.made, &image)?;
     contents.state_platform(args.source.platform.is_some());
     image.prefetch();
+    let in_image = &args.script.steps;
+    let running = making.running(in_image.limits(), &args.limits, &contents, !args.source.no_cache);
     let made = script
-        .map(|script| {
-            steps.begin(2, &format!("Running {}", script.file.display()));
-            steps::say_limits(home, &steps);
-            let step = script.step(&image.config, contents.created, args.script.steps.network);
-            let running = Running {
-                steps: &[step],
-                limits: args.script.steps.limits(),
-                layer_limits: args.limits.to_layer(),
-                created: contents.created,
-                cache: !args.source.no_cache,
-                layers_at_once: making.layers_at_once(),
-            };
-            steps::run(&running, &mut image, home, *talk, &steps)
-        })
+        .map(|script| script.run(in_image.network, &running, &mut image, home, *talk, &steps))
         .transpose()?;
     let is_download = matches!(args.image, Reference::Registry(_));
-    let reading = match is_download {
-        true => Reading::Downloads,
-        false => Reading::Here,
-    };
     let report = making
-        .build(&image, &contents, &args.limits, &steps, reading)
+        .build(&image, &contents, &args.limits, &steps, Reading::of(&args.image))
         .map_err(|error| fail(&args.image, error))?;
     drop(made);
     if matches!(args.image, Reference::Tar { .. })

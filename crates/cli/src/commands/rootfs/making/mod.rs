@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use firebrick_build::{BuildError, Event, Filesystem, Report, Request};
+use firebrick_sandbox::Limits as StepLimits;
 use firebrick_source::{OciImage, Reference};
 
 pub(super) use agent::read as read_program;
@@ -27,6 +28,7 @@ pub(super) use settings_args::{RootPassword, Rules, ask as ask_for_password, par
 
 use crate::error::write_stdout;
 use crate::home::Home;
+use crate::steps::Running;
 use crate::talk::{Steps, Talk};
 use crate::text;
 
@@ -56,8 +58,26 @@ impl<'a> Making<'a> {
         })
     }
 
+    /// How what runs in the image is run; no step yet.
+    pub(super) fn running(
+        &self,
+        limits: StepLimits,
+        layers: &Limits,
+        contents: &Contents,
+        cache: bool,
+    ) -> Running<'static> {
+        Running {
+            steps: &[],
+            limits,
+            layer_limits: layers.to_layer(),
+            created: contents.created,
+            cache,
+            layers_at_once: self.layers_at_once(),
+        }
+    }
+
     /// How many layers are decompressed at once.
-    pub(super) fn layers_at_once(&self) -> usize {
+    fn layers_at_once(&self) -> usize {
         self.threads.min(LAYERS_AT_ONCE_MAX)
     }
 

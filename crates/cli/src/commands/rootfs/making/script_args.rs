@@ -4,11 +4,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::ensure;
-use firebrick_sandbox::{Limits, Run, Step};
-use firebrick_source::ImageConfig;
+use firebrick_sandbox::{Limits, MadeLayer, Run, Step};
+use firebrick_source::{ImageConfig, OciImage};
 use firebrick_tree::Timestamp;
 
-use crate::{steps, text};
+use crate::home::Home;
+use crate::steps::{self, Running};
+use crate::talk::{Steps, Talk};
+use crate::text;
 
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "What runs in the image")]
@@ -64,7 +67,7 @@ impl StepArgs {
 /// A script, read.
 #[derive(Debug)]
 pub(crate) struct Read {
-    pub(crate) file: PathBuf,
+    file: PathBuf,
     bytes: Vec<u8>,
 }
 
@@ -77,8 +80,26 @@ impl Read {
         })
     }
 
-    /// The step that runs it.
-    pub(crate) fn step(&self, config: &ImageConfig, created: Timestamp, network: bool) -> Step {
+    /// Runs it over an image, as the second step of what is shown, and adds its layer.
+    pub(crate) fn run(
+        &self,
+        network: bool,
+        running: &Running<'_>,
+        image: &mut OciImage,
+        home: &Home,
+        talk: Talk,
+        shown: &Steps,
+    ) -> anyhow::Result<Vec<MadeLayer>> {
+        shown.begin(2, &format!("Running {}", self.file.display()));
+        steps::say_limits(home, shown);
+        let running = Running {
+            steps: &[self.step(&image.config, running.created, network)],
+            ..*running
+        };
+        steps::run(&running, image, home, talk, shown)
+    }
+
+    fn step(&self, config: &ImageConfig, created: Timestamp, network: bool) -> Step {
         Step {
             name: format!("the script {}", self.file.display()),
             run: Run::Script(self.bytes.clone()),

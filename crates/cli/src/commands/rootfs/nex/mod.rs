@@ -24,7 +24,7 @@ use super::from_docker::source_args::Registry;
 use super::making::{Contents, ImageArgs, Limits, Making, ReadScript, Reading, put_in, read_program};
 use crate::home::Home;
 use crate::interrupt::Scratch;
-use crate::steps::{self, Running};
+use crate::steps::Running;
 use crate::talk::{Steps, Talk};
 use crate::text;
 
@@ -64,14 +64,7 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
     accounts(&mut settings)?;
     let contents = Contents::with(&options.image, settings.clone(), &image)?;
     image.prefetch();
-    let running = Running {
-        steps: &[],
-        limits: StepLimits::default(),
-        layer_limits: options.limits.to_layer(),
-        created: contents.created,
-        cache: true,
-        layers_at_once: making.layers_at_once(),
-    };
+    let running = making.running(StepLimits::default(), &options.limits, &contents, true);
     let made = match &script {
         Some(script) => run_script(script, &settings, &running, &mut image, home, talk, &steps)?,
         None => Vec::new(),
@@ -151,20 +144,13 @@ fn run_script(
     talk: &Talk,
     shown: &Steps,
 ) -> anyhow::Result<Vec<MadeLayer>> {
-    shown.begin(2, &format!("Running {}", script.file.display()));
-    steps::say_limits(home, shown);
     let accounts = Settings {
         groups: settings.groups.clone(),
         users: settings.users.clone(),
         ..Settings::default()
     };
     let mut made = vec![put_in(&accounts, running, image, home)?];
-    let step = script.step(&image.config, running.created, true);
-    let running = Running {
-        steps: &[step],
-        ..*running
-    };
-    made.extend(steps::run(&running, image, home, *talk, shown)?);
+    made.extend(script.run(true, running, image, home, *talk, shown)?);
     Ok(made)
 }
 
