@@ -1,0 +1,31 @@
+//! What the command does, as its users call it.
+
+mod build;
+mod console;
+mod create;
+mod doctor;
+mod edit;
+mod errors;
+mod from_docker;
+mod guest;
+mod help;
+mod hostile_scripts;
+mod images;
+mod inits;
+mod install;
+mod look;
+mod nex;
+mod platforms;
+mod pool;
+mod recipes;
+mod refusals;
+mod registry;
+mod report;
+mod run;
+mod script;
+mod setup;
+mod shapes;
+mod shells;
+mod slim;
+mod squashfs;
+mod support;
