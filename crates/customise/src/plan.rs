@@ -187,7 +187,13 @@ pub fn customise<'a>(
         Some(_) => request.init.choose(image)?,
         None => Chosen::Untouched,
     };
-    crate::settings::add(&mut planner, settings, image, chosen)?;
+    crate::settings::add(
+        &mut planner,
+        settings,
+        request.service.user.as_ref(),
+        image,
+        chosen,
+    )?;
     let slimmed =
         crate::slim::add(&mut planner, &settings.slim, image).map_err(|source| CustomiseError::Setting {
             what: "what is slimmed away".to_owned(),
@@ -205,7 +211,7 @@ pub fn customise<'a>(
 /// [`CustomiseError::Setting`] for one that the image has no place for.
 pub fn lay<'a>(settings: &'a Settings, image: &Image<'_>) -> Result<Vec<Entry<'a>>, CustomiseError> {
     let mut planner = Planner::new(image);
-    crate::settings::add_files(&mut planner, settings, image)?;
+    crate::settings::add_files(&mut planner, settings, None, image)?;
     Ok(planner.entries)
 }
 

@@ -6,6 +6,7 @@
 use std::str::FromStr;
 
 use crate::GUEST_PATH;
+use crate::settings::Owner;
 
 /// How the agent runs under an init that is not the guest.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,6 +26,20 @@ pub struct AgentUser(String);
 #[error("{text:?} is no user: expected NAME, UID, NAME:GROUP or UID:GID")]
 pub struct UnknownUser {
     text: String,
+}
+
+impl AgentUser {
+    /// The same for whoever looks in the image's accounts.
+    pub(crate) fn owner(&self) -> Owner {
+        let (user, group) = match self.0.split_once(':') {
+            Some((user, group)) => (user, Some(group.to_owned())),
+            None => (&*self.0, None),
+        };
+        Owner {
+            user: user.to_owned(),
+            group,
+        }
+    }
 }
 
 impl FromStr for AgentUser {

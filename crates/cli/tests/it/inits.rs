@@ -119,6 +119,14 @@ fn what_the_image_lacks_is_refused_with_the_way_out() {
             "is no user: expected NAME, UID, NAME:GROUP or UID:GID",
         ),
         (
+            &["--init", "busybox", "--agent-user", "nex"],
+            "cannot set the agent's user in the image caused by: there is no user \"nex\" in the image",
+        ),
+        (
+            &["--init", "busybox", "--agent-user", "1000:nex"],
+            "there is no group \"nex\" in the image",
+        ),
+        (
             &["--guest-options", "a=\"b\""],
             "cannot stand on a kernel command line",
         ),

@@ -161,9 +161,11 @@ impl Accounts {
         planner: &Planner<'_, '_>,
         image: &Image<'_>,
         settings: &Settings,
+        is_asked: bool,
     ) -> Result<Accounts, CustomiseError> {
         let owners = settings.files.iter().any(|file| file.owner.is_some());
         if !owners
+            && !is_asked
             && settings.users.is_empty()
             && settings.groups.is_empty()
             && settings.root_password.is_none()

@@ -24,6 +24,7 @@ pub use network::{Address, Interface};
 use crate::image::Image;
 use crate::init::Chosen;
 use crate::plan::{CustomiseError, EntryKind, Planner};
+use crate::service::AgentUser;
 use crate::slim::Rule;
 
 /// Everything that can be set. The default sets nothing.
@@ -146,10 +147,11 @@ fn setting<T>(what: impl Into<String>, result: Result<T, SettingError>) -> Resul
 pub(crate) fn add<'a>(
     planner: &mut Planner<'a, '_>,
     settings: &'a Settings,
+    service_user: Option<&AgentUser>,
     image: &Image<'_>,
     chosen: Chosen,
 ) -> Result<(), CustomiseError> {
-    add_files(planner, settings, image)?;
+    add_files(planner, settings, service_user, image)?;
     network::add(planner, settings, image)?;
     if !settings.modules.is_empty() {
         let lines: String = settings
@@ -170,15 +172,19 @@ pub(crate) fn add<'a>(
     console::add(planner, &settings.consoles, image, chosen)
 }
 
-/// Adds files, and accounts.
+/// Adds files, and accounts; whoever the agent is to become must be among them.
 pub(crate) fn add_files<'a>(
     planner: &mut Planner<'a, '_>,
     settings: &'a Settings,
+    service_user: Option<&AgentUser>,
     image: &Image<'_>,
 ) -> Result<(), CustomiseError> {
     // Owners are named by accounts, and accounts are in files that may be among those.
-    let accounts = &mut accounts::Accounts::read(planner, image, settings)?;
+    let accounts = &mut accounts::Accounts::read(planner, image, settings, service_user.is_some())?;
     accounts.add(settings, planner.lower)?;
+    if let Some(user) = service_user {
+        setting("the agent's user", accounts.numbers(&user.owner()))?;
+    }
     files::add(planner, &settings.files, image, accounts)?;
     accounts.write(planner)
 }
