@@ -64,7 +64,9 @@ pub fn take(files: &PoolFiles, wish: Wish, interrupts: Option<&Interrupts>) -> i
         return Ok(Taking::Interrupted { signal });
     }
     stream.set_read_timeout(Some(ANSWER_LIMIT))?;
-    let (reply, agent) = receive_with_descriptor(&stream).map_err(in_words)?;
+    let Some((reply, agent)) = receive_with_descriptor(&stream).map_err(in_words)? else {
+        return Ok(Taking::NoPool);
+    };
     Ok(match reply {
         Reply::Taken if agent.is_some() => Taking::Taken(Lease {
             keeper: BufReader::new(stream),
@@ -98,14 +100,19 @@ fn wait_for_answer(
     }
 }
 
-/// An answer, and the stream that comes with it.
-fn receive_with_descriptor(stream: &UnixStream) -> io::Result<(Reply, Option<OwnedFd>)> {
+/// An answer, and the stream that comes with it; `None` if its keeper ended instead.
+fn receive_with_descriptor(stream: &UnixStream) -> io::Result<Option<(Reply, Option<OwnedFd>)>> {
     let mut byte = [0];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let mut buffers = [IoSliceMut::new(&mut byte)];
     // It comes with the line's first byte, so that one is not read through a buffer.
-    let received = retry_on_intr(|| recvmsg(stream, &mut buffers, &mut ancillary, RecvFlags::CMSG_CLOEXEC))?;
+    let received = retry_on_intr(|| recvmsg(stream, &mut buffers, &mut ancillary, RecvFlags::CMSG_CLOEXEC));
+    let received = match received {
+        // One that is killed with the question unread resets the connection.
+        Err(Errno::CONNRESET) => return Ok(None),
+        received => received?,
+    };
     let mut agent = None;
     for message in ancillary.drain() {
         if let RecvAncillaryMessage::ScmRights(descriptors) = message {
@@ -115,7 +122,10 @@ fn receive_with_descriptor(stream: &UnixStream) -> io::Result<(Reply, Option<Own
     let rest = io::Read::chain(&byte[..received.bytes], stream);
     let mut line = String::new();
     io::BufRead::read_line(&mut BufReader::with_capacity(1, rest), &mut line)?;
-    Ok((serde_json::from_str(&line)?, agent))
+    match line.ends_with('\n') {
+        true => Ok(Some((serde_json::from_str(&line)?, agent))),
+        false => Ok(None),
+    }
 }
 
 impl Lease {
@@ -130,8 +140,12 @@ impl Up for Lease {
         let stream = self.keeper.get_ref();
         send(stream, &Request::Dial)?;
         match receive_with_descriptor(stream)? {
-            (Reply::Taken, Some(agent)) => Client::new(agent),
-            (other, _) => Err(unexpected(&other)),
+            Some((Reply::Taken, Some(agent))) => Client::new(agent),
+            Some((other, _)) => Err(unexpected(&other)),
+            None => Err(io::Error::new(
+                io::ErrorKind::ConnectionReset,
+                "the pool's keeper ended",
+            )),
         }
     }
 

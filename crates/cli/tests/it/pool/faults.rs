@@ -152,6 +152,15 @@ fn a_run_that_waits_for_a_vm_ends_by_its_signal_and_outlives_a_stop() {
     assert_eq!((code, &*stdout), (Some(0), "up\n"), "{stderr}");
     // None was lent to those who had gone.
     eventually(LIMIT, || status(&home)["used"] == 1);
+    // A keeper that is killed meanwhile is told as one that was never there.
+    let child = wait();
+    kill_process(keeper(&home), Signal::KILL).expect("it is there");
+    let (code, _, stderr) = outcome(child);
+    assert!(
+        code == Some(125) && stderr.contains("there is no pool") && stderr.contains("hint: "),
+        "{code:?} {stderr}"
+    );
+    home.no_process_is_left();
     assert_eq!(home.output(&["pool", "stop", "--all"]).0, Some(0));
     is_clean(&home);
 }
