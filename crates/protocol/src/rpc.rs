@@ -252,6 +252,13 @@ impl<'line> Request<'line> {
     /// [`INVALID_PARAMS`] with what does not fit.
     pub fn params<T: Deserialize<'line>>(&self) -> Result<T, RpcError> {
         let text = self.params.map_or("{}", RawValue::get);
+        // A struct could be read from an array, too, and then says odd things of what does not fit.
+        if !text.starts_with('{') {
+            return Err(RpcError::invalid_params(alloc::format!(
+                "{}: expected an object with named parameters",
+                self.method
+            )));
+        }
         if text.len() > MAX_VALUES && has_too_many_values(text) {
             return Err(RpcError::invalid_params(alloc::format!(
                 "{}: more than {MAX_VALUES} values",

@@ -233,6 +233,10 @@ impl Agent {
         failure_is_result: bool,
     ) -> Result<(), RpcError> {
         self.check_room(conn, id)?;
+        if options.timeout_ms == Some(0) {
+            let message = "timeout_ms: expected at least 1; leave it out for no limit";
+            return Err(RpcError::invalid_params(message));
+        }
         let command = self.command(argv, &options)?;
         let JobOptions {
             stdin,

@@ -409,6 +409,8 @@ fn hostile_lines_do_no_harm() {
         json!({}),
         json!({"cmd": "x", "env": {"a=b": "c"}}),
         json!({"cmd": "x", "timeout_ms": -1}),
+        json!({"cmd": "x", "timeout_ms": 0}),
+        json!(["x"]),
         json!({"image_defaults": true}),
         json!({"cmd": "x", "cwd": "/no/such/folder"}),
         json!({"cmd": "x", "pty": true}),

@@ -39,8 +39,11 @@ pub(in super::super) fn run(params: &Put) -> Result<Transferred, RpcError> {
             "{mode} is no mode of a file"
         )));
     }
-    let spot = place::find(&params.place, params.parents)?;
     let path = &params.place.path;
+    if !params.tree && path.ends_with('/') {
+        return Err(failed("write", path, Errno::ISDIR));
+    }
+    let spot = place::find(&params.place, params.parents)?;
     if params.tree {
         let root =
             open_root(&spot, params.mode, owner).map_err(|error| failed("make the folder", path, error))?;
