@@ -7,6 +7,7 @@ mod elf;
 mod npm;
 mod pip;
 mod rpm;
+mod sqlite;
 mod stanza;
 
 use std::collections::HashMap;
@@ -18,6 +19,9 @@ use crate::{Contents, Ecosystem, InventoryError, Listing, NodeId, Package, Packa
 
 /// Longest database that is read, in bytes. Debian's with 5,000 packages has 8 MiB.
 const DATABASE_MAX: u64 = 64 << 20;
+
+/// Longest that all databases together may be, in bytes: many names may lead to one of them.
+const DATABASES_MAX: u64 = 4 << 30;
 
 /// More packages than this are not told of.
 const PACKAGES_MAX: usize = 200_000;
@@ -40,6 +44,8 @@ pub(crate) struct Collector<'a> {
     pub(crate) owners: Vec<Option<PackageId>>,
     pub(crate) remarks: Vec<String>,
     known: HashMap<(Ecosystem, String, String, Option<String>), PackageId>,
+    /// Bytes that may still be read.
+    left: u64,
 }
 
 impl<'a> Collector<'a> {
@@ -51,6 +57,7 @@ impl<'a> Collector<'a> {
             owners: vec![None; listing.len()],
             remarks: Vec::new(),
             known: HashMap::new(),
+            left: DATABASES_MAX,
         }
     }
 
@@ -114,6 +121,11 @@ impl<'a> Collector<'a> {
             self.remark(format!("/{path} is not read: it is too long to be a database"));
             return Ok(None);
         }
+        let Some(left) = self.left.checked_sub(entry.size) else {
+            self.remark("the databases are together too long: some are not read".to_owned());
+            return Ok(None);
+        };
+        self.left = left;
         self.read_part(node, 0, usize::try_from(entry.size).unwrap_or(usize::MAX))
             .map(Some)
     }

@@ -19,6 +19,7 @@ type Diversions = HashMap<Vec<u8>, (Vec<u8>, Vec<u8>)>;
 pub(super) fn collect(collector: &mut Collector<'_>) -> Result<(), InventoryError> {
     if let Some(status) = collector.find_file(b"var/lib/dpkg/status") {
         let diversions = diversions(collector)?;
+        let mut lists = HashSet::new();
         let bytes = collector.read(status)?.unwrap_or_default();
         for stanza in stanzas(&bytes) {
             let state = stanza.get("Status").unwrap_or_default();
@@ -28,7 +29,7 @@ pub(super) fn collect(collector: &mut Collector<'_>) -> Result<(), InventoryErro
                 None | Some(b"not-installed" | b"config-files")
             );
             if let Some(id) = is_there.then(|| add(collector, &stanza, status)).flatten() {
-                installed_files(collector, id, &diversions)?;
+                installed_files(collector, id, &diversions, &mut lists)?;
             }
         }
     }
@@ -66,11 +67,12 @@ fn source(value: &[u8]) -> Option<(String, Option<String>)> {
     })
 }
 
-/// Claims what a package's list names.
+/// Claims what a package's list names. Each of the `lists` is read once, however many stanzas have the package's name.
 fn installed_files(
     collector: &mut Collector<'_>,
     id: PackageId,
     diversions: &Diversions,
+    lists: &mut HashSet<NodeId>,
 ) -> Result<(), InventoryError> {
     let Some(package) = collector.packages.get(id.index()) else {
         return Ok(());
@@ -83,7 +85,7 @@ fn installed_files(
     let list = [format!("{name}:{architecture}.list"), format!("{name}.list")]
         .iter()
         .find_map(|list| collector.file_in(info, list.as_bytes()));
-    let Some(list) = list else {
+    let Some(list) = list.filter(|list| lists.insert(*list)) else {
         return Ok(());
     };
     let bytes = collector.read(list)?.unwrap_or_default();
@@ -148,6 +150,8 @@ fn distroless(collector: &mut Collector<'_>, folder: NodeId, node: NodeId) -> Re
 /// dpkg's database names no licences; the copyright files do where they are in the form that programs can read
 /// (<https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/>).
 fn licences(collector: &mut Collector<'_>) -> Result<(), InventoryError> {
+    // Several packages have one file, and each is read once.
+    let mut known: HashMap<NodeId, Vec<String>> = HashMap::new();
     for index in 0..collector.packages.len() {
         let Some(package) = collector.packages.get(index) else {
             break;
@@ -159,27 +163,38 @@ fn licences(collector: &mut Collector<'_>) -> Result<(), InventoryError> {
         let Some(node) = collector.find_file(path.as_bytes()) else {
             continue;
         };
-        let bytes = collector.read(node)?.unwrap_or_default();
-        if !bytes.starts_with(b"Format") {
-            continue;
-        }
-        let mut licences: Vec<String> = Vec::new();
-        for stanza in stanzas(&bytes) {
-            // Paragraphs without files only hold the texts of what others name.
-            let of_files = stanza.get("Files").is_some() || stanza.get("Format").is_some();
-            let licence = stanza.get("License").and_then(some_field).filter(|_| of_files);
-            if let Some(licence) = licence
-                && !licences.contains(&licence)
-                && licences.len() < LICENCES_MAX
-            {
-                licences.push(licence);
+        let licences = match known.get(&node) {
+            Some(licences) => licences.clone(),
+            None => {
+                let licences = licences_in(&collector.read(node)?.unwrap_or_default());
+                known.insert(node, licences.clone());
+                licences
             }
-        }
+        };
         if let Some(package) = collector.packages.get_mut(index) {
             package.licences = licences;
         }
     }
     Ok(())
+}
+
+fn licences_in(bytes: &[u8]) -> Vec<String> {
+    let mut licences: Vec<String> = Vec::new();
+    if !bytes.starts_with(b"Format") {
+        return licences;
+    }
+    for stanza in stanzas(bytes) {
+        // Paragraphs without files only hold the texts of what others name.
+        let of_files = stanza.get("Files").is_some() || stanza.get("Format").is_some();
+        let licence = stanza.get("License").and_then(some_field).filter(|_| of_files);
+        if let Some(licence) = licence
+            && !licences.contains(&licence)
+            && licences.len() < LICENCES_MAX
+        {
+            licences.push(licence);
+        }
+    }
+    licences
 }
 
 #[cfg(test)]
