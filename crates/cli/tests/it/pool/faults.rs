@@ -161,7 +161,7 @@ fn a_run_that_waits_for_a_vm_ends_by_its_signal_and_outlives_a_stop() {
         "{code:?} {stderr}"
     );
     home.no_process_is_left();
-    assert_eq!(home.output(&["pool", "stop", "--all"]).0, Some(0));
+    assert_eq!(home.output(&["pool", "status"]).0, Some(0));
     is_clean(&home);
 }
 
