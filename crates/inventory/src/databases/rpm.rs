@@ -219,6 +219,30 @@ mod tests {
         String::from_utf8(output.stdout).unwrap()
     }
 
+    /// A package with so many files.
+    fn make(folder: &Path, count: usize) {
+        let files: Vec<String> = (0..count)
+            .map(|n| format!("/usr/share/{count}-{n:040}\n"))
+            .collect();
+        let make: String = files
+            .iter()
+            .map(|file| format!("echo > %{{buildroot}}{file}"))
+            .collect();
+        let text = match count {
+            0 => SPEC.to_owned(),
+            _ => SPEC
+                .replace("Name: tool", &format!("Name: tool{count}"))
+                .replace("%files\n", &format!("{make}%files\n{}", files.concat())),
+        };
+        std::fs::write(folder.join("tool.spec"), text).unwrap();
+        let topdir = format!("_topdir {}", folder.join("top").display());
+        run(
+            folder,
+            "rpmbuild",
+            &["-bb", "--quiet", "--define", &topdir, "tool.spec"],
+        );
+    }
+
     /// `rpm` itself says which packages a database has that it made, and which files they have.
     #[test]
     fn rpm_names_the_same_packages_and_files() {
@@ -226,26 +250,7 @@ mod tests {
         let folder = folder.path();
         // The larger ones fill many pages of the database with one row.
         for count in [0, 5, 90, 1500] {
-            let files: Vec<String> = (0..count)
-                .map(|n| format!("/usr/share/{count}-{n:040}\n"))
-                .collect();
-            let make: String = files
-                .iter()
-                .map(|file| format!("echo > %{{buildroot}}{file}"))
-                .collect();
-            let text = match count {
-                0 => SPEC.to_owned(),
-                _ => SPEC
-                    .replace("Name: tool", &format!("Name: tool{count}"))
-                    .replace("%files\n", &format!("{make}%files\n{}", files.concat())),
-            };
-            std::fs::write(folder.join("tool.spec"), text).unwrap();
-            let topdir = format!("_topdir {}", folder.join("top").display());
-            run(
-                folder,
-                "rpmbuild",
-                &["-bb", "--quiet", "--define", &topdir, "tool.spec"],
-            );
+            make(folder, count);
         }
         let packages = std::fs::read_dir(folder.join("top/RPMS/noarch")).unwrap();
         let packages: Vec<String> = packages
