@@ -2,6 +2,7 @@
 //! the layers: for each kind of inode and each bound of ext4 by hand, for random layers, and for real images.
 
 use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
 
 use firebrick_testkit::build::{Built, CREATED, Recipe, build, build_blobs, build_found, check, views};
 use firebrick_testkit::layers::{EntryKind, oci, read, text::layers};
@@ -249,8 +250,8 @@ fn every_compression_gives_the_same_image() {
     assert!(image(oci::Compression::Zstd) == plain);
 }
 
-#[test]
-fn real_images_show_what_their_layers_say() {
+/// The layers of each real image that is here.
+fn real_images() -> impl Iterator<Item = Vec<PathBuf>> {
     let alpine = fixtures::ALPINE
         .iter()
         .filter_map(|name| fixtures::fixture(name))
@@ -259,7 +260,12 @@ fn real_images_show_what_their_layers_say() {
         .iter()
         .filter_map(|name| fixtures::fixture(name));
     let busybox = busybox.map(|layout| oci::layer_blobs(&layout).unwrap());
-    for blobs in alpine.chain(busybox) {
+    alpine.chain(busybox)
+}
+
+#[test]
+fn real_images_show_what_their_layers_say() {
+    for blobs in real_images() {
         let set: Vec<_> = blobs
             .iter()
             .map(|blob| read::read(&std::fs::read(blob).unwrap()).unwrap())
@@ -285,15 +291,7 @@ fn real_images_show_what_their_layers_say() {
 /// Our tar writer is not what decides: the real layers, byte for byte as they are.
 #[test]
 fn real_images_build_from_their_own_bytes() {
-    let alpine = fixtures::ALPINE
-        .iter()
-        .filter_map(|name| fixtures::fixture(name))
-        .map(|path| vec![path]);
-    let busybox = fixtures::BUSYBOX
-        .iter()
-        .filter_map(|name| fixtures::fixture(name));
-    let busybox = busybox.map(|layout| oci::layer_blobs(&layout).unwrap());
-    for paths in alpine.chain(busybox) {
+    for paths in real_images() {
         let blob = |path| oci::Blob::found(std::fs::read(path).unwrap()).unwrap();
         let blobs: Vec<_> = paths.iter().map(blob).collect();
         let set: Vec<_> = blobs

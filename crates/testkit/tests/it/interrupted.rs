@@ -127,6 +127,25 @@ fn fifty_kills_leave_the_old_image_or_the_new_one() {
     .check();
 }
 
+/// What a script prints that may mount.
+fn with_mounts(script: &str, folder: &Path) -> String {
+    let is_root = rustix::process::geteuid().is_root();
+    let mut unshare = Command::new("unshare");
+    unshare.arg(if is_root { "-m" } else { "-Urm" });
+    let output = unshare
+        .args(["sh", "-c", script])
+        .current_dir(folder)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    said
+}
+
 /// Layers go to a file without a name here, then the image to another.
 #[test]
 fn killed_while_it_compresses() {
@@ -156,20 +175,7 @@ fn a_full_disk_leaves_no_squashfs() {
             cd ..; umount disk
         done"#
     );
-    let is_root = rustix::process::geteuid().is_root();
-    let mut unshare = Command::new("unshare");
-    unshare.arg(if is_root { "-m" } else { "-Urm" });
-    let output = unshare
-        .args(["sh", "-c", &script])
-        .current_dir(dir.path())
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(
-        output.status.success(),
-        "{said}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let said = with_mounts(&script, dir.path());
     let lines: Vec<_> = said.lines().collect();
     let mut refused = 0;
     for pair in lines.chunks(2) {
@@ -251,23 +257,7 @@ fn a_full_disk_leaves_nothing() {
             cd ..; umount disk
         done"#
     );
-    let mut unshare = Command::new("unshare");
-    unshare.arg(if rustix::process::geteuid().is_root() {
-        "-m"
-    } else {
-        "-Urm"
-    });
-    let output = unshare
-        .args(["sh", "-c", &script])
-        .current_dir(dir.path())
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(
-        output.status.success(),
-        "{said}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let said = with_mounts(&script, dir.path());
     let (mut refused, mut made) = (0, 0);
     let lines: Vec<_> = said
         .lines()

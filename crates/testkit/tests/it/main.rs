@@ -11,5 +11,6 @@ mod large;
 mod left_out;
 mod merge;
 mod mutations;
+mod pins;
 mod squashfs;
 mod writable;
