@@ -303,15 +303,18 @@ fn fake_firecracker(home: &Home) -> PathBuf {
 #[test]
 fn the_printed_document_boots_as_it_stands() {
     let Some(home) = Home::new() else { return };
-    let (code, config, stderr) = home.output(&[
-        "boot",
-        "busybox",
-        "--print-config",
-        "--mem",
-        "300",
-        "--vcpus",
-        "1",
-    ]);
+    let print = || {
+        home.output(&[
+            "boot",
+            "busybox",
+            "--print-config",
+            "--mem",
+            "300",
+            "--vcpus",
+            "1",
+        ])
+    };
+    let (code, config, stderr) = print();
     assert_eq!((code, &*stderr), (Some(0), ""));
     let (code, config_of_none, stderr) =
         home.output(&["boot", "busybox", "--print-config", "--drive", "/nonexistent:rw"]);
@@ -322,15 +325,7 @@ fn the_printed_document_boots_as_it_stands() {
     );
     let parsed: Value = serde_json::from_str(&config).expect("JSON");
     assert_eq!(parsed["machine-config"]["mem_size_mib"], 300);
-    let again = home.output(&[
-        "boot",
-        "busybox",
-        "--print-config",
-        "--mem",
-        "300",
-        "--vcpus",
-        "1",
-    ]);
+    let again = print();
     assert_eq!(again.1, config, "the same machine has the same document");
     assert!(!config.contains("firebrick.epoch"), "it may be used tomorrow");
     let file = home.at("vm.json");
