@@ -1,5 +1,6 @@
 //! From a package set to its layer.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -21,6 +22,8 @@ pub struct Options {
     pub time: Option<i64>,
     /// `/` of this host, for its own sources and keyrings.
     pub root: PathBuf,
+    /// All that the tools, and so the scripts of packages, get to see of this process's variables: how the network is reached.
+    pub env: Vec<(OsString, OsString)>,
     /// How single files are downloaded.
     pub source: firebrick_source::Options,
     /// Hears what happens, from several threads.
@@ -34,6 +37,7 @@ impl Default for Options {
             cache: PathBuf::from("/tmp"),
             time: None,
             root: PathBuf::from("/"),
+            env: Vec::new(),
             source: firebrick_source::Options::default(),
             events: Arc::new(|_| ()),
         }
@@ -80,7 +84,7 @@ pub fn prepare(set: &PackageSet, options: &Options) -> Result<Prepared, Bootstra
         Base::Debian | Base::Ubuntu => debian::spec(set, mode, options)?,
         Base::Alpine => alpine::spec(set, mode, options)?,
     };
-    let run = Run::new(spec, Arc::clone(&options.events));
+    let run = Run::new(spec, &options.env, Arc::clone(&options.events));
     let opened = Arc::clone(&run);
     let layer = Layer::from_stream(move || opened.start());
     let image = OciImage::from_layers(

@@ -17,6 +17,16 @@ use tempfile::TempDir;
 
 use crate::error::{BootstrapError, Cause, Ending};
 
+/// Where a tool finds others, and what every host has the same. Variables of this host's reach scripts of packages, which may
+/// write them anywhere.
+const ENVIRONMENT: [(&str, &str); 3] = [
+    (
+        "PATH",
+        "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    ),
+    ("HOME", "/root"),
+    ("LC_ALL", "C.UTF-8"),
+];
 /// How long a tool may take to tidy up once it is told to end.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How many of its last words are kept, and how much of each line.
@@ -81,11 +91,15 @@ struct State {
 }
 
 impl Run {
-    pub(crate) fn new(spec: Spec, events: Events) -> Arc<Run> {
+    /// It sees `env`, what the spec says and what is the same everywhere, and no other variable.
+    pub(crate) fn new(spec: Spec, env: &[(OsString, OsString)], events: Events) -> Arc<Run> {
         let mut words = spec.command.iter();
         let mut command = Command::new(words.next().expect("a command has a program"));
         command
             .args(words)
+            .env_clear()
+            .envs(ENVIRONMENT)
+            .envs(env.iter().map(|(name, value)| (name, value)))
             .envs(spec.env)
             .current_dir(spec.scratch.path())
             .process_group(0)
@@ -335,5 +349,36 @@ impl Drop for Output {
         }
         let _ = kill_process_group(pid, Signal::KILL);
         let _ = self.finish();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tool_sees_no_variable_but_what_it_is_given() {
+        let spec = Spec {
+            program: "env",
+            task: "tell".to_owned(),
+            command: vec!["env".into()],
+            starter: ("env", "coreutils"),
+            env: vec![("TMPDIR", "/t".into())],
+            remove: Vec::new(),
+            signals: &[],
+            scratch: tempfile::tempdir().unwrap(),
+            hear: |line| Event::Line(line.to_owned()),
+        };
+        let given = [("http_proxy".into(), "p".into()), ("HOME".into(), "/h".into())];
+        let run = Run::new(spec, &given, Arc::new(|_| ()));
+        let mut said = String::new();
+        run.start().unwrap().read_to_string(&mut said).unwrap();
+        let mut lines: Vec<&str> = said.lines().collect();
+        lines.sort_unstable();
+        let path = format!("PATH={}", ENVIRONMENT[0].1);
+        assert_eq!(
+            lines,
+            ["HOME=/h", "LC_ALL=C.UTF-8", &path, "TMPDIR=/t", "http_proxy=p"]
+        );
     }
 }

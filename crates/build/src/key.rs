@@ -43,6 +43,7 @@ fn ext4_facts(options: &firebrick_ext4::Options, created: &str, fact: &mut dyn F
     fact("firebrick-ext4", &firebrick_ext4::WRITER_VERSION.to_string());
     match size {
         Size::Auto => fact("free", &free.to_string()),
+        Size::Least => fact("least-and-free", &free.to_string()),
         Size::Bytes(bytes) => fact("size", &bytes.to_string()),
     }
     fact(

@@ -156,7 +156,7 @@ pub struct LayerReport {
     pub digest: Option<Digest>,
     /// Digest of the uncompressed tar.
     pub diff_id: Digest,
-    /// Where its region starts in the image, in bytes. An image that is compressed has no regions.
+    /// Where its region starts in the image, in bytes. None where regions were compressed or moved together.
     pub region_start: Option<u64>,
     /// Length of its region in bytes, before compression.
     pub region_bytes: u64,

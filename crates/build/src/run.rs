@@ -42,7 +42,7 @@ pub fn build(request: Request<'_>, events: &(dyn Fn(Event) + Sync)) -> Result<Re
     let mut build = Build::new(file, &output, created, limits, layers_at_once, events);
     build.source_layers(image)?;
     if let Some(customise) = customise {
-        build.made_layer(customise, matches!(target, Target::Ext4(_)))?;
+        build.made_layer(customise, matches!(target, Target::Ext4(_, None)))?;
     }
     build.finish(target)
 }
@@ -56,8 +56,8 @@ pub(crate) fn drop_later(tree: Tree) {
 
 /// What the regions become once all layers are merged.
 enum Target {
-    /// The file that holds them becomes the image.
-    Ext4(firebrick_ext4::Options),
+    /// The file that holds them becomes the image, or another into which they are moved together.
+    Ext4(firebrick_ext4::Options, Option<Box<ImageFile>>),
     /// They are compressed into this one.
     Squashfs(firebrick_squashfs::Options, Box<ImageFile>),
 }
@@ -76,10 +76,17 @@ impl Target {
                     online_resize: options.online_resize,
                 };
                 let size = match options.size {
-                    Size::Auto => None,
+                    Size::Auto | Size::Least => None,
                     Size::Bytes(bytes) => Some(bytes),
                 };
-                Ok((ImageFile::create(output, layout, size)?, Target::Ext4(options)))
+                let image = ImageFile::create(output, layout, size)?;
+                Ok(match options.size {
+                    Size::Least => {
+                        let scratch = ImageFile::scratch(output)?;
+                        (scratch, Target::Ext4(options, Some(Box::new(image))))
+                    }
+                    _ => (image, Target::Ext4(options, None)),
+                })
             }
             Filesystem::Squashfs(mut options) => {
                 options.created = created;
@@ -249,7 +256,7 @@ impl Build<'_> {
     }
 
     /// Where the region of the next layer starts.
-    fn next_start(&self) -> DataBlock {
+    pub(crate) fn next_start(&self) -> DataBlock {
         region_start(
             self.regions
                 .last()
@@ -308,15 +315,18 @@ impl Build<'_> {
             .map_err(|source| BuildError::Merge { layer, source })
     }
 
-    fn finish(self, target: Target) -> Result<Report, BuildError> {
+    fn finish(mut self, target: Target) -> Result<Report, BuildError> {
         let diff_ids: Vec<Digest> = self.reports.iter().map(|layer| layer.diff_id).collect();
         let created = self.merge.created;
         let key = |filesystem: &Filesystem| build_key(&diff_ids, filesystem, created);
         match target {
-            Target::Ext4(mut options) => {
+            Target::Ext4(mut options, image) => {
                 let key = key(&Filesystem::Ext4(options.clone()));
                 options.identity = *key.as_bytes();
-                self.finish_ext4(key, &options)
+                let brought: u64 = self.regions.iter().map(|region| region.blocks).sum();
+                let moved = image.map(|image| self.compact(*image)).transpose()?;
+                let left_behind = moved.map_or(0, |moved| brought - moved);
+                self.finish_ext4(key, &options, left_behind)
             }
             Target::Squashfs(options, image) => {
                 let key = key(&Filesystem::Squashfs(options.clone()));
@@ -325,7 +335,13 @@ impl Build<'_> {
         }
     }
 
-    fn finish_ext4(mut self, key: BuildKey, options: &firebrick_ext4::Options) -> Result<Report, BuildError> {
+    /// `left_behind` are hidden blocks that are not in the file at all.
+    fn finish_ext4(
+        mut self,
+        key: BuildKey,
+        options: &firebrick_ext4::Options,
+        left_behind: u64,
+    ) -> Result<Report, BuildError> {
         let output = self.output;
         let plan = self.plan(options)?;
         let (inodes, inodes_used) = plan.inodes();
@@ -361,7 +377,7 @@ impl Build<'_> {
             inodes_used,
             uuid: Some(plan.uuid()),
             layers: reports,
-            hidden_bytes: hidden.iter().map(|run| run.count * BLOCK).sum(),
+            hidden_bytes: (left_behind + hidden.iter().map(|run| run.count).sum::<u64>()) * BLOCK,
             left_out_xattrs: plan.left_out_xattrs().to_vec(),
             clamped_times: 0,
             duplicates: 0,

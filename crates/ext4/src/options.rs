@@ -8,6 +8,8 @@ pub enum Size {
     /// Exactly what fits, plus [`Options::free`].
     #[default]
     Auto,
+    /// The same. Whoever lays contents down for it moves together what is not hidden, so that hidden contents leave no room.
+    Least,
     /// This many bytes in all, rounded down to blocks.
     Bytes(u64),
 }
@@ -17,7 +19,7 @@ pub enum Size {
 pub struct Options {
     /// Length of the filesystem.
     pub size: Size,
-    /// Free space left for whoever mounts it, in bytes, with [`Size::Auto`].
+    /// Free space left for whoever mounts it, in bytes, with [`Size::Auto`] and [`Size::Least`].
     pub free: u64,
     /// Number of inodes at least; by default what the tree needs and plenty for the free space.
     pub inodes: Option<u32>,

@@ -78,7 +78,7 @@ pub fn plan(tree: &Tree, regions: &[Region], options: &Options) -> Result<Plan, 
     let journal = options.journal.then(|| {
         let content_blocks = allocator.position() + options.free.div_ceil(BLOCK_SIZE);
         let blocks = match options.size {
-            crate::options::Size::Auto => content_blocks,
+            crate::options::Size::Auto | crate::options::Size::Least => content_blocks,
             crate::options::Size::Bytes(bytes) => bytes / BLOCK_SIZE,
         };
         allocator.runs(crate::journal::block_count(blocks))

@@ -78,6 +78,14 @@ impl Tree {
             .expect("an InodeId is only ever made for the tree it indexes")
     }
 
+    /// A regular file's content, to say where else it lies now.
+    pub fn file_mut(&mut self, id: InodeId) -> Option<&mut FileData> {
+        match &mut self.inode_mut(id).kind {
+            Kind::File(data) => Some(data),
+            _ => None,
+        }
+    }
+
     pub(crate) fn inode_mut(&mut self, id: InodeId) -> &mut Inode {
         self.inodes
             .get_mut(id.index())

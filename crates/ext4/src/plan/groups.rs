@@ -89,7 +89,7 @@ pub(super) fn size(
                 Err(error) => Err(error),
             }
         }
-        Size::Auto => {
+        Size::Auto | Size::Least => {
             let inodes = inodes_wanted(next_number, options.free, options);
             let groups_for_inodes = inodes.div_ceil(INODES_PER_GROUP_MAX.into());
             let mut blocks = (groups_for_inodes - 1) * BLOCKS_PER_GROUP + 1;

@@ -142,7 +142,7 @@ pub(super) fn options(walk: &mut Walk<'_>, table: &Table<'_>, recipe: &mut Recip
     for key in ["size", "free", "block_size"] {
         let option = if key == "block_size" { "block-size" } else { key };
         let size = walk.text_or_number(table, key, |text| match (key, text) {
-            ("size", "auto") => Ok(text.to_owned()),
+            ("size", "auto" | "min") => Ok(text.to_owned()),
             _ => values::size(text).map(|()| text.to_owned()),
         });
         recipe.options.extend(size.map(|text| (option, text)));

@@ -232,6 +232,41 @@ fn hidden_bytes_are_not_in_the_image() {
     }
 }
 
+/// An image as small as what is in it.
+fn least() -> Recipe {
+    Recipe {
+        ext4: firebrick_ext4::Options {
+            size: firebrick_ext4::Size::Least,
+            ..firebrick_ext4::Options::default()
+        },
+        ..Recipe::default()
+    }
+}
+
+/// What upper layers hide leaves no room, everything else is as it was, and so it is twice.
+#[test]
+fn the_smallest_image_has_no_room_for_what_is_hidden() {
+    let lower = "f 0644 /first @3000000:1\nf 0644 /hidden @20000000:2\nf 0644 /small \"hello\"\n\
+                 f 0644 /sparse len=5000000 seg=512000:@70000:1 seg=4194304:@5:2 sparse=1.0\n\
+                 f 0644 /last @5000000:3\nh /hard /last\nf 0644 /empty";
+    let set = layers(&[lower, "w /hidden\nf 0644 /over @70000:4\nh /again /first"]);
+    let built = check(&set, &least()).unwrap();
+    let report = &built.report;
+    assert!(report.size_bytes < 10_000_000, "{report:?}");
+    // Metadata begins at a whole MiB.
+    assert!(report.free_bytes < 1 << 20, "{report:?}");
+    assert_eq!(report.hidden_bytes, 20_000_000_u64.next_multiple_of(4096));
+    assert!(report.layers.iter().all(|layer| layer.region_start.is_none()));
+    let auto = check(&set, &Recipe::default()).unwrap();
+    assert!(auto.report.size_bytes > report.size_bytes + 19_000_000, "{report:?}");
+    assert_eq!(auto.report.hidden_bytes, report.hidden_bytes);
+    let bytes = |built: &Built| std::fs::read(built.image.path()).unwrap();
+    assert!(bytes(&check(&set, &least()).unwrap()) == bytes(&built));
+    for texts in [&[""][..], &["f 0644 /a/b @100000:1", "opq /"], &["f 0644 /a"]] {
+        check(&layers(texts), &least()).unwrap();
+    }
+}
+
 #[test]
 fn every_compression_gives_the_same_image() {
     let set = layers(&["f 0644 /a @100000:1\nd 0755 /d", "w /a\nf 0644 /b @70000:2"]);
@@ -311,7 +346,9 @@ proptest! {
 
     #[test]
     fn random_layers_show_as_the_reference_says(set in random::layer_set()) {
-        check(&set, &Recipe::default()).map_err(|error| TestCaseError::fail(format!("{error:#}")))?;
+        for recipe in [Recipe::default(), least()] {
+            check(&set, &recipe).map_err(|error| TestCaseError::fail(format!("{error:#}")))?;
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Package sets at work: where they are put together, how that is told, and what ends with us.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
@@ -17,6 +18,7 @@ use super::making::Reading;
 use crate::home::Home;
 use crate::interrupt::die_by;
 use crate::proxy::proxy_of_environment;
+use crate::steps::network_environment;
 use crate::talk::{Steps, Talk};
 use crate::text;
 
@@ -134,6 +136,7 @@ fn options(
         temp_dir: workshop.folder.clone(),
         cache: home.cache().join("minirootfs"),
         time: time.transpose()?,
+        env: environment(),
         source: firebrick_source::Options {
             platform: Some(set.platform.clone()),
             registry: RegistryOptions {
@@ -149,6 +152,18 @@ fn options(
         }),
         ..Options::default()
     })
+}
+
+/// Where the tools are, and how the network is reached from here: proxies, certificates, and what apt reads.
+fn environment() -> Vec<(OsString, OsString)> {
+    let names = ["PATH", "APT_CONFIG", "SSL_CERT_FILE", "SSL_CERT_DIR"];
+    let files = names
+        .into_iter()
+        .filter_map(|name| Some((name.into(), std::env::var_os(name)?)));
+    let proxies = network_environment()
+        .into_iter()
+        .map(|(name, value)| (name.into(), value.into()));
+    files.chain(proxies).collect()
 }
 
 /// Where a set is put together: a folder that goes, and whatever works in it, when this ends or a signal ends the process.

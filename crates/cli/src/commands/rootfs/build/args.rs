@@ -28,7 +28,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_argument)]
     pub(crate) build_arg: Vec<(String, String)>,
 
-    /// Size of the whole image, or "auto"
+    /// Size of the whole image, "auto" or "min"
     #[arg(short, long, value_name = "SIZE")]
     pub(crate) size: Option<String>,
 

@@ -11,7 +11,10 @@ use crate::text;
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Filesystem")]
 pub(crate) struct Filesystem {
-    /// Size of the whole image in MiB or with a unit, or "auto" for what the content needs plus --free
+    /// Size of the whole image in MiB or with a unit, "auto" for what the content needs plus --free, or "min"
+    ///
+    /// What upper layers hide and --slim leaves out is free space of an "auto" image, and takes no room on disk. In a "min" image it
+    /// is not even that: everything else is moved together, which writes it twice.
     #[arg(short, long, value_name = "SIZE", default_value = "auto", value_parser = parse_total)]
     size: ext4::Size,
 
@@ -160,9 +163,10 @@ impl Filesystem {
 pub(crate) fn parse_total(text: &str) -> Result<ext4::Size, String> {
     match text {
         "auto" => Ok(ext4::Size::Auto),
+        "min" => Ok(ext4::Size::Least),
         size => text::parse_size(size)
             .map(ext4::Size::Bytes)
-            .map_err(|error| format!("{error}; \"auto\" is what fits")),
+            .map_err(|error| format!("{error}; \"auto\" is what fits, \"min\" the least")),
     }
 }
 
