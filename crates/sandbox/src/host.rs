@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use firebrick_tree::Timestamp;
 use rustix::fs::FlockOperation;
 
+use crate::cgroup::Group;
 use crate::error::SandboxError;
 use crate::ids::{Caller, Extent, Ids, Mapping, Owners, choose};
 use crate::steps::{Limits, Outcome, Step};
@@ -65,6 +66,8 @@ impl Options {
 #[derive(Debug)]
 pub struct Sandbox {
     keeper: Child,
+    /// What bounds the number of processes, where there can be one.
+    group: Option<Group>,
     socket: UnixStream,
     work: PathBuf,
     /// Locked as long as somebody uses the work folder.
@@ -122,6 +125,7 @@ impl Sandbox {
         }
         let (keeper, socket) = spawn(options, &lock)?;
         let mut sandbox = Sandbox {
+            group: Group::with(keeper.id()),
             keeper,
             socket,
             work,
@@ -154,6 +158,11 @@ impl Sandbox {
         self.owners
     }
 
+    /// Whether a control group bounds how many processes a step has. Where none can be had, looks from time to time do.
+    pub fn has_group(&self) -> bool {
+        self.group.is_some()
+    }
+
     /// Takes the tar of what the copy shall hold: no whiteouts, every folder before what it holds, as `flatten` of
     /// `firebrick-build` writes it. Nothing is unpacked for good before [`Unpacker::finish`].
     pub fn unpack(&mut self) -> Unpacker<'_> {
@@ -178,6 +187,10 @@ impl Sandbox {
         output: &mut dyn FnMut(&[u8]),
     ) -> Result<Outcome, SandboxError> {
         let ended = |_| SandboxError::Ended { doing: "run a step" };
+        let limited = self.group.as_ref().map(|group| group.limit(limits.processes));
+        if let Some(Err(_)) = limited {
+            self.group = None; // somebody took it away: the other bounds stay
+        }
         let run = RunStep {
             step: step.clone(),
             limits: *limits,

@@ -22,6 +22,7 @@
 //! hold no right outside of its own user namespace.
 
 mod cache;
+mod cgroup;
 mod error;
 mod host;
 mod ids;

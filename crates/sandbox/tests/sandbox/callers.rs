@@ -1,31 +1,45 @@
 //! The same tests as other callers.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use firebrick_testkit::oracle::leave_out;
+use firebrick_testkit::oracle::{self, leave_out};
+use firebrick_testkit::uml::{self, Uml};
 
 use crate::support;
 
+/// The bomb that a control group bounds.
+const GROUP_TEST: &str = "inside::hostile::a_group_bounds_a_bomb_of_anybody";
+
+/// A folder with what the tests need, which other users may look into: they may not look into those that these are in.
+struct Shared(tempfile::TempDir);
+
+impl Shared {
+    fn new() -> Option<Shared> {
+        let alpine = support::alpine()?;
+        let shared = Shared(tempfile::tempdir().unwrap());
+        let fixture = shared.at("alpine");
+        std::fs::create_dir(&fixture).unwrap();
+        std::fs::copy(std::env::current_exe().unwrap(), shared.at("tests")).unwrap();
+        std::fs::copy(support::KEEPER, shared.at("keeper")).unwrap();
+        std::fs::copy(&alpine, fixture.join(alpine.file_name().unwrap())).unwrap();
+        let chmod = Command::new("chmod")
+            .args(["-R", "a+rX"])
+            .arg(shared.0.path())
+            .status()
+            .unwrap();
+        assert!(chmod.success());
+        Some(shared)
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+}
+
 /// Runs every test of `inside` in a process that `wrap` makes another caller of.
 fn again(wrap: &[&str], single: bool) {
-    let Some(alpine) = support::alpine() else { return };
-    // Another user may not be able to look into the folders that these are in.
-    let shared = tempfile::tempdir().unwrap();
-    let (tests, keeper, fixture) = (
-        shared.path().join("tests"),
-        shared.path().join("keeper"),
-        shared.path().join("alpine"),
-    );
-    std::fs::create_dir(&fixture).unwrap();
-    std::fs::copy(std::env::current_exe().unwrap(), &tests).unwrap();
-    std::fs::copy(support::KEEPER, &keeper).unwrap();
-    std::fs::copy(&alpine, fixture.join(alpine.file_name().unwrap())).unwrap();
-    let chmod = Command::new("chmod")
-        .args(["-R", "a+rX"])
-        .arg(shared.path())
-        .status()
-        .unwrap();
-    assert!(chmod.success());
+    let Some(shared) = Shared::new() else { return };
     // The fork bomb by itself: where nothing limits its user, the others would find no place for theirs.
     for words in [
         ["--test-threads=2", "--skip=bomb", "inside::"],
@@ -34,12 +48,17 @@ fn again(wrap: &[&str], single: bool) {
             "inside::hostile::a_fork_bomb_is_bounded",
             "--nocapture",
         ],
+        ["--exact", GROUP_TEST, "--nocapture"],
     ] {
         let mut command = Command::new(wrap[0]);
-        command.args(&wrap[1..]).arg(&tests).args(words).current_dir("/");
         command
-            .env("FIREBRICK_FIXTURES", shared.path())
-            .env("SANDBOX_KEEPER", &keeper);
+            .args(&wrap[1..])
+            .arg(shared.at("tests"))
+            .args(words)
+            .current_dir("/");
+        command
+            .env("FIREBRICK_FIXTURES", shared.0.path())
+            .env("SANDBOX_KEEPER", shared.at("keeper"));
         if single {
             command.env("SANDBOX_SINGLE", "1");
         }
@@ -130,4 +149,94 @@ fn root_with_one_id() {
 #[test]
 fn root_of_unshare() {
     again(&["unshare", "-r", "--"], false);
+}
+
+/// A control group that belongs to whoever asks, as systemd delegates them: root whose user is alone in its namespace, and somebody else.
+#[test]
+fn callers_with_a_control_group() {
+    let hierarchy = Path::new("/sys/fs/cgroup/pids");
+    if !is_root() || !hierarchy.is_dir() {
+        leave_out("control groups of version 1 (there are none here)");
+        return;
+    }
+    let Some(shared) = Shared::new() else { return };
+    let own = hierarchy.join(format!("firebrick.test.{}", std::process::id()));
+    if std::fs::create_dir(&own).is_err() {
+        leave_out("control groups of version 1 (none can be made here)");
+        return;
+    }
+    let become_user = "chown -R 54321 $G; exec setpriv --reuid 54321 --regid 54321 --clear-groups --";
+    for caller in ["exec unshare -r --", become_user] {
+        let line = format!("echo $$ > $G/cgroup.procs; {caller} \"$@\"");
+        let output = Command::new("sh")
+            .args(["-c", &line, "sh"])
+            .arg(shared.at("tests"))
+            .args(["--exact", GROUP_TEST, "--nocapture"])
+            .current_dir("/")
+            .env("G", &own)
+            .env("SANDBOX_GROUP", "1")
+            .env("FIREBRICK_FIXTURES", shared.0.path())
+            .env("SANDBOX_KEEPER", shared.at("keeper"))
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        let left: Vec<_> = std::fs::read_dir(&own)
+            .unwrap()
+            .flatten()
+            .filter(|entry| entry.path().is_dir())
+            .collect();
+        assert!(
+            output.status.success() && said.contains("1 passed") && left.is_empty(),
+            "{caller}: {left:?} {said}\n{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    std::fs::remove_dir(&own).unwrap();
+}
+
+/// Version 2, in a Linux of our own: in the hierarchy's root, and in a group that has other processes, where it is a threaded one.
+#[test]
+fn control_groups_of_version_2() {
+    if !uml::have().unwrap() || !oracle::have("busybox").unwrap() {
+        return;
+    }
+    let Some(shared) = Shared::new() else { return };
+    let disk = shared.at("disk");
+    std::fs::File::create(&disk).unwrap().set_len(128 << 20).unwrap();
+    oracle::run_ok(
+        "mke2fs",
+        ["-q", "-t", "ext4", "-O", "^has_journal", disk.to_str().unwrap()],
+    )
+    .unwrap();
+    let bin = shared.at("root/bin");
+    std::fs::create_dir_all(&bin).unwrap();
+    std::fs::copy("/bin/busybox", bin.join("busybox")).expect("busybox-static is installed");
+    for applet in ["sh", "seq", "sleep"] {
+        std::os::unix::fs::symlink("busybox", bin.join(applet)).unwrap();
+    }
+    let (root, tar) = (shared.at("root"), shared.at("root.tar"));
+    oracle::run_ok(
+        "tar",
+        ["-C", root.to_str().unwrap(), "-cf", tar.to_str().unwrap(), "bin"],
+    )
+    .unwrap();
+    let script = format!(
+        "mount -t sysfs sys /sys; mount -t cgroup2 none /sys/fs/cgroup\n\
+         cd /; export TMPDIR=$M SANDBOX_ROOT={0}/root.tar SANDBOX_KEEPER={0}/keeper SANDBOX_GROUP=1 G=/sys/fs/cgroup\n\
+         run() {{ \"$@\" {0}/tests --exact {GROUP_TEST} --nocapture 2>&1; }}\n\
+         enter() {{ sh -c 'echo $PPID > $0/cgroup.procs' $1; }}\n\
+         left() {{ echo \"left: $(cat $1/cgroup.subtree_control) $(cat $1/cgroup.type) $(ls -d $1/firebrick-*).\"; }}\n\
+         SANDBOX_SINGLE=1 run env\n\
+         left $G 2> /dev/null\n\
+         echo +pids > $G/cgroup.subtree_control; mkdir $G/own; enter $G/own\n\
+         run unshare -r --\n\
+         left $G/own 2> /dev/null; enter $G",
+        shared.0.path().display()
+    );
+    let said = Uml::start(&disk, "rw", &script).unwrap().finish().unwrap();
+    assert_eq!(said.matches("test result: ok. 1 passed").count(), 2, "{said}");
+    assert!(
+        said.contains("left:   .\n") && said.contains("left:  domain .\n"),
+        "{said}"
+    );
 }

@@ -246,6 +246,36 @@ fn a_fork_bomb_is_bounded() {
     lab.end();
 }
 
+/// `fork` fails in it, also for root, whom no other bound of the kernel stops; so nobody has to be ended.
+#[test]
+fn a_group_bounds_a_bomb_of_anybody() {
+    // Where all is slow, a root of little.
+    let root = std::env::var_os("SANDBOX_ROOT").map(|tar| Lab::of(&std::fs::read(tar).unwrap()));
+    let Some(mut lab) = root.or_else(Lab::new) else {
+        return;
+    };
+    let has_group = lab.sandbox.as_ref().unwrap().has_group();
+    if !has_group {
+        let expected = std::env::var_os("SANDBOX_GROUP");
+        assert_eq!(expected, None, "there should be a control group");
+        return;
+    }
+    lab.limits.processes = 40;
+    let (outcome, output) = lab.run("for i in $(seq 120); do sleep 60 & done; echo all of them");
+    assert!(matches!(outcome, Outcome::Exited(1..)), "{outcome:?} {output}");
+    assert!(
+        output.contains("can't fork") && !output.contains("all of them"),
+        "{output}"
+    );
+    // Of each step anew.
+    lab.limits.processes = 200;
+    if !lab.single() {
+        return lab.end(); // what the last step had may still count for its user
+    }
+    lab.done("for i in $(seq 120); do sleep 0.1 & done; wait");
+    lab.end();
+}
+
 #[test]
 fn memory_is_bounded() {
     let Some(mut lab) = Lab::new() else { return };
