@@ -8,6 +8,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 
+use firebrick_source::Platform;
 use rustix::process::Signal;
 
 use crate::error::{BootstrapError, Cause, Ending};
@@ -53,6 +54,10 @@ pub(crate) fn spec(set: &PackageSet, mode: Mode, options: &Options) -> Result<(S
         "--skip=check/signed-by".into(), // the lines say it
         format!("--customize-hook={FORGET_HOST}").into(),
     ];
+    if set.platform.architecture != Platform::host().architecture {
+        // That its programs run here is known, and without `arch-test`, which this wants.
+        command.push("--skip=check/qemu".into());
+    }
     if let Some(keys) = &set.keys {
         let keys = std::path::absolute(keys).map_err(file_error("find", keys))?;
         fs::metadata(&keys).map_err(file_error("read", &keys))?;

@@ -103,6 +103,16 @@ pub enum BootstrapError {
         /// How many there are.
         ids: u64,
     },
+    /// Programs of that processor do not run here, and scripts of packages are such programs.
+    #[error(
+        "packages for {platform} have scripts that run while they are installed, which this host cannot: {problem}"
+    )]
+    Foreign {
+        /// For whom they are.
+        platform: Box<Platform>,
+        /// What is missing.
+        problem: NoHandler,
+    },
     /// A file or folder of the host.
     #[error("cannot {doing} {path:?}")]
     File {
@@ -164,6 +174,30 @@ impl BootstrapError {
                 source,
             },
         }
+    }
+}
+
+/// Why programs of another processor do not run here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NoHandler {
+    /// No handler is set for them.
+    None,
+    /// There is one, and its program is gone.
+    Gone,
+    /// Its program is looked for in the new root, where it is not.
+    NotFixed,
+}
+
+impl fmt::Display for NoHandler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            NoHandler::None => "it has another processor, and binfmt_misc has no handler for them",
+            NoHandler::Gone => "the program of binfmt_misc's handler for them is not there",
+            NoHandler::NotFixed => {
+                "binfmt_misc's handler for them works in this host's own root only (it lacks the flag F)"
+            }
+        })
     }
 }
 

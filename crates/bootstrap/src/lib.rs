@@ -6,9 +6,9 @@
 //! stdout: nothing keeps it, it is scanned as it comes.
 //!
 //! ```text
-//! PackageSet ─► check ─► time ─► Command ─► stdout ─► Layer
-//!   (set)       (ids)   (time)   (debian,   stderr ─► events, and the words of a failure
-//!                                 alpine)   (run)
+//! PackageSet ─►   check   ─► time ─► Command ─► stdout ─► Layer
+//!   (set)    (ids, processor) (time)  (debian,  stderr ─► events, and the words of a failure
+//!                                      alpine)  (run)
 //! ```
 //!
 //! Signatures are checked by the tools, against keys that this host or the user has: see [`PackageSet::keys`]. Same packages,
@@ -23,6 +23,7 @@ mod error;
 mod host;
 mod ids;
 mod prepare;
+mod processor;
 mod run;
 mod set;
 mod sources;
@@ -30,7 +31,7 @@ mod sources;
 mod testing;
 mod time;
 
-pub use error::{BootstrapError, Cause};
+pub use error::{BootstrapError, Cause, NoHandler};
 pub use prepare::{Options, Prepared, prepare};
 pub use run::Event;
 pub use set::{Base, PackageSet, Snapshot};

@@ -9,7 +9,7 @@ use firebrick_source::{ImageConfig, Layer, OciImage};
 use crate::error::BootstrapError;
 use crate::run::{Event, Run};
 use crate::set::{Base, PackageSet};
-use crate::{alpine, debian, ids, time};
+use crate::{alpine, debian, ids, processor, time};
 
 /// What the host has to give.
 #[derive(Clone)]
@@ -79,6 +79,11 @@ impl Prepared {
 /// [`BootstrapError`]: the set names what cannot be, or this host lacks something, or the mirror is not reached.
 pub fn prepare(set: &PackageSet, options: &Options) -> Result<Prepared, BootstrapError> {
     set.check()?;
+    // Alpine's base system alone is unpacked, and nothing of it runs.
+    if set.base != Base::Alpine || !set.packages.is_empty() {
+        set.architecture()?;
+        processor::check(&set.platform, &options.temp_dir)?;
+    }
     let mode = ids::mode(&options.root, rustix::process::geteuid().as_raw())?;
     let (spec, seconds) = match set.base {
         Base::Debian | Base::Ubuntu => debian::spec(set, mode, options)?,

@@ -2,6 +2,8 @@
 
 use firebrick_bootstrap::{BootstrapError, Cause};
 
+const PROCESSOR: &str = "let this host run such programs: apt-get install qemu-user-static binfmt-support";
+
 pub(super) fn of(error: &BootstrapError) -> Option<String> {
     let hint = match error {
         BootstrapError::Word { what: "package", .. } => {
@@ -40,6 +42,9 @@ pub(super) fn of(error: &BootstrapError) -> Option<String> {
             "name a mirror that this host reaches: --mirror https://HOST/alpine; or give the base system: --minirootfs FILE"
                 .to_owned()
         }
+        BootstrapError::Foreign { platform, .. } => format!(
+            "{PROCESSOR}; or make the image on a machine for {platform}"
+        ),
         BootstrapError::Failed { cause, program, .. } => return of_cause(*cause, program),
         _ => return None,
     };
@@ -71,9 +76,7 @@ fn of_cause(cause: Cause, program: &str) -> Option<String> {
         Cause::DiskFull => {
             "the packages are put together in TMPDIR; see what is full: df -h; choose another: TMPDIR=/var/tmp"
         }
-        Cause::Processor => {
-            "let this host run such programs: apt-get install qemu-user-static binfmt-support"
-        }
+        Cause::Processor => PROCESSOR,
         Cause::Namespace => {
             "user namespaces are switched off or lack a program: apt-get install uidmap; sysctl kernel.unprivileged_userns_clone"
         }

@@ -6,6 +6,7 @@ mod create;
 mod doctor;
 mod edit;
 mod errors;
+mod foreign;
 mod from_docker;
 mod guest;
 mod help;
