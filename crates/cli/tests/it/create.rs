@@ -13,6 +13,7 @@ use firebrick_testkit::fixtures::fixture;
 use firebrick_testkit::oracle::{self, Image, leave_out};
 use firebrick_testkit::server::{Server, ubuntu_archive};
 use rustix::process::Signal;
+use serde_json::Value;
 
 use crate::support::folder::names_in;
 use crate::support::{processes, vm};
@@ -229,6 +230,44 @@ fn booted(image: &Path, program: &[&str]) -> Option<String> {
     Some(stdout)
 }
 
+/// The image tells of its layers, as one of a container image does: so many, and firebrick's own, each in its place.
+fn is_listed(us: &Somebody, words: &[String], layers: usize) {
+    let said = |words: &[&str]| {
+        let words: Vec<String> = words.iter().map(ToString::to_string).collect();
+        let output = us.command(&words).output().expect("the binary starts");
+        assert!(output.status.success(), "{}", text(&output));
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let image: Value =
+        serde_json::from_str(&said(&["cat", "set", "/etc/firebrick/image.json"])).expect("JSON");
+    let list = image["Layers"].as_array().expect("a list");
+    assert_eq!(list.len(), layers + 1, "{words:?}: {image}");
+    let starts: Vec<u64> = list.iter().filter_map(|layer| layer["Start"].as_u64()).collect();
+    assert!(
+        starts.is_sorted() && starts.len() == list.len() && starts[0] > 0,
+        "{image}"
+    );
+    for (place, layer) in list.iter().enumerate() {
+        let digest = layer["DiffId"]
+            .as_str()
+            .map(|digest| digest.starts_with("sha256:") && digest.len() == 71);
+        assert_eq!(digest, (place < layers).then_some(true), "{image}");
+    }
+    assert!(image["Cmd"].is_array() && image["Created"].is_string(), "{image}");
+    assert_eq!(image.get("ImageDigest"), None, "no registry has it: {image}");
+    let inspected: Value = serde_json::from_str(&said(&["inspect", "--json", "set"])).expect("JSON");
+    assert_eq!(inspected["image"], image);
+    let page = us.home.path().join("page.html");
+    said(&["inspect", "set", "--html", &page.display().to_string()]);
+    let page = fs::read_to_string(page).expect("a page");
+    let first = list[0]["DiffId"].as_str().expect("a digest");
+    assert!(
+        page.contains(&format!("layer 1 ({})", &first[7..19])),
+        "the page names its layers"
+    );
+    assert!(!page.contains(&format!("layer {} (", layers + 1)));
+}
+
 #[test]
 fn alpine_packages_become_an_image_that_boots() {
     let Some(alpine) = Alpine::new() else { return };
@@ -240,6 +279,7 @@ fn alpine_packages_become_an_image_that_boots() {
         "{said}"
     );
     assert_eq!(owner(&us.image(), "/etc/shadow"), "User: 0 Group: 42");
+    is_listed(&us, &words[..2], 1);
     // By the words of the image's own apk.
     let root = us.home.path().join("root");
     unpacked(&us.image(), &root);
@@ -284,7 +324,25 @@ fn an_archive_becomes_an_image_that_boots() {
     let us = Somebody::us();
     let words = ubuntu(&server, keys.path(), "key.gpg", &["-p", "python3-minimal"]);
     let said = us.create(&words);
-    assert!(said.contains("downloading packages with apt"), "{said}");
+    // What the real tool says of itself, in its order, below the first step.
+    let told = [
+        "[1/6] Installing ubuntu noble and 1 package: python3-minimal\n",
+        "      looking for ubuntu noble\n",
+        "      running apt-get update\n",
+        "      downloading packages with apt\n",
+        "      extracting archives\n",
+        "      installing essential packages\n",
+        "      installing remaining packages inside the chroot\n",
+        "      creating tarball\n",
+    ];
+    let mut rest = said.as_str();
+    for line in told {
+        let at = rest
+            .find(line)
+            .unwrap_or_else(|| panic!("no {line:?} in its place: {said}"));
+        rest = &rest[at + line.len()..];
+    }
+    is_listed(&us, &words[..2], 1);
     assert_eq!(owner(&us.image(), "/etc/shadow"), "User: 0 Group: 42");
     let root = us.home.path().join("root");
     unpacked(&us.image(), &root);
@@ -326,6 +384,7 @@ fn a_script_and_a_recipe_start_from_packages() {
         text(&us.command(&words).output().expect("the binary starts"))
     };
     assert_eq!(told(&us, "/etc/told"), "replayout\n0\n");
+    is_listed(&us, &["create --post-install".to_owned()], 2);
     // A recipe has no flags for keys and the base system, so its mirror must have them.
     let branch = alpine.folder.path().join("v3.20/releases/x86_64");
     fs::create_dir_all(&branch).expect("folders");
@@ -351,6 +410,7 @@ fn a_script_and_a_recipe_start_from_packages() {
     assert_eq!(told(&us, "/etc/hostname"), "box\n");
     assert!(told(&us, "/etc/told").contains("alpine-baselayout\n"));
     assert!(told(&us, "/etc/os-release").contains("VERSION_ID=3.20.3\n"));
+    is_listed(&us, &["build".to_owned()], 2);
 }
 
 #[test]
