@@ -172,7 +172,15 @@ fn of_recipe(error: &RecipeFault) -> Vec<String> {
                 "name them, or that there are none: packages = {{ {base} = [] }}"
             )]
         }
-        RecipeFault::NotBuilt { instead, .. } => vec![(*instead).to_owned()],
+        RecipeFault::NoPackageManager { found, .. } => match found {
+            Some(found) => vec![format!(
+                "install them with a command: run = [{{ command = \"{found} …\", network = true }}]"
+            )],
+            None => vec![
+                "start from an image that has apt-get or apk, such as debian:bookworm-slim or alpine"
+                    .to_owned(),
+            ],
+        },
     }
 }
 

@@ -30,9 +30,12 @@ pub(crate) enum RecipeFault {
     /// Packages of other distributions than the one that it starts from.
     #[error("the recipe {recipe:?} names packages, but none for {base}, from which it starts")]
     NotOnBase { recipe: String, base: &'static str },
-    /// What a recipe asks for, and this program cannot do.
-    #[error("this firebrick cannot build {what}")]
-    NotBuilt { what: String, instead: &'static str },
+    /// Packages on an image that nobody can install them on.
+    #[error(
+        "the image that the recipe {recipe:?} starts from has no package manager that firebrick knows{}",
+        .found.as_ref().map(|found| format!(": it has {found}")).unwrap_or_default()
+    )]
+    NoPackageManager { recipe: String, found: Option<String> },
 }
 
 /// How many recipes may start from each other.

@@ -88,7 +88,8 @@ pub(crate) fn package(name: &str) -> Result<(), String> {
         .next()
         .is_some_and(|byte| byte.is_ascii_alphanumeric());
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"+.:_~=<>-".contains(&byte);
-    match first && name.len() <= 128 && name.bytes().all(plain) {
+    // apt takes a minus behind a name for the wish that it be removed.
+    match first && name.len() <= 128 && name.bytes().all(plain) && !name.ends_with('-') {
         true => Ok(()),
         false => Err(format!("{name:?} is no package")),
     }

@@ -49,6 +49,8 @@ pub enum SandboxError {
     Step {
         /// What the step is called.
         step: String,
+        /// Whether it had the host's network.
+        network: bool,
         /// How it ended.
         outcome: Outcome,
         /// The last lines that it printed.

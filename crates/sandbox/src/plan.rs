@@ -98,6 +98,7 @@ pub fn run_steps(
         if !outcome.is_success() {
             return Err(SandboxError::Step {
                 step: step.name.clone(),
+                network: step.network,
                 outcome,
                 tail: tail.text(),
             });

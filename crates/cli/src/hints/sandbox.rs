@@ -13,7 +13,12 @@ pub(super) fn of(error: &SandboxError) -> Option<String> {
                 .to_owned()
         }
         SandboxError::NoNamespaces { .. } => NAMESPACES.to_owned(),
-        SandboxError::Step { outcome, tail, .. } => of_outcome(outcome, tail)?,
+        SandboxError::Step {
+            outcome,
+            tail,
+            network,
+            ..
+        } => of_outcome(outcome, tail, *network)?,
         SandboxError::Inside { .. } => "see docs/sandbox.md for what an image must be like".to_owned(),
         SandboxError::Ended { .. } => "see whether memory ran out: dmesg | tail".to_owned(),
         _ => return None,
@@ -21,7 +26,7 @@ pub(super) fn of(error: &SandboxError) -> Option<String> {
     Some(hint)
 }
 
-fn of_outcome(outcome: &Outcome, tail: &str) -> Option<String> {
+fn of_outcome(outcome: &Outcome, tail: &str, network: bool) -> Option<String> {
     let no_network = [
         "resolve",
         "resolving",
@@ -30,7 +35,14 @@ fn of_outcome(outcome: &Outcome, tail: &str) -> Option<String> {
         "bad address",
         "DNS",
     ];
+    let no_package = ["Unable to locate package", "no such package"];
     let hint = match outcome {
+        Outcome::Exited(_) if no_package.iter().any(|word| tail.contains(word)) => {
+            "find its name as the image's release has it: apt-cache search WORD, or https://pkgs.alpinelinux.org"
+        }
+        Outcome::Exited(_) if network && no_network.iter().any(|word| tail.contains(word)) => {
+            "see that this machine reaches it; a proxy is the one of http_proxy and https_proxy; all that is said: -v"
+        }
         Outcome::Exited(_) if no_network.iter().any(|word| tail.contains(word)) => {
             "a script has no network of its own accord; give it this machine's: --network"
         }

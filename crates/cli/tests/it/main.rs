@@ -16,6 +16,7 @@ mod inits;
 mod install;
 mod look;
 mod nex;
+mod packages;
 mod platforms;
 mod pool;
 mod recipes;

@@ -241,10 +241,6 @@ fn what_cannot_be_built_is_refused_before_anything_begins() {
     let home = home();
     for (text, told) in [
         (
-            "from = \"oci:img\"\npackages = [\"git\"]\n",
-            "packages on top of the image",
-        ),
-        (
             "from = { distribution = \"debian\" }\npackages = { alpine = [\"git\"] }\n",
             "names packages, but none for debian",
         ),

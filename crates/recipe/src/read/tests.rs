@@ -202,6 +202,7 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     ("from = { distro = \"debian\" }", "from has no key \"distro\""),
     ("packages = [\"-y\"]", "\"-y\" is no package"),
+    ("packages = [\"vim-\"]", "\"vim-\" is no package"),
     ("packages = { fedora = [] }", "packages has no key \"fedora\""),
     (
         "root_password = \"root\"",

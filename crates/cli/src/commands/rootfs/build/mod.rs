@@ -2,6 +2,7 @@
 
 mod args;
 mod files;
+mod packages;
 mod stages;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use firebrick_recipe::{From, Recipe, RootPassword};
 use firebrick_source::{ImageConfig, Reference};
 
 pub(crate) use args::Args;
+use packages::OnImage;
 use stages::{Doing, Stages};
 
 use super::from_docker::Transfer;
@@ -49,7 +51,7 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
     let options = options(args, &loaded)?;
     // Before anything is pulled, and before anybody types a password.
     let making = Making::new(&name, &options.image, home)?;
-    let stages = Stages::new(&loaded)?;
+    let stages = Stages::new(&loaded, on_image(&args.recipe, &loaded.recipe))?;
     let settings = settings(args, &loaded, stages.rest()?, &options.image)?;
     let steps = Arc::new(Steps::new(talk, if stages.is_empty() { 6 } else { 7 }));
     let transfer = Arc::new(Mutex::new(Transfer::default()));
@@ -115,18 +117,9 @@ enum Start {
     Packages(PackageSet),
 }
 
-/// Where a recipe starts; what this build cannot do is refused before anything begins.
+/// Where a recipe starts.
 fn start_of(name: &str, recipe: &Recipe) -> anyhow::Result<Start> {
-    let refuse = |what: String, instead: &'static str| RecipeFault::NotBuilt { what, instead };
     match &recipe.from {
-        Some(From::Image(_)) if !recipe.packages.is_empty() => {
-            let what = format!("packages on top of the image that {name:?} starts from");
-            Err(refuse(
-                what,
-                "install them where the container image is made, and start from that",
-            )
-            .into())
-        }
         Some(From::Image(image)) => Ok(Start::Image(image.parse()?)),
         Some(From::Packages(set)) => Ok(Start::Packages(package_set(name, recipe, set)?)),
         Some(From::Recipe(_)) | None => Err(RecipeFault::NoFrom {
@@ -134,6 +127,12 @@ fn start_of(name: &str, recipe: &Recipe) -> anyhow::Result<Start> {
         }
         .into()),
     }
+}
+
+/// The packages that go on top of a container image.
+fn on_image<'a>(name: &'a str, recipe: &Recipe) -> Option<OnImage<'a>> {
+    let is_wanted = matches!(&recipe.from, Some(From::Image(_))) && !recipe.packages.is_empty();
+    is_wanted.then(|| OnImage::new(name, &recipe.packages))
 }
 
 /// What a recipe asks a distribution for.

@@ -1,10 +1,11 @@
 //! The steps of a recipe that come before the image itself: commands that run, and what is put in for them.
 //!
 //! ```text
-//! COPY COPY RUN RUN │ COPY RUN │ COPY         a recipe's steps
-//!  layer    layers  │  …       │ the image's own settings
+//! packages │ COPY COPY RUN RUN │ COPY RUN │ COPY         a recipe's steps
+//!   layer  │  layer    layers  │  …       │ the image's own settings
 //! ```
 //!
+//! Packages on top of a container image come first, since commands may need them, and accounts may be theirs.
 //! A *stage* is files, then commands. Its files become one layer, planned as the firebrick layer is; each of its commands runs over
 //! all below and gives one more. What is put in after the last command goes into the firebrick layer, where all files go if there is
 //! no command. Layers are kept in the cache of steps.
@@ -18,6 +19,7 @@ use firebrick_sandbox::{MadeLayer, Run, Step};
 use firebrick_source::{ImageConfig, OciImage};
 
 use super::files;
+use super::packages::OnImage;
 use crate::commands::rootfs::making::{StepArgs, put_in};
 use crate::home::Home;
 use crate::recipes::Loaded;
@@ -31,6 +33,7 @@ const NAME_LEN_MAX: usize = 48;
 /// What is done before the image is made.
 pub(super) struct Stages<'a> {
     loaded: &'a Loaded,
+    packages: Option<OnImage<'a>>,
     stages: Vec<Stage>,
     /// The steps after the last command.
     rest: Range<usize>,
@@ -45,7 +48,7 @@ struct Stage {
 
 impl<'a> Stages<'a> {
     /// Reads all files that commands need.
-    pub(super) fn new(loaded: &'a Loaded) -> anyhow::Result<Stages<'a>> {
+    pub(super) fn new(loaded: &'a Loaded, packages: Option<OnImage<'a>>) -> anyhow::Result<Stages<'a>> {
         let steps = &loaded.recipe.steps;
         let runs = |at: usize| matches!(steps.get(at).map(|step| &step.kind), Some(StepKind::Run { .. }));
         let mut stages = Vec::new();
@@ -57,7 +60,12 @@ impl<'a> Stages<'a> {
                 .unwrap_or(steps.len());
             if files.end == end {
                 let rest = files;
-                return Ok(Stages { loaded, stages, rest });
+                return Ok(Stages {
+                    loaded,
+                    packages,
+                    stages,
+                    rest,
+                });
             }
             let recipe = &loaded.recipe.settings;
             // Commands may be those of users who are added, and files theirs.
@@ -80,7 +88,7 @@ impl<'a> Stages<'a> {
 
     /// Whether nothing runs.
     pub(super) fn is_empty(&self) -> bool {
-        self.stages.is_empty()
+        self.stages.is_empty() && self.packages.is_none()
     }
 
     /// The files that are put in after the last command.
@@ -91,28 +99,59 @@ impl<'a> Stages<'a> {
     /// Does it all: the layers are added to the image, and can be read as long as what is given lives.
     pub(super) fn run(&self, doing: &Doing<'_>, image: &mut OciImage) -> anyhow::Result<Vec<MadeLayer>> {
         let mut made = Vec::new();
-        let commands: usize = self.stages.iter().map(|stage| stage.commands.len()).sum();
-        if commands > 0 {
+        if !self.is_empty() {
             // All together are one step of the build.
-            let count = text::count(u64::try_from(commands).unwrap_or(u64::MAX), "command");
-            doing.shown.begin(2, &format!("Running {count}"));
+            doing.shown.begin(2, &self.announced());
             steps::say_limits(doing.home, doing.shown);
         }
+        let mut packages = self.packages.as_ref();
+        let has_files = |stage: &Stage| stage.settings != Settings::default();
+        if self.stages.first().is_none_or(has_files)
+            && let Some(packages) = packages.take()
+        {
+            made.extend(self.run_steps(doing, Some(packages), 0..0, image)?);
+        }
         for stage in &self.stages {
-            if stage.settings != Settings::default() {
+            if has_files(stage) {
                 made.push(put_in(&stage.settings, &doing.running, image, doing.home)?);
             }
-            let commands: Vec<Step> = self.loaded.recipe.steps[stage.commands.clone()]
-                .iter()
-                .filter_map(|step| doing.step(step))
-                .collect();
-            let running = Running {
-                steps: &commands,
-                ..doing.running
-            };
-            made.extend(steps::run(&running, image, doing.home, doing.talk, doing.shown)?);
+            // What has nothing put in between runs in one copy.
+            made.extend(self.run_steps(doing, packages.take(), stage.commands.clone(), image)?);
         }
         Ok(made)
+    }
+
+    /// `Installing 2 packages, running 3 commands`.
+    fn announced(&self) -> String {
+        let commands: usize = self.stages.iter().map(|stage| stage.commands.len()).sum();
+        let commands = text::count(u64::try_from(commands).unwrap_or(u64::MAX), "command");
+        match (&self.packages, self.stages.is_empty()) {
+            (Some(packages), true) => format!("Installing {}", packages.count),
+            (Some(packages), false) => format!("Installing {}, running {commands}", packages.count),
+            (None, _) => format!("Running {commands}"),
+        }
+    }
+
+    fn run_steps(
+        &self,
+        doing: &Doing<'_>,
+        packages: Option<&OnImage<'_>>,
+        commands: Range<usize>,
+        image: &mut OciImage,
+    ) -> anyhow::Result<Vec<MadeLayer>> {
+        let own = packages.map(|packages| packages.step(doing.config, doing.running.created));
+        let commands = self.loaded.recipe.steps[commands]
+            .iter()
+            .filter_map(|step| doing.step(step));
+        let all: Vec<Step> = own.into_iter().chain(commands).collect();
+        let running = Running {
+            steps: &all,
+            ..doing.running
+        };
+        steps::run(&running, image, doing.home, doing.talk, doing.shown).map_err(|error| match packages {
+            Some(packages) => packages.explain(error),
+            None => error,
+        })
     }
 }
 
