@@ -4,6 +4,7 @@
 
 mod agent;
 mod ext4;
+mod inventory;
 pub mod mutate;
 mod source;
 mod squashfs;
@@ -18,6 +19,7 @@ use firebrick_tree::{EntryKind, MergeOptions, RegionIndex, Timestamp, Tree};
 
 pub use agent::{jobs, replies, requests};
 pub use ext4::{ext4, ext4_check, to_records};
+pub use inventory::inventory;
 pub use source::{archives, manifests};
 pub use squashfs::squashfs;
 

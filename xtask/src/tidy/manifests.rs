@@ -64,7 +64,17 @@ const DIRECTIONS: [(&str, &[&str]); 21] = [
     (
         "testkit",
         &[
-            "digest", "tree", "layer", "source", "reader", "ext4", "squashfs", "build", "protocol", "vmm",
+            "digest",
+            "tree",
+            "layer",
+            "source",
+            "reader",
+            "ext4",
+            "squashfs",
+            "build",
+            "inventory",
+            "protocol",
+            "vmm",
         ],
     ),
     ("xtask", &["embed"]),

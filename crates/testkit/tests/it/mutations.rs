@@ -300,6 +300,7 @@ fn seeds() {
         ("archives", seeds_of_archives()),
         ("ext4", seeds_of_ext4()),
         ("ext4_check", seeds_of_checks()),
+        ("inventory", seeds_of_databases()),
         ("squashfs", seeds_of_squashfs()),
     ] {
         assert!(seeds.iter().all(|seed| !seed.is_empty()), "{target}");
@@ -344,4 +345,139 @@ fn seeds_of_squashfs() -> Vec<Vec<u8>> {
 #[test]
 fn damaged_squashfs_images() {
     damage(&seeds_of_squashfs(), 6000, |_| {}, targets::squashfs);
+}
+
+/// A program of 64 bits with one section of this name.
+fn program(name: &[u8], section: &[u8]) -> Vec<u8> {
+    let names = [b"\0.shstrtab\0", name, b"\0"].concat();
+    let table = 64 + section.len() + names.len();
+    let mut file = vec![0; 64];
+    file[..6].copy_from_slice(b"\x7fELF\x02\x01");
+    file[0x28..0x30].copy_from_slice(&(table as u64).to_le_bytes());
+    file[0x3a..0x40].copy_from_slice(&[64, 0, 3, 0, 2, 0]);
+    file.extend_from_slice(section);
+    file.extend_from_slice(&names);
+    for (name, offset, size) in [
+        (0_u32, 0, 0),
+        (11, 64, section.len()),
+        (1, 64 + section.len(), names.len()),
+    ] {
+        let mut header = [0; 64];
+        header[..4].copy_from_slice(&name.to_le_bytes());
+        header[0x18..0x20].copy_from_slice(&(offset as u64).to_le_bytes());
+        header[0x20..0x28].copy_from_slice(&(size as u64).to_le_bytes());
+        file.extend_from_slice(&header);
+    }
+    file
+}
+
+/// A database of RPM with a package, and one whose row has many pages.
+fn rpm_database() -> Vec<u8> {
+    let header = |name: &str, len: usize| {
+        let strings = format!(
+            "{name}\x001.2\x003\x00MIT\x00a-1-2.src.rpm\x00/usr/bin/\x00ls\x00{}\x00",
+            "x".repeat(len)
+        );
+        let data = [&[0, 0, 0, 0, 0, 0, 0, 4], strings.as_bytes()].concat();
+        let at = |text: &str| 8 + strings.find(text).unwrap();
+        let tags = [
+            (1000, 6, 8, 1),
+            (1001, 6, at("1.2"), 1),
+            (1002, 6, at("3\0M"), 1),
+            (1003, 4, 4, 1),
+            (1014, 6, at("MIT"), 1),
+            (1044, 6, at("a-1"), 1),
+            (1116, 4, 0, 1),
+            (1117, 8, at("ls\0"), 1),
+            (1118, 8, at("/usr"), 1),
+        ];
+        let mut blob = [tags.len(), data.len()]
+            .map(|len| u32::try_from(len).unwrap().to_be_bytes())
+            .concat();
+        for (tag, kind, offset, count) in tags {
+            for word in [tag, kind, u32::try_from(offset).unwrap(), count] {
+                blob.extend(u32::to_be_bytes(word));
+            }
+        }
+        blob.extend(data);
+        blob.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("db");
+    let script = "import sqlite3, sys\ndb = sqlite3.connect(sys.argv[1], isolation_level=None)\ndb.execute('pragma page_size=512')\n\
+        db.execute('create table Packages (hnum integer primary key autoincrement, blob blob not null)')\n\
+        for header in sys.argv[2:]: db.execute('insert into Packages (blob) values (?)', (bytes.fromhex(header),))";
+    let (path_text, one, two) = (path.to_str().unwrap(), header("small", 1), header("large", 3000));
+    oracle::run_ok("python3", ["-c", script, path_text, &one, &two]).unwrap();
+    std::fs::read(path).unwrap()
+}
+
+/// One image for each kind of database: the choice, and its files with a divider between.
+fn seeds_of_databases() -> Vec<Vec<u8>> {
+    use std::io::Write as _;
+    let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+    zlib.write_all(br#"{"packages": [{"name": "app", "version": "0.1.0", "root": true}, {"name": "x", "version": "1", "kind": "build"}]}"#)
+        .unwrap();
+    let tool = program(b".dep-v0", &zlib.finish().unwrap());
+    let divided = |choice: u8, files: &[&str]| {
+        let files: Vec<&[u8]> = files.iter().map(|file| file.as_bytes()).collect();
+        [&[choice], files.join(&0xff).as_slice()].concat()
+    };
+    vec![
+        divided(
+            0,
+            &[
+                "Package: tool\nStatus: install ok installed\nArchitecture: amd64\nVersion: 1:2-3\nSource: t (1)\nMaintainer: a <b@c>\n\n\
+                 Package: gone\nStatus: deinstall ok config-files\nVersion: 1\n\nPackage: tool\nStatus: a b installed\nVersion: 2\n",
+                "/.\n/bin\n/bin/ls\n/etc/motd\n",
+                "/etc/motd\n/usr/lib/python3/six.py\nother\n",
+                "Format: https://x\nLicense: Expat\n\nFiles: *\nLicense: GPL-2+ or X\n text\n",
+                "ID=debian\nVERSION_ID=\"12\"\nPRETTY_NAME='x'\n",
+            ],
+        ),
+        divided(
+            1,
+            &[
+                "Package: base\nVersion: 12.4\nArchitecture: all\n",
+                "0123  etc/motd\nzz  x\n",
+            ],
+        ),
+        divided(
+            2,
+            &[
+                "C:Q1x=\nP:musl\nV:1.2-r0\nA:x86_64\nL:MIT AND (BSD-3-Clause OR X)\nm:a\nU:https://x\no:m\nF:usr/bin\nR:ls\na:0:0:755\n\nP:b\nV:1\nF:etc\nR:motd\n",
+                "ID=alpine",
+            ],
+        ),
+        divided(
+            3,
+            &[
+                "Metadata-Version: 2.1\nName: six\nVersion: 1\nLicense-Expression: MIT\nHome-page: https://six\n\nName: not\n",
+                "six.py,sha256=a,3\n\"../../bin/ls\",,\n../../../../etc/motd,,\n",
+                "Name: old\nVersion: 2\nLicense: UNKNOWN\nClassifier: License :: OSI Approved :: MIT License\n",
+                "../six.py\nPKG-INFO\n",
+            ],
+        ),
+        divided(
+            4,
+            &[
+                r#"{"name": "a", "version": "1.0.0", "license": "MIT", "author": {"name": "me"}, "homepage": "https://a"}"#,
+                r#"{"name": "@s/b", "version": "2.0.0", "licenses": [{"type": "ISC"}, "MIT"]}"#,
+            ],
+        ),
+        divided(
+            5,
+            &[
+                "version = 4\n\n[[package]]\nname = \"libc\"\nversion = \"0.2.1\"\n\n[metadata]\nname = \"no\"\n",
+                "[v1]\n\"rg 14.1.0 (registry+https://x)\" = [\n]\n\"fd 9.0.0 (path)\" = [\"ls\", \"../../etc/x\"]\n",
+            ],
+        ),
+        [&[6], tool.as_slice()].concat(),
+        [&[7], rpm_database().as_slice()].concat(),
+    ]
+}
+
+#[test]
+fn damaged_databases_of_packages() {
+    damage(&seeds_of_databases(), 12_000, |_| {}, targets::inventory);
 }
