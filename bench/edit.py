@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """What it costs to change one file of a large image, beside `cp` of that image.
 
-    bench/edit.py FIREBRICK FOLDER [MIB] [ROUNDS]
+    bench/edit.py FIREBRICK FOLDER [MIB] [ROUNDS] [CSV]
 
 Makes an ext4 of MIB (default 2048) full of random bytes in FOLDER with mke2fs, then by turns: `cp`, `cp` and `sync` of the copy, and
-`firebrick rootfs edit --add` of one small file with `-o`. Prints the medians and their ratios. e2fsck judges the last result.
+`firebrick rootfs edit --add` of one small file with `-o`. Prints the medians and their ratios, and adds a line for each measurement to CSV. e2fsck judges the last result.
 """
 
 import os
@@ -51,7 +51,18 @@ def main():
         times["edit"].append(
             timed(firebrick, "-q", "rootfs", "edit", image, "--add", f"{small}:/small", "-o", out)
         )
+    shared = "shared" in subprocess.run(["filefrag", "-v", out], check=True, capture_output=True, text=True).stdout
     subprocess.run(["e2fsck", "-fn", out], check=True, stdout=subprocess.DEVNULL)
+    kind = subprocess.run(["stat", "-f", "-c", "%T", folder], check=True, capture_output=True, text=True).stdout.strip()
+    print(f"{mib} MiB on {kind}, blocks {'shared' if shared else 'copied'}")
+    if len(sys.argv) > 5:
+        is_new = not os.path.exists(sys.argv[5])
+        with open(sys.argv[5], "a", encoding="ascii") as file:
+            if is_new:
+                file.write("filesystem,mib,blocks,what,round,seconds\n")
+            for name, all_of in times.items():
+                for number, one in enumerate(all_of):
+                    file.write(f"{kind},{mib},{'shared' if shared else 'copied'},{name},{number},{one:.4f}\n")
     medians = {name: statistics.median(all_of) for name, all_of in times.items()}
     for name, all_of in times.items():
         print(f"{name:12} {medians[name]:7.3f} s  " + " ".join(f"{one:.3f}" for one in all_of))
