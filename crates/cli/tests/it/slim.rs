@@ -39,6 +39,22 @@ fn unpacked(image: &Path, folder: &Path) {
     assert!(folder.join("etc").is_dir(), "{}", text(&output));
 }
 
+/// The files of the squashfs of this name, in a folder of that name.
+fn unsquashed(home: &Home, name: &str) -> std::path::PathBuf {
+    let (image, folder) = (
+        home.path().join(format!("fb/images/rootfs-{name}.squashfs")),
+        home.path().join(name),
+    );
+    let words = [
+        "-n",
+        "-d",
+        folder.to_str().expect("text"),
+        image.to_str().expect("text"),
+    ];
+    oracle::run_ok("unsquashfs", words).expect("another reader reads it");
+    folder
+}
+
 /// A root with one package that dpkg itself installed.
 fn installed(home: &Home) -> std::path::PathBuf {
     let (package, root) = (home.path().join("package"), home.path().join("root"));
@@ -113,6 +129,20 @@ fn dpkg_misses_nothing_that_was_slimmed_away() {
     assert!(!has("usr/share/doc/tool/README") && !has("usr/share/man/de") && !has("usr/share/locale/de"));
     let excludes = fs::read_to_string(slim.join("etc/dpkg/dpkg.cfg.d/firebrick-slim")).expect("a file");
     assert!(excludes.contains("path-exclude=/usr/share/man/*\n"), "{excludes}");
+    // The same of the same packages, where the image is a squashfs.
+    let flags = ["--slim", "docs,man,locale,logs", "--format", "squashfs"];
+    home.firebrick(
+        &[
+            &["rootfs", "from-docker", "-n", "flat", "-i", "dir:root"],
+            &flags[..],
+        ]
+        .concat(),
+    )
+    .assert()
+    .success();
+    let flat = unsquashed(&home, "flat");
+    assert_eq!(dpkg_verify(&flat), "");
+    assert!(flat.join("usr/bin/tool").exists() && !flat.join("usr/share/doc/tool/README").exists());
     // dpkg takes the list, and its word against a file that is really missing.
     fs::remove_file(slim.join("usr/share/doc/tool/copyright")).expect("it is there");
     assert_eq!(dpkg_verify(&slim), "missing     /usr/share/doc/tool/copyright\n");
@@ -228,4 +258,96 @@ fn a_password_is_asked_for_and_never_a_default() {
         said.contains("a password itself never stands in a file") && said.ends_with("exit code 2\n"),
         "{said}"
     );
+}
+
+/// Puts a package into Alpine as apk would, with something for each rule in it.
+const INSTALL: &str = r#"set -e
+put() { mkdir -p "$(dirname "$1")"; printf "$2" > "$1"; chmod 755 "$1"; }
+put /usr/bin/tool '#!/bin/sh\necho works\n'
+put /usr/share/doc/tool/README 'read me\n'
+put /usr/share/doc/tool/COPYING 'free\n'
+put /usr/share/man/man1/tool.1 'page\n'
+put /usr/share/locale/de/LC_MESSAGES/tool.mo 'mo\n'
+{
+    printf 'C:Q1AAAAAAAAAAAAAAAAAAAAAAAAAAA=\nP:tool\nV:1-r0\nA:noarch\nS:1\nI:1\nT:a tool\nU:none\nL:MIT\n'
+    for file in usr/bin/tool usr/share/doc/tool/README usr/share/doc/tool/COPYING usr/share/man/man1/tool.1 \
+        usr/share/locale/de/LC_MESSAGES/tool.mo; do
+        sum=$(sha1sum "/$file" | cut -c 1-40 | xxd -r -p | base64)
+        printf 'F:%s\nR:%s\na:0:0:755\nZ:Q1%s\n' "$(dirname $file)" "$(basename $file)" "$sum"
+    done
+    echo
+} >> /lib/apk/db/installed
+apk info -e tool
+"#;
+
+/// What apk says in the image, and what it says once a file is really missing.
+const AUDIT: &str = "set -e\napk audit --system > /audit\napk info -L tool > /files\ntool > /works\n\
+    busybox --list > /dev/null\nrm /usr/bin/tool\napk audit --system > /broken\n";
+
+/// A squashfs that is slimmed, and one that is not: apk, run inside both by the sandbox, says the same.
+#[test]
+fn apk_audits_nothing_new_in_an_image_that_was_slimmed() {
+    let Some(alpine) = fixtures::fixture("alpine/alpine-minirootfs-3.20.3-x86_64.tar.gz") else {
+        return;
+    };
+    if !oracle::have("unsquashfs").expect("what the tests need") {
+        return;
+    }
+    let home = Home::new();
+    fs::write(home.path().join("install"), INSTALL).expect("a file");
+    fs::write(home.path().join("audit"), AUDIT).expect("a file");
+    let tar = format!("tar:{}", alpine.display());
+    let make = |name: &str, image: &str, script: &str, more: &[&str]| {
+        let base = [
+            "rootfs",
+            "from-docker",
+            "-n",
+            name,
+            "-i",
+            image,
+            "--script",
+            script,
+        ];
+        let output = home
+            .firebrick(&[&base, more].concat())
+            .output()
+            .expect("the binary starts");
+        assert!(output.status.success(), "{}", text(&output));
+    };
+    let mut found = Vec::new();
+    for (name, more) in [
+        ("whole", &["--format", "squashfs"][..]),
+        ("slim", &["--format", "squashfs", "--slim", "all"]),
+    ] {
+        make(name, &tar, "install", more);
+        let unpacked = unsquashed(&home, name);
+        let is_slim = name == "slim";
+        let has = |path: &str| unpacked.join(path).exists();
+        assert!(has("usr/share/doc/tool/COPYING") && has("usr/bin/tool"));
+        for gone in [
+            "usr/share/doc/tool/README",
+            "usr/share/man/man1/tool.1",
+            "usr/share/locale/de",
+        ] {
+            assert_eq!(has(gone), !is_slim, "{gone} in {name}");
+        }
+        let audited = format!("{name}-audited");
+        make(&audited, &format!("dir:{name}"), "audit", &[]);
+        let read = |path: &str| {
+            let output = home
+                .firebrick(&["rootfs", "cat", &audited, path])
+                .output()
+                .expect("the binary starts");
+            String::from_utf8(output.stdout).expect("text")
+        };
+        assert_eq!(read("/works"), "works\n");
+        assert_eq!(read("/files").contains("usr/share/doc/tool/README"), !is_slim);
+        let (audit, broken) = (read("/audit"), read("/broken"));
+        assert!(
+            !audit.contains("usr/bin/tool") && broken.contains("usr/bin/tool"),
+            "{audit} {broken}"
+        );
+        found.push(audit);
+    }
+    assert_eq!(found[0], found[1]);
 }
