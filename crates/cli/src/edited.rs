@@ -43,6 +43,7 @@ impl Edited {
             .into());
         }
         let file = File::open(image).with_context(|| format!("cannot open {image:?}"))?;
+        ensure_unused(&file, image)?;
         let copy = ImageCopy::of(&file, &output)
             .with_context(|| format!("cannot copy {image:?} to change it, for {output:?}"))?;
         let editor = Editor::open(copy).with_context(|| format!("cannot change {image:?}"))?;
@@ -103,6 +104,17 @@ impl Edited {
         let file = self.editor.filesystem().open_file(&inode)?;
         file.take(TEXT_MAX).read_to_end(&mut bytes)?;
         Ok(Some(bytes))
+    }
+}
+
+/// Makes sure that no virtual machine writes to an image: what was read of it would fit together by luck only.
+pub(crate) fn ensure_unused(file: &File, image: &Path) -> anyhow::Result<()> {
+    match firebrick_vmm::firecracker::drive_is_written(file) {
+        true => Err(Refusal::InUse {
+            image: image.to_owned(),
+        }
+        .into()),
+        false => Ok(()),
     }
 }
 

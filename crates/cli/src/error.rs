@@ -235,7 +235,7 @@ pub(crate) fn print(error: &anyhow::Error) {
 }
 
 /// The text of every error in the chain, without those that an outer text already ends with.
-fn chain_texts(error: &anyhow::Error) -> Vec<String> {
+pub(crate) fn chain_texts(error: &anyhow::Error) -> Vec<String> {
     let mut texts: Vec<String> = Vec::new();
     for cause in error.chain() {
         let text = printable(&cause.to_string());

@@ -517,6 +517,9 @@ fn of_read(error: &ReadError) -> Option<String> {
     let hint = match error {
         ReadError::Corrupt { .. } => "to see all that is wrong: e2fsck -fn FILE",
         ReadError::NeedsRecovery => "replay its journal: e2fsck -p FILE",
+        ReadError::Unsupported { .. } => {
+            "make an image of its files: mount -o ro,loop FILE /mnt; firebrick rootfs from-docker -n NAME -i dir:/mnt"
+        }
         ReadError::NotFound { .. } | ReadError::NotDirectory { .. } => {
             "see what is there: firebrick rootfs ls IMAGE PATH"
         }

@@ -11,12 +11,13 @@ use std::thread::JoinHandle;
 
 use anyhow::{Context as _, bail};
 use firebrick_build::{Filesystem, Report, Request};
+use firebrick_ext4::edit::ensure_clean;
 use firebrick_layer::Limits;
 use firebrick_layer::tar::{Writer, WriterEntry};
 use firebrick_source::{ImageConfig, Layer, OciImage, Platform};
 use firebrick_tree::{DeviceKind, LayerPath, Metadata};
 
-use crate::edited::Refusal;
+use crate::edited::{Refusal, ensure_unused};
 use crate::image_file::ImageFile;
 use crate::volume::{FileType, Inode, Volume};
 
@@ -31,6 +32,7 @@ const WHITEOUT: &[u8] = b".wh.";
 
 /// Builds `output` from what is in `image`.
 pub(crate) fn rebuild(image: &ImageFile, output: &Path, filesystem: Filesystem) -> anyhow::Result<Report> {
+    ensure_whole(image)?;
     let path = image.path.clone();
     let layer = Layer::from_stream(move || Ok(Box::new(Produced::start(path)?)));
     let name = image.path.display().to_string();
@@ -46,6 +48,35 @@ pub(crate) fn rebuild(image: &ImageFile, output: &Path, filesystem: Filesystem) 
     };
     firebrick_build::build(request, &|_| {})
         .with_context(|| format!("cannot make {output:?} from what is in {:?}", image.path))
+}
+
+/// Features that keep something of files or users which an image made again does not have.
+const LOST: [&str; 4] = ["mmp", "project", "quota", "verity"];
+
+/// Which of those an image has.
+pub(crate) fn lost_features(image: &ImageFile) -> Vec<&'static str> {
+    match &image.filesystem {
+        Volume::Ext4(filesystem) => {
+            let features = filesystem.summary().features.names();
+            LOST.into_iter()
+                .filter(|lost| features.iter().any(|feature| feature == lost))
+                .collect()
+        }
+        Volume::Squashfs(_) => Vec::new(),
+    }
+}
+
+/// Refuses an image that is being written to, and one that its last user did not leave in order: it is to be replaced, and what
+/// cannot be read rightly would be lost.
+fn ensure_whole(image: &ImageFile) -> anyhow::Result<()> {
+    let path = &image.path;
+    let file = File::open(path).with_context(|| format!("cannot open {path:?}"))?;
+    ensure_unused(&file, path)?;
+    match &image.filesystem {
+        Volume::Ext4(filesystem) => ensure_clean(filesystem)
+            .with_context(|| format!("cannot make another image from what is in {path:?}")),
+        Volume::Squashfs(_) => Ok(()),
+    }
 }
 
 /// What an ext4 keeps when it is made again; what a squashfs has of that is nothing.
@@ -200,8 +231,8 @@ impl<W: Write> Packer<'_, W> {
         let mut content = self.volume.open_file(inode)?;
         let (mut at, mut held) = (0, 0);
         for part in parts {
-            let skipped = io::copy(&mut content.by_ref().take(part.start - at), &mut io::sink())?;
-            at += skipped;
+            content.skip(part.start - at)?;
+            at = part.start;
             let mut left = part.end - at;
             while left > 0 {
                 let most = usize::try_from(left).unwrap_or(usize::MAX).min(self.buffer.len());

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{Read, Seek as _};
+use std::io::{self, Read, Seek as _};
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt as _;
 
@@ -57,6 +57,32 @@ pub(crate) struct Stat {
     pub(crate) mtime: Timestamp,
     /// Major and minor number of a device node.
     pub(crate) device: Option<(u32, u32)>,
+}
+
+/// What a regular file holds, from its first byte to its last.
+pub(crate) enum Content<'a> {
+    Ext4(ext4::FileReader<'a, File>),
+    Squashfs(squashfs::FileReader<'a, File>),
+}
+
+impl Content<'_> {
+    /// Goes on so many bytes further; where the filesystem knows its holes, at no cost.
+    pub(crate) fn skip(&mut self, count: u64) -> io::Result<()> {
+        match self {
+            Content::Ext4(reader) => reader.skip(count),
+            Content::Squashfs(reader) => _ = io::copy(&mut reader.take(count), &mut io::sink())?,
+        }
+        Ok(())
+    }
+}
+
+impl Read for Content<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Content::Ext4(reader) => reader.read(buffer),
+            Content::Squashfs(reader) => reader.read(buffer),
+        }
+    }
 }
 
 impl Volume {
@@ -136,10 +162,12 @@ impl Volume {
     }
 
     /// The content of a regular file.
-    pub(crate) fn open_file<'a>(&'a self, file: &'a Inode) -> anyhow::Result<Box<dyn Read + 'a>> {
+    pub(crate) fn open_file<'a>(&'a self, file: &'a Inode) -> anyhow::Result<Content<'a>> {
         Ok(match (self, &file.found) {
-            (Volume::Ext4(filesystem), Found::Ext4(inode)) => Box::new(filesystem.open_file(inode)?),
-            (Volume::Squashfs(filesystem), Found::Squashfs(inode)) => Box::new(filesystem.open_file(inode)?),
+            (Volume::Ext4(filesystem), Found::Ext4(inode)) => Content::Ext4(filesystem.open_file(inode)?),
+            (Volume::Squashfs(filesystem), Found::Squashfs(inode)) => {
+                Content::Squashfs(filesystem.open_file(inode)?)
+            }
             _ => unreachable!("inodes are asked of the filesystem that they are of"),
         })
     }

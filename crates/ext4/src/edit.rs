@@ -36,6 +36,7 @@ use std::collections::BTreeMap;
 use zerocopy::IntoBytes as _;
 
 pub use error::EditError;
+pub use open::ensure_clean;
 pub use paths::Node;
 pub use target::Target;
 

@@ -14,6 +14,15 @@ pub(crate) enum Refusal {
     /// A format that has no checker here.
     #[error("{image:?} is a squashfs, which cannot be checked this way")]
     NotChecked { image: PathBuf },
+    /// What changes while it is read is no image.
+    #[error("a virtual machine is writing to {image:?}")]
+    InUse { image: PathBuf },
+    /// Some of many.
+    #[error("{failed} of {all} images could not be updated")]
+    NotAllUpdated { failed: usize, all: usize },
+    /// What a check would get wrong.
+    #[error("{image:?} uses {feature}, which firebrick does not check")]
+    UncheckedFeature { image: PathBuf, feature: String },
     /// A name that layers keep for something else.
     #[error("/{path} in the image has a name that removes another where images are made (.wh.)")]
     Whiteout { path: String },
@@ -71,6 +80,15 @@ impl Refusal {
             ),
             Refusal::NotChecked { image } => {
                 format!("read all of it with another reader: unsquashfs -lls {}", image.display())
+            }
+            Refusal::UncheckedFeature { image, .. } => {
+                format!("ask the checker of those who made it: e2fsck -fn {}", image.display())
+            }
+            Refusal::InUse { .. } => {
+                "end the machine in order first, so that what it wrote is whole; see which it is: fuser -v FILE".to_owned()
+            }
+            Refusal::NotAllUpdated { .. } => {
+                "once that is mended, update those alone: firebrick rootfs update-agent IMAGE".to_owned()
             }
             Refusal::Whiteout { path } => {
                 format!("remove it, or give it another name: firebrick rootfs edit IMAGE --rm /{path}")

@@ -79,6 +79,20 @@ fn copies_into_an_image_and_out_again() {
     fs::hard_link(tree.join("sub/file"), tree.join("again")).expect("a link");
     symlink("sub/file", tree.join("link")).expect("a link");
     symlink("/nowhere", tree.join("sub/dangling")).expect("a link");
+    let xattr = |path: &Path, name: &str, value: Option<&[u8]>| {
+        let mut found = vec![0; 100];
+        match value {
+            Some(value) => {
+                rustix::fs::setxattr(path, name, value, rustix::fs::XattrFlags::empty()).map(|()| 0)
+            }
+            None => rustix::fs::getxattr(path, name, found.as_mut_slice()),
+        }
+        .map(|len| found[..len].to_vec())
+        .ok()
+    };
+    for path in [tree.join("sub/file"), tree.join("sub")] {
+        xattr(&path, "user.note", Some(b"kept")).expect("the tests' folder takes attributes");
+    }
 
     // To a new place, into a folder, and only what is in it.
     for (from, to) in [
@@ -113,6 +127,14 @@ fn copies_into_an_image_and_out_again() {
         Path::new("sub/file")
     );
     let copied = fs::metadata(home.path().join("out/sub/file")).expect("a file");
+    for path in ["out/sub/file", "out/sub"] {
+        let path = home.path().join(path);
+        assert_eq!(
+            xattr(&path, "user.note", None).as_deref(),
+            Some(&b"kept"[..]),
+            "{path:?}"
+        );
+    }
     // Nobody else's rights: the set-user-ID bit stays behind.
     assert_eq!(copied.mode() & 0o7777, 0o751);
     let original = fs::metadata(tree.join("sub/file")).expect("a file");

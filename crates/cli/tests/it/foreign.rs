@@ -1,293 +1,371 @@
-//! `rootfs create --platform` for another processor: refused where its programs do not run, and what the tools are told where they do.
-//!
-//! A handler of `binfmt_misc` is set in a user namespace of the test's own, which Linux has since 6.7, so the host stays as it is. It
-//! only writes down what it was to run: that QEMU's runs it is QEMU's affair.
+//! Images that `mke2fs` made, with each of its features by turns. The kernel mounts what becomes of them and sees the same tree;
+//! what firebrick cannot do right with is refused by name; and a journal that a dying kernel left is nobody's secret.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
+use std::time::{Duration, UNIX_EPOCH};
 
-use firebrick_testkit::fixtures::fixture;
-use firebrick_testkit::oracle::{Image, leave_out};
-use firebrick_testkit::server::Server;
+use firebrick_testkit::listing::{Ignore, Listing, diff, without_lost_and_found};
+use firebrick_testkit::mount::Mount;
+use firebrick_testkit::oracle::{self, Image};
+use firebrick_testkit::uml::{self, Uml};
+use firebrick_testkit::{squashfs, walk};
 
-use crate::support::folder::names_in;
+use crate::support::{Home, folder};
 
-/// Whose programs `binfmt_misc` gives to the handler: those of 64-bit ARM.
-const MAGIC: &str = r"\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00";
-const MASK: &str = r"\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff";
-
-/// Writes its words into `log` beside where it was compiled for, one line.
-const HANDLER: &str = r#"
-#include <stdio.h>
-int main(int argc, char **argv) {
-    FILE *log = fopen(LOG, "a");
-    if (log) {
-        for (int i = 1; i < argc; i++) fprintf(log, "%s ", argv[i]);
-        fputc('\n', log);
-        fclose(log);
+/// An image by `mke2fs`, called `foreign.ext4`.
+fn mke2fs(home: &Home, arguments: &str, content: Option<&Path>, size: &str) -> PathBuf {
+    let image = home.path().join("foreign.ext4");
+    let mut words: Vec<&str> = "-q -F -L theirs".split(' ').chain(arguments.split(' ')).collect();
+    if let Some(content) = content {
+        words.extend(["-d", content.to_str().expect("text")]);
     }
-    return 0;
-}
-"#;
-
-/// In place of `mmdebstrap`: writes down what it is told, and a system of one file.
-const MMDEBSTRAP: &str =
-    "#!/bin/sh\necho \"$*\" >> \"$(dirname \"$0\")/told\"\n[ \"$1\" = --version ] || tar -C /etc -c passwd\n";
-
-struct Place {
-    folder: tempfile::TempDir,
+    words.extend([image.to_str().expect("text"), size]);
+    oracle::run_ok("mke2fs", words).expect("mke2fs");
+    image
 }
 
-impl Place {
-    fn new() -> Place {
-        let folder = tempfile::tempdir().expect("a folder");
-        let place = Place { folder };
-        for name in ["tmp", "bin", "fb"] {
-            fs::create_dir(place.at(name)).expect("a folder");
-            fs::set_permissions(place.at(name), fs::Permissions::from_mode(0o1777)).expect("a mode");
-        }
-        fs::set_permissions(place.at("."), fs::Permissions::from_mode(0o1777)).expect("a mode");
-        // Another user's program must not be where they cannot look.
-        fs::copy(assert_cmd::cargo::cargo_bin("firebrick"), place.at("firebrick")).expect("a copy");
-        let fake = place.at("bin/mmdebstrap");
-        fs::write(&fake, MMDEBSTRAP).expect("a file");
-        fs::set_permissions(&fake, fs::Permissions::from_mode(0o755)).expect("a mode");
-        place
+/// A folder with something of each kind.
+fn content(home: &Home) -> PathBuf {
+    let files = home.path().join("files");
+    let at = |name: &str| files.join(name);
+    fs::create_dir_all(at("a/b")).expect("folders");
+    fs::create_dir(at("closed")).expect("a folder");
+    fs::write(at("a/file"), vec![7; 200_000]).expect("a file");
+    fs::hard_link(at("a/file"), at("a/b/again")).expect("a link");
+    for n in 0..400 {
+        fs::write(at(&format!("a/b/{n:040}")), n.to_string()).expect("a file");
     }
-
-    fn at(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+    symlink("a/file", at("short")).expect("a link");
+    symlink("a/".repeat(90), at("long")).expect("a link");
+    let sparse = fs::File::create(at("sparse")).expect("a file");
+    sparse.set_len(3_000_000).expect("a length");
+    for n in 0..20 {
+        sparse.write_all_at(&[9; 100], n * 100_000).expect("a write");
     }
-
-    fn text(&self, name: &str) -> String {
-        fs::read_to_string(self.at(name)).unwrap_or_default()
+    fs::write(at("tool"), "#!/bin/sh\n").expect("a file");
+    chown(at("tool"), Some(70_000), Some(3)).expect("root");
+    for (name, mode) in [("tool", 0o4755), ("closed", 0o1700)] {
+        fs::set_permissions(at(name), fs::Permissions::from_mode(mode)).expect("a mode");
     }
-
-    /// `rootfs create` with these words, started by `wrap`.
-    fn create(&self, wrap: &[String], words: &[&str]) -> Output {
-        let path = std::env::var("PATH").expect("a PATH");
-        let (first, rest) = wrap.split_first().expect("a program");
-        Command::new(first)
-            .args(rest)
-            .arg(self.at("firebrick"))
-            .args([
-                "rootfs",
-                "create",
-                "-n",
-                "set",
-                "--platform",
-                "linux/arm64",
-                "--agent",
-                "none",
-                "--init",
-                "none",
-            ])
-            .args(words)
-            .env_clear()
-            .env("PATH", format!("{}:{path}", self.at("bin").display()))
-            .env("HOME", self.folder.path())
-            .env("TMPDIR", self.at("tmp"))
-            .env("FIREBRICK_HOME", self.at("fb"))
-            .env("SOURCE_DATE_EPOCH", "1735689600")
-            .current_dir("/")
-            .output()
-            .expect("it starts")
-    }
-
-    fn created(&self, wrap: &[String], words: &[&str]) {
-        let output = self.create(wrap, words);
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{words:?}: {said}");
-        Image::check(&self.at("fb/images/rootfs-set.ext4")).expect("a sound image");
-        assert_eq!(fs::read_dir(self.at("tmp")).expect("a folder").count(), 0);
-    }
+    oracle::run_ok("mkfifo", [at("pipe")]).expect("mkfifo");
+    let time = UNIX_EPOCH + Duration::new(1_500_000_000, 123_456_789);
+    let file = fs::File::open(at("a/file")).expect("a file");
+    file.set_modified(time).expect("a time");
+    files
 }
 
-fn runs_arm64() -> bool {
-    cfg!(target_arch = "aarch64") || Path::new("/proc/sys/fs/binfmt_misc/qemu-aarch64").exists()
+/// What `mke2fs -d` does not make.
+fn finish(image: &Path) {
+    let commands = format!(
+        "mknod /null c 1 3\nmknod /disk b 259 70000\nea_set /a/file user.small value\nea_set /closed trusted.t {}\n",
+        "x".repeat(600)
+    );
+    let mut script = tempfile::NamedTempFile::new().expect("a file");
+    std::io::Write::write_all(&mut script, commands.as_bytes()).expect("a write");
+    let path = script.path().to_str().expect("text");
+    oracle::run_ok("debugfs", ["-w", "-f", path, image.to_str().expect("text")]).expect("debugfs");
+    Image::check(image).expect("e2fsck finds nothing");
 }
 
-const ALPINE: [&str; 4] = ["-b", "alpine", "--suite", "v3.20"];
+/// What the kernel sees in an ext2, ext3 or ext4.
+fn mounted(image: &Path) -> Listing {
+    let mounted = Mount::new(image, "ro").expect("the kernel mounts it");
+    let listing = walk::walk(mounted.path()).expect("all can be read");
+    mounted.unmount().expect("it lets go");
+    without_lost_and_found(listing)
+}
+
+/// All that stays when an image is made again. One feature is away, or another than usual, in each.
+const SETS: [&str; 15] = [
+    "-t ext4",
+    "-t ext4 -b 2048 -g 4096",
+    "-t ext4 -b 4096",
+    "-t ext4 -O ^metadata_csum,uninit_bg",
+    "-t ext4 -O ^metadata_csum,^uninit_bg",
+    "-t ext4 -O ^64bit",
+    "-t ext4 -O ^extents,^64bit",
+    "-t ext4 -O ^flex_bg -g 8192",
+    "-t ext4 -O ^has_journal",
+    "-t ext4 -O metadata_csum_seed,orphan_file,fast_commit",
+    "-t ext4 -O meta_bg,^resize_inode,sparse_super2",
+    "-t ext4 -O ^dir_index,^filetype",
+    "-t ext4 -I 128",
+    "-t ext3",
+    "-t ext2 -b 4096",
+];
 
 #[test]
-fn without_a_handler_nothing_begins() {
-    if runs_arm64() {
-        leave_out("a host that runs no programs of 64-bit ARM (this one does)");
+fn the_kernel_sees_the_same_tree_in_whatever_they_become() {
+    if !oracle::have_mount().expect("root, or left out") {
         return;
     }
-    let place = Place::new();
-    let us = ["env".to_owned()];
-    // Nobody is asked for anything: the mirror is one that never answers, and the tool a false one.
-    let debian = ["-p", "jq", "--mirror", "http://192.0.2.1/debian"];
-    let alpine = [&ALPINE[..], &["-p", "jq", "--mirror", "http://192.0.2.1/alpine"]].concat();
-    for words in [&debian[..], &alpine] {
-        let output = place.create(&us, words);
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(1), "{said}");
+    let home = Home::new();
+    let files = content(&home);
+    for arguments in SETS {
+        let image = mke2fs(&home, arguments, Some(&files), "40M");
+        finish(&image);
+        let before = mounted(&image);
+        assert!(before.len() > 410, "{}", before.len());
+        for change in [
+            &["resize", "--size", "64M"][..],
+            &["resize", "--free", "9M"],
+            &["resize", "--shrink"],
+            &["convert", "--format", "ext4", "--journal"],
+        ] {
+            home.firebrick(&["rootfs", change[0], "./foreign.ext4", "-o", "new.ext4"])
+                .args(&change[1..])
+                .assert()
+                .success();
+            let new = home.path().join("new.ext4");
+            Image::check(&new).expect("e2fsck finds nothing");
+            diff(&before, &mounted(&new), &Ignore::NOTHING)
+                .unwrap_or_else(|error| panic!("{arguments} {change:?}: {error}"));
+        }
+        for (from, format, to) in [
+            ("./foreign.ext4", "squashfs", "new.squashfs"),
+            ("./new.squashfs", "ext4", "again.ext4"),
+        ] {
+            home.firebrick(&["rootfs", "convert", from, "--format", format, "-o", to])
+                .assert()
+                .success();
+        }
+        let sayable = squashfs::sayable(before);
+        squashfs::compare(&home.path().join("new.squashfs"), &sayable)
+            .unwrap_or_else(|error| panic!("{arguments}: {error:#}"));
+        diff(
+            &sayable,
+            &mounted(&home.path().join("again.ext4")),
+            &Ignore::NOTHING,
+        )
+        .unwrap_or_else(|error| panic!("{arguments}, there and back: {error}"));
+    }
+}
+
+/// A change, which asks most of an image, of those whose trees stay; and the check of all.
+#[test]
+fn they_are_checked_and_changed_in_place_of_a_mount() {
+    if !oracle::have_mount().expect("root, or left out") {
+        return;
+    }
+    let home = Home::new();
+    let files = content(&home);
+    fs::write(home.path().join("note"), "a note\n").expect("a file");
+    for arguments in SETS {
+        let image = mke2fs(&home, arguments, Some(&files), "40M");
+        finish(&image);
+        let before = mounted(&image);
+        let said = home.transcript(&["rootfs", "check", "./foreign.ext4"]);
         assert!(
-            said.contains(
-                "caused by: packages for linux/arm64 have scripts that run while they are installed, which this host cannot: it has \
-                 another processor, and binfmt_misc has no handler for them\n"
-            ) && said.contains(
-                "hint: let this host run such programs: apt-get install qemu-user-static binfmt-support; or make the image on a machine \
-                 for linux/arm64\n"
-            ),
+            said.contains(": clean, ") && said.ends_with("exit code 0\n"),
+            "{arguments}: {said}"
+        );
+        home.firebrick(&["rootfs", "edit", "./foreign.ext4", "--add", "note:/a/b/note"])
+            .args(["--rm", "/a/b/again", "--chmod", "0711:/closed"])
+            .assert()
+            .success();
+        Image::check(&image).unwrap_or_else(|error| panic!("{arguments}: {error:#}"));
+        let mut after = mounted(&image);
+        let note = after.remove(b"/a/b/note".as_slice()).expect("it is there");
+        assert_eq!((note.mode, note.uid), (0o644, 0), "{arguments}");
+        let mut expected = before;
+        expected.remove(b"/a/b/again".as_slice()).expect("it was there");
+        let file = expected.get_mut(b"/a/file".as_slice()).expect("a file");
+        (file.nlink, file.same_as) = (1, b"/a/file".to_vec());
+        expected.get_mut(b"/closed".as_slice()).expect("a folder").mode = 0o711;
+        diff(&expected, &after, &Ignore::NOTHING).unwrap_or_else(|error| panic!("{arguments}: {error}"));
+    }
+}
+
+/// What a filesystem may have that none of the commands reads, and its name in what they say.
+const UNREADABLE: [(&str, &str); 4] = [
+    ("-t ext4 -O inline_data", "inline_data"),
+    ("-t ext4 -O encrypt", "encrypt"),
+    ("-t ext4 -O casefold -E encoding=utf8", "casefold"),
+    ("-t ext4 -O bigalloc -C 16384", "bigalloc"),
+];
+
+/// What is read, but neither checked nor changed.
+const READABLE: [(&str, &str); 5] = [
+    ("-t ext4 -O quota", "quota"),
+    ("-t ext4 -O project,quota", "project"),
+    ("-t ext4 -O verity", "verity"),
+    ("-t ext4 -O ea_inode", "ea_inode"),
+    ("-t ext4 -O mmp", "mmp"),
+];
+
+/// Each of these fails, says these words and a hint, and changes nothing.
+fn refused(home: &Home, commands: &[&[&str]], words: &[&str]) {
+    let image = home.path().join("foreign.ext4");
+    let before = (fs::read(&image).expect("an image"), folder::names_in(home.path()));
+    for command in commands {
+        let said = home.transcript(&[&["rootfs"], *command].concat());
+        let code = if command[0] == "check" { 2 } else { 1 };
+        assert!(
+            words.iter().all(|word| said.contains(word))
+                && said.contains("\nhint: ")
+                && said.ends_with(&format!("exit code {code}\n")),
+            "{command:?}: {said}"
+        );
+        assert!(
+            (fs::read(&image).expect("an image"), folder::names_in(home.path())) == before,
+            "{command:?}"
+        );
+    }
+}
+
+const CHANGES: [&[&str]; 4] = [
+    &["check", "./foreign.ext4"],
+    &["check", "./foreign.ext4", "--repair"],
+    &["edit", "./foreign.ext4", "--add", "note:/note"],
+    &["cp", "note", "./foreign.ext4:/note"],
+];
+
+const READS: [&[&str]; 7] = [
+    &["resize", "./foreign.ext4", "--shrink"],
+    &["convert", "./foreign.ext4", "--format", "squashfs"],
+    &["cp", "./foreign.ext4:/note", "out"],
+    &["ls", "./foreign.ext4"],
+    &["cat", "./foreign.ext4", "/note"],
+    &["inspect", "./foreign.ext4"],
+    &["update-agent", "./foreign.ext4"],
+];
+
+#[test]
+fn what_cannot_be_kept_right_is_refused_by_name() {
+    let home = Home::new();
+    fs::write(home.path().join("note"), "x").expect("a file");
+    for (arguments, feature) in UNREADABLE {
+        mke2fs(&home, arguments, None, "16M");
+        refused(&home, &[&CHANGES[..], &READS].concat(), &[feature]);
+    }
+    for (arguments, feature) in READABLE {
+        mke2fs(&home, arguments, None, "16M");
+        refused(&home, &CHANGES, &[feature]);
+        // Made again, it has the feature no more, and that is told.
+        let output = home
+            .firebrick(&[
+                "rootfs",
+                "resize",
+                "./foreign.ext4",
+                "--free",
+                "1M",
+                "-o",
+                "new.ext4",
+            ])
+            .output()
+            .expect("it starts");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+        let lost = feature != "ea_inode"; // which is only another place for the same
+        assert_eq!(
+            said.contains("warning: ") && said.contains(feature),
+            lost,
             "{said}"
         );
-        assert_eq!(
-            (
-                place.text("bin/told").as_str(),
-                names_in(&place.at("fb/images")).is_empty()
-            ),
-            ("", true)
-        );
-        assert_eq!(fs::read_dir(place.at("tmp")).expect("a folder").count(), 0);
-    }
-    // The base system alone has nothing to run.
-    if let Some(minirootfs) = fixture("alpine/alpine-minirootfs-3.20.3-aarch64.tar.gz") {
-        let minirootfs = minirootfs.display().to_string();
-        place.created(&us, &[&ALPINE[..], &["--minirootfs", &minirootfs]].concat());
+        Image::check(&home.path().join("new.ext4")).expect("e2fsck finds nothing");
+        fs::remove_file(home.path().join("new.ext4")).expect("it is there");
     }
 }
 
-/// What starts a program with our handler set, as a user with ranges of ids, who is root of a namespace with them.
-fn with_handler(place: &Place, flags: &str) -> Option<Vec<String>> {
-    if !rustix::process::geteuid().is_root() || runs_arm64() {
-        leave_out(
-            "a handler of the test's own (only root can become a user with ranges, and there must be none)",
-        );
-        return None;
-    }
-    let read = |path| fs::read_to_string(path).unwrap_or_default();
-    let (subuid, passwd) = (read("/etc/subuid"), read("/etc/passwd"));
-    let name = subuid.lines().find_map(|line| line.split_once(':'));
-    let uid = name.and_then(|(name, _)| {
-        let line = passwd
-            .lines()
-            .find(|line| line.starts_with(&format!("{name}:")))?;
-        line.split(':').nth(2)
-    });
-    let Some(uid) = uid else {
-        leave_out("a handler of the test's own (no user has ranges in /etc/subuid)");
-        return None;
-    };
-    fs::write(place.at("handler.c"), HANDLER).expect("a file");
-    let compiled = Command::new("cc")
-        .args(["-static", "-o"])
-        .arg(place.at("handler"))
-        .arg(format!("-DLOG=\"{}\"", place.at("log").display()))
-        .arg(place.at("handler.c"))
-        .status();
-    assert!(compiled.expect("a C compiler").success());
-    let line = format!(
-        ":firebrick:M::{MAGIC}:{MASK}:{}:{flags}",
-        place.at("handler").display()
-    );
-    let set = format!(
-        "mount -t binfmt_misc none /proc/sys/fs/binfmt_misc && printf %s '{line}' > /proc/sys/fs/binfmt_misc/register && exec \"$@\""
-    );
-    let setpriv = ["setpriv", "--reuid", uid, "--regid", uid, "--clear-groups", "--"];
-    let unshare = [
-        "unshare",
-        "--user",
-        "--map-root-user",
-        "--map-auto",
-        "--mount",
-        "--",
-        "sh",
-        "-c",
-        &set,
-        "sh",
-    ];
-    let wrap: Vec<String> = [&setpriv[..], &unshare]
-        .concat()
-        .into_iter()
-        .map(str::to_owned)
-        .collect();
-    let tried = wrap
-        .split_first()
-        .map(|(first, rest)| Command::new(first).args(rest).arg("true").status());
-    if !tried.is_some_and(|status| status.is_ok_and(|status| status.success())) {
-        leave_out("a handler of the test's own (this Linux lets no user namespace have one)");
-        return None;
-    }
-    Some(wrap)
-}
-
+/// An ext2 has no journal, and tells by a flag that somebody has it mounted, or had.
 #[test]
-fn with_a_handler_the_tools_are_told_for_whom() {
-    let place = Place::new();
-    let Some(wrap) = with_handler(&place, "F") else {
-        return;
-    };
-    place.created(&wrap, &["-p", "jq", "--mirror", "http://mirror.example/debian"]);
-    let told = place.text("bin/told");
-    let last = told.lines().last().unwrap_or_default();
-    assert!(
-        last.contains(" --architectures=arm64 ")
-            && last.contains(" --skip=check/qemu ")
-            && last.contains(" --include=jq ")
-            && last.contains(" deb "),
-        "{told}"
-    );
-    // The probe, here and in a root of its own.
-    assert_eq!(place.text("log").lines().count(), 1, "{}", place.text("log"));
-
-    let (Some(minirootfs), Some(repository)) = (
-        fixture("alpine/alpine-minirootfs-3.20.3-aarch64.tar.gz"),
-        fixture("apk/repository"),
-    ) else {
-        return;
-    };
-    fs::copy(minirootfs, place.at("minirootfs")).expect("a copy");
-    fs::copy(repository.join("melange.rsa.pub"), place.at("melange.rsa.pub")).expect("a copy");
-    let server = Server::of(&repository).expect("a server");
-    let (url, minirootfs, keys) = (server.url(), place.at("minirootfs"), place.at("."));
-    let more = [
-        "-p",
-        "replayout",
-        "--mirror",
-        &url,
-        "--minirootfs",
-        minirootfs.to_str().expect("text"),
-    ];
-    place.created(
-        &wrap,
-        &[&ALPINE[..], &more, &["--keys", keys.to_str().expect("text")]].concat(),
-    );
-    let log = place.text("log");
-    let apk = log.lines().last().unwrap_or_default();
-    assert!(
-        apk.contains("/tools/lib/ld-musl-aarch64.so.1 --library-path ")
-            && apk.contains("/tools/sbin/apk --root ")
-            && apk.contains(" --arch aarch64 --keys-dir ")
-            && apk.ends_with(" add -- replayout "),
-        "{log}"
-    );
-    let keys = Command::new(place.at("firebrick"))
-        .args(["rootfs", "ls", "set", "/etc/apk/keys"])
-        .env("FIREBRICK_HOME", place.at("fb"))
-        .output()
-        .expect("it starts");
-    let keys = String::from_utf8_lossy(&keys.stdout).into_owned();
-    assert!(keys.contains("melange.rsa.pub"), "{keys}");
+fn what_was_not_unmounted_is_refused() {
+    let home = Home::new();
+    fs::write(home.path().join("note"), "x").expect("a file");
+    let image = mke2fs(&home, "-t ext2", None, "16M");
+    let image = Image::check(&image).expect("e2fsck finds nothing");
+    for (command, why) in [
+        ("set_super_value state 0", "was not unmounted cleanly"),
+        ("set_super_value state 3", "has errors"),
+    ] {
+        image.change(command).expect("debugfs");
+        let commands = [CHANGES[2], CHANGES[3], READS[0], READS[1]];
+        refused(&home, &commands, &[why, "e2fsck -f"]);
+    }
 }
 
-/// Such a handler starts programs here, but none of those in the new root.
+/// Writes for ever, and says what is on disk for sure.
+const WRITES: &str = "n=0\nwhile :; do\n\
+    head -c 5000 /dev/zero | tr '\\0' x > $M/promised-$n; sync $M/promised-$n; echo promised $n\n\
+    head -c 90000 /dev/zero > $M/other-$n; mkdir $M/folder-$n; mv $M/other-$n $M/folder-$n/; n=$((n + 1))\ndone";
+
+/// A whole Linux is killed while it writes to an image as `mke2fs` makes it: its journal must be replayed before anything else.
 #[test]
-fn a_handler_for_this_root_only_is_refused() {
-    let place = Place::new();
-    let Some(wrap) = with_handler(&place, "") else {
+fn a_journal_that_must_be_replayed_is_refused_and_the_hint_helps() {
+    if !uml::have().expect("installed, or left out") {
         return;
-    };
-    let output = place.create(&wrap, &["-p", "jq", "--mirror", "http://192.0.2.1/debian"]);
-    let said = String::from_utf8_lossy(&output.stderr);
+    }
+    let home = Home::new();
+    fs::write(home.path().join("note"), "a note\n").expect("a file");
+    let image = mke2fs(&home, "-t ext4", None, "64M");
+    let mut linux = Uml::start(&image, "rw", WRITES).expect("it boots");
+    let mut promised = 0;
+    while promised < 12 {
+        let line = linux.line().expect("text").expect("it writes for ever");
+        promised += usize::from(line.starts_with("promised "));
+    }
+    drop(linux);
+    let dirty = oracle::run_ok("dumpe2fs", ["-h", image.to_str().expect("text")]).expect("dumpe2fs");
+    assert!(dirty.contains("needs_recovery"), "{dirty}");
+    refused(
+        &home,
+        &[&CHANGES[..], &READS].concat(),
+        &["needs_recovery", "e2fsck -p"],
+    );
+
+    // What the hint says.
+    let replayed = oracle::run("e2fsck", ["-p".as_ref(), image.as_os_str()]).expect("it starts");
+    let said = String::from_utf8_lossy(&replayed.stdout).into_owned();
     assert!(
-        output.status.code() == Some(1)
-            && said.contains("works in this host's own root only (it lacks the flag F)"),
+        replayed.status.code().is_some_and(|code| code <= 1) && said.contains("recovering journal"),
         "{said}"
     );
-    assert_eq!(place.text("bin/told"), "");
+    home.firebrick(&["rootfs", "edit", "./foreign.ext4", "--add", "note:/note"])
+        .assert()
+        .success();
+    Image::check(&image).expect("e2fsck finds nothing");
+    for n in 0..promised {
+        let content = home
+            .firebrick(&[
+                "rootfs",
+                "cat",
+                "./foreign.ext4",
+                &format!("/promised-{n}"),
+                "/note",
+            ])
+            .output()
+            .expect("it starts");
+        assert_eq!(content.stdout, [&[b'x'; 5000][..], b"a note\n"].concat());
+    }
+}
+
+/// A disk of a virtual machine is locked as QEMU locks it; Python holds the lock here.
+#[test]
+fn what_a_machine_writes_to_is_left_alone() {
+    let home = Home::new();
+    fs::write(home.path().join("note"), "x").expect("a file");
+    let image = mke2fs(&home, "-t ext2", None, "16M");
+    let script = "import fcntl, sys\nfile = open(sys.argv[1], 'r+b')\n\
+        for byte in 101, 201: fcntl.lockf(file, fcntl.LOCK_SH, 1, byte)\nprint('locked', flush=True)\nsys.stdin.read()";
+    let mut holder = Command::new("python3")
+        .args(["-c", script])
+        .arg(&image)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("python3 is installed");
+    let mut line = String::new();
+    let stdout = holder.stdout.take().expect("a pipe");
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line).expect("it says so");
+    let commands = [&CHANGES[..], &READS[..2]].concat();
+    refused(&home, &commands, &["a virtual machine is writing to"]);
+    drop(holder.stdin.take());
+    holder.wait().expect("it ends");
+    home.firebrick(&["rootfs", "cp", "note", "./foreign.ext4:/note"])
+        .assert()
+        .success();
+    Image::check(&image).expect("e2fsck finds nothing");
 }

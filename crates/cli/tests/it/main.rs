@@ -5,6 +5,7 @@ mod console;
 mod create;
 mod doctor;
 mod edit;
+mod edit_faults;
 mod errors;
 mod foreign;
 mod from_docker;

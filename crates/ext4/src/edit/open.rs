@@ -8,7 +8,7 @@ use crate::dir::DirForm;
 use crate::extent::NodeForm;
 use crate::format::{SUPERBLOCK_OFFSET, Superblock, compat, incompat, ro_compat};
 use crate::hash::Signs;
-use crate::read::{Features, Filesystem, Place, Summary};
+use crate::read::{Features, Filesystem, Place, ReadAt, Summary};
 
 /// Features that changes keep right, or that have nothing to do with them.
 pub(crate) const WRITABLE: Features = Features {
@@ -55,12 +55,7 @@ impl<T: Target> Editor<T> {
     /// [`EditError::Read`] for what cannot even be read.
     pub fn open(target: T) -> Result<Editor<T>, EditError> {
         let filesystem = Filesystem::open(target)?;
-        let mut bytes = [0; 1024];
-        filesystem.read_bytes(SUPERBLOCK_OFFSET, &mut bytes, Place::Superblock)?;
-        let superblock = Superblock::read_from_bytes(&bytes).unwrap_or_else(|_| {
-            // Never: both have 1024 bytes.
-            zerocopy::FromZeros::new_zeroed()
-        });
+        let superblock = superblock_of(&filesystem)?;
         check_features(filesystem.geometry.features)?;
         check_state(filesystem.summary(), &superblock)?;
         let form = form(&filesystem, &superblock)?;
@@ -81,6 +76,23 @@ impl<T: Target> Editor<T> {
     pub(super) fn group(&self, index: usize) -> Option<&Group> {
         self.groups.get(index)
     }
+}
+
+/// Makes sure that a filesystem is as its last user meant it to be: what is made of the files of another may have half of them.
+///
+/// # Errors
+/// [`EditError::Unclean`] for what must be repaired first, [`EditError::Read`] for what cannot even be read.
+pub fn ensure_clean<R: ReadAt>(filesystem: &Filesystem<R>) -> Result<(), EditError> {
+    check_state(filesystem.summary(), &superblock_of(filesystem)?)
+}
+
+fn superblock_of<R: ReadAt>(filesystem: &Filesystem<R>) -> Result<Superblock, EditError> {
+    let mut bytes = [0; 1024];
+    filesystem.read_bytes(SUPERBLOCK_OFFSET, &mut bytes, Place::Superblock)?;
+    Ok(Superblock::read_from_bytes(&bytes).unwrap_or_else(|_| {
+        // Never: both have 1024 bytes.
+        zerocopy::FromZeros::new_zeroed()
+    }))
 }
 
 fn check_features(features: Features) -> Result<(), EditError> {

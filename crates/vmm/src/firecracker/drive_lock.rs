@@ -62,6 +62,11 @@ pub(super) fn lock(drive: &Drive) -> Result<Locked, LaunchError> {
     }
 }
 
+/// Whether a machine writes to this file as its drive, one of Firecracker or of QEMU. Nobody does where there are no locks.
+pub fn drive_is_written(file: &File) -> bool {
+    fcntl(file, Command::Look, libc::F_WRLCK, USES + WRITE, 1).is_ok_and(|is_free| !is_free)
+}
+
 /// What is asked of the kernel about one byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Command {

@@ -36,6 +36,7 @@ use crate::{deadline, program, uds};
 use api::Api;
 pub use api::{ApiError, Method, Request};
 use config::Files;
+pub use drive_lock::drive_is_written;
 use drive_lock::{DriveLock, Locked};
 use jail::Guard;
 use place::{API_SOCKET, LOG, Place, VSOCK_SOCKET};

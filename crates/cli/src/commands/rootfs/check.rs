@@ -9,10 +9,10 @@ use std::process::ExitCode;
 use anyhow::{Context as _, ensure};
 use firebrick_build::ImageCopy;
 use firebrick_ext4::check::{Report, check};
-use firebrick_ext4::read::ReadAt;
+use firebrick_ext4::read::{ReadAt, ReadError};
 use serde_json::json;
 
-use crate::edited::Refusal;
+use crate::edited::{Refusal, ensure_unused};
 use crate::error::{self, write_stdout};
 use crate::home::Home;
 use crate::images;
@@ -53,6 +53,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, home: &Home) -> anyhow::Result<ExitCode> {
     let path = images::find(home, &args.image)?;
     let file = File::open(&path).with_context(|| format!("cannot open {path:?}"))?;
+    ensure_unused(&file, &path)?;
     let mut magic = Vec::new();
     (&file).take(4).read_to_end(&mut magic)?;
     if magic == b"hsqs" {
@@ -75,7 +76,13 @@ pub(crate) fn run(args: &Args, home: &Home) -> anyhow::Result<ExitCode> {
 }
 
 fn checked<R: ReadAt>(image: &R, path: &Path) -> anyhow::Result<Report> {
-    check(image).with_context(|| format!("cannot check {path:?}"))
+    match check(image) {
+        Err(ReadError::Unsupported { feature }) => {
+            let image = path.to_owned();
+            Err(Refusal::UncheckedFeature { image, feature }.into())
+        }
+        other => other.with_context(|| format!("cannot check {path:?}")),
+    }
 }
 
 /// Repairs a copy, and makes sure of it.

@@ -11,7 +11,7 @@ use super::making::FilesystemArgs;
 use crate::error::write_stdout;
 use crate::home::Home;
 use crate::image_file::ImageFile;
-use crate::rebuilt::{options_of, rebuild};
+use crate::rebuilt::{lost_features, options_of, rebuild};
 use crate::talk::Talk;
 use crate::text;
 use crate::volume::Volume;
@@ -50,6 +50,11 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
     let beside = image.path.with_extension(args.filesystem.format());
     let output = args.output.clone().unwrap_or(beside);
     let report = rebuild(&image, &output, filesystem)?;
+    for feature in lost_features(&image) {
+        talk.warn(&format!(
+            "the new image is without {feature}, which the old one has"
+        ));
+    }
     for xattr in &report.left_out_xattrs {
         let format = args.filesystem.format();
         talk.warn(&format!("left out, since {format} has no place for it: {xattr}"));

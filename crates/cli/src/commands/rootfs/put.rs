@@ -9,7 +9,8 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 use firebrick_ext4::edit::Node;
 use firebrick_ext4::read::{FileType, LastSymlink};
-use firebrick_tree::{DeviceKind, Metadata, Timestamp};
+use firebrick_tree::{DeviceKind, Metadata, Timestamp, Xattrs};
+use rustix::io::Errno;
 
 use crate::edited::{Edited, Refusal, join};
 
@@ -19,6 +20,38 @@ pub(crate) struct Putter<'a> {
     owner: (u32, u32),
     /// Files with several names: where the first of them went.
     first: HashMap<(u64, u64), Vec<u8>>,
+}
+
+/// The namespace of attributes that mean what users want.
+pub(crate) const USER_XATTRS: &[u8] = b"user.";
+/// What a program may do that its user may not. As with set-id bits, who has one on the host meant it so.
+const CAPABILITY: &[u8] = b"security.capability";
+/// Longest list of names, and longest value (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX`).
+const XATTR_MAX: usize = 1 << 16;
+
+/// The attributes that mean the same in an image. Labels and access control lists are about the host.
+fn xattrs_of(host: &Path, metadata: &fs::Metadata) -> anyhow::Result<Xattrs> {
+    let mut xattrs = Xattrs::new();
+    if !metadata.is_file() && !metadata.is_dir() {
+        return Ok(xattrs);
+    }
+    let reading = || format!("cannot read the extended attributes of {host:?}");
+    let mut buffer = vec![0; XATTR_MAX];
+    let len = match rustix::fs::listxattr(host, buffer.as_mut_slice()) {
+        Ok(len) => len,
+        Err(Errno::NOTSUP) => return Ok(xattrs),
+        Err(error) => return Err(error).with_context(reading),
+    };
+    let names = buffer[..len].to_vec();
+    let wanted = |name: &&[u8]| name.starts_with(USER_XATTRS) || *name == CAPABILITY;
+    for name in names.split(|byte| *byte == 0).filter(wanted) {
+        match rustix::fs::getxattr(host, name, buffer.as_mut_slice()) {
+            Ok(len) => _ = xattrs.insert(name.into(), buffer[..len].into()),
+            Err(Errno::NODATA) => {} // gone since it was listed
+            Err(error) => return Err(error).with_context(reading),
+        }
+    }
+    Ok(xattrs)
 }
 
 impl<'a> Putter<'a> {
@@ -69,7 +102,7 @@ impl<'a> Putter<'a> {
                 seconds: metadata.mtime(),
                 nanoseconds: u32::try_from(metadata.mtime_nsec()).unwrap_or(0),
             },
-            ..Metadata::default()
+            xattrs: xattrs_of(host, metadata)?,
         };
         let file_type = metadata.file_type();
         if file_type.is_dir() {

@@ -11,7 +11,7 @@ use crate::edited::Refusal;
 use crate::error::write_stdout;
 use crate::home::Home;
 use crate::image_file::ImageFile;
-use crate::rebuilt::{self, rebuild};
+use crate::rebuilt::{self, lost_features, rebuild};
 use crate::talk::Talk;
 use crate::text;
 use crate::volume::Volume;
@@ -54,6 +54,11 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
     options.free = args.free.unwrap_or(0);
     let output = args.output.as_deref().unwrap_or(&image.path);
     let report = rebuild(&image, output, Filesystem::Ext4(options))?;
+    for feature in lost_features(&image) {
+        talk.warn(&format!(
+            "the new image is without {feature}, which the old one has"
+        ));
+    }
     talk.say(&format!(
         "{}: {} became {}, {} free",
         output.display(),

@@ -3,14 +3,15 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::path::Path;
 
 use anyhow::Context as _;
 use firebrick_tree::Timestamp;
-use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps};
+use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps, XattrFlags};
 use rustix::io::Errno;
 
+use super::put::USER_XATTRS;
 use crate::edited::Refusal;
 use crate::image_file::{ImageFile, printable};
 use crate::talk::Talk;
@@ -18,8 +19,11 @@ use crate::volume::{FileType, Inode};
 
 /// Folders within folders at most; the host's own paths end long before.
 const DEPTH_MAX: usize = 256;
+/// Bytes that are read and written at a time.
+const PIECE: usize = 1 << 18;
 /// So many zeros become a hole.
 const HOLE: usize = 1 << 16;
+static ZEROS: [u8; HOLE] = [0; HOLE];
 
 /// Takes things out of an image.
 pub(crate) struct Taker<'a> {
@@ -113,6 +117,7 @@ impl<'a> Taker<'a> {
             .with_context(making)?;
         self.folder_content(inode, &folder, depth + 1)?;
         if made {
+            self.xattrs(inode, &folder, name)?;
             rustix::fs::fchmod(&folder, mode)
                 .map_err(io::Error::from)
                 .with_context(making)?;
@@ -131,47 +136,128 @@ impl<'a> Taker<'a> {
         Ok(())
     }
 
-    /// A file: new beside what has its name, and then in its place, so that it is there whole or as it was.
+    /// A file: made without a name where that can be, and whole before it has one.
     fn file(&self, inode: &Inode, folder: &OwnedFd, name: &[u8]) -> anyhow::Result<()> {
         let writing = || format!("cannot write {:?}", printable(name));
-        let temporary = format!(".firebrick-{}-{}", std::process::id(), inode.stat.inode);
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut file = NewFile::in_folder(folder, inode.stat.inode).with_context(writing)?;
+        self.content(inode, &mut file.file, name)?;
+        self.xattrs(inode, &file.file, name)?;
         let mode = Mode::from_raw_mode(u32::from(inode.stat.mode) & 0o777);
-        let opened = rustix::fs::openat(folder, temporary.as_str(), flags, Mode::RUSR | Mode::WUSR);
-        let mut file = File::from(opened.map_err(io::Error::from).with_context(writing)?);
-        let written = self.content(inode, &mut file, name).and_then(|()| {
-            rustix::fs::fchmod(&file, mode)
-                .map_err(io::Error::from)
-                .with_context(writing)?;
-            _ = rustix::fs::futimens(&file, &times(inode.stat.mtime));
-            rustix::fs::renameat(folder, temporary.as_str(), folder, name)
-                .map_err(io::Error::from)
-                .with_context(writing)
-        });
-        if written.is_err() {
-            _ = rustix::fs::unlinkat(folder, temporary.as_str(), AtFlags::empty());
+        rustix::fs::fchmod(&file.file, mode)
+            .map_err(io::Error::from)
+            .with_context(writing)?;
+        _ = rustix::fs::futimens(&file.file, &times(inode.stat.mtime));
+        file.give_name(name).with_context(writing)
+    }
+
+    /// Gives it the attributes that users give; others mean something to the image's own kernel.
+    fn xattrs(&self, inode: &Inode, to: impl AsFd, name: &[u8]) -> anyhow::Result<()> {
+        let reading = || format!("cannot read {:?} in {:?}", printable(name), self.image.path);
+        let xattrs = self.image.filesystem.xattrs(inode).with_context(reading)?;
+        for (key, value) in xattrs.iter().filter(|(key, _)| key.starts_with(USER_XATTRS)) {
+            if let Err(error) = rustix::fs::fsetxattr(&to, &**key, value, XattrFlags::empty()) {
+                let (key, name) = (printable(key), printable(name));
+                self.talk.warn(&format!(
+                    "left out the attribute {key} of {name}: {}",
+                    io::Error::from(error)
+                ));
+            }
         }
-        written
+        Ok(())
     }
 
     fn content(&self, inode: &Inode, to: &mut File, name: &[u8]) -> anyhow::Result<()> {
         let reading = || format!("cannot read {:?} in {:?}", printable(name), self.image.path);
         let writing = || format!("cannot write {:?}", printable(name));
-        let mut from = self.image.filesystem.open_file(inode).with_context(reading)?;
-        let mut buffer = vec![0; HOLE];
-        loop {
-            let len = from.read(&mut buffer).with_context(reading)?;
-            let bytes = &buffer[..len];
-            if bytes.is_empty() {
-                break;
-            }
-            if len == HOLE && bytes.iter().all(|byte| *byte == 0) {
-                to.seek(SeekFrom::Current(len as i64)).with_context(writing)?;
-            } else {
-                to.write_all(bytes).with_context(writing)?;
+        let filesystem = &self.image.filesystem;
+        let parts = filesystem.parts(inode).with_context(reading)?;
+        let mut from = filesystem.open_file(inode).with_context(reading)?;
+        let mut buffer = vec![0; PIECE];
+        let mut at = 0;
+        for part in parts {
+            from.skip(part.start.saturating_sub(at)).with_context(reading)?;
+            at = part.start;
+            to.seek(SeekFrom::Start(at)).with_context(writing)?;
+            while at < part.end {
+                let most = usize::try_from(part.end - at).unwrap_or(PIECE).min(PIECE);
+                let len = from.read(&mut buffer[..most]).with_context(reading)?;
+                if len == 0 {
+                    break; // shorter than it says, which its length then shows as zeros
+                }
+                for piece in buffer[..len].chunks(HOLE) {
+                    match piece.len() == HOLE && piece == ZEROS {
+                        true => _ = to.seek(SeekFrom::Current(HOLE as i64)).with_context(writing)?,
+                        false => to.write_all(piece).with_context(writing)?,
+                    }
+                }
+                at += len as u64;
             }
         }
         to.set_len(inode.stat.size).with_context(writing)
+    }
+}
+
+/// A file on its way: a run that ends early, however it ends, leaves nothing of it where files need no name.
+struct NewFile<'a> {
+    folder: &'a OwnedFd,
+    file: File,
+    /// What it is called before it is whole, where it must have a name.
+    temporary: String,
+    is_named: bool,
+}
+
+impl<'a> NewFile<'a> {
+    fn in_folder(folder: &'a OwnedFd, number: u32) -> io::Result<NewFile<'a>> {
+        let temporary = format!(".firebrick-{}-{number}", std::process::id());
+        let mode = Mode::RUSR | Mode::WUSR;
+        let unnamed = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
+        // It gets its name through /proc.
+        let can_link = Path::new("/proc/self/fd").exists();
+        let opened = rustix::fs::openat(folder, ".", unnamed, mode);
+        let (file, is_named) = match opened.ok().filter(|_| can_link) {
+            Some(file) => (file, false),
+            None => {
+                let flags =
+                    OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                (rustix::fs::openat(folder, temporary.as_str(), flags, mode)?, true)
+            }
+        };
+        Ok(NewFile {
+            folder,
+            file: file.into(),
+            temporary,
+            is_named,
+        })
+    }
+
+    /// Puts it where its name says, in place of any file that is there.
+    fn give_name(mut self, name: &[u8]) -> io::Result<()> {
+        if !self.is_named {
+            match self.link(name) {
+                Err(Errno::EXIST) => {}
+                other => return Ok(other?),
+            }
+            // Only a name can take another's place.
+            self.link(self.temporary.as_bytes())?;
+            self.is_named = true;
+        }
+        rustix::fs::renameat(self.folder, self.temporary.as_str(), self.folder, name)?;
+        self.is_named = false;
+        Ok(())
+    }
+
+    fn link(&self, name: &[u8]) -> Result<(), Errno> {
+        let unnamed = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        let flags = AtFlags::SYMLINK_FOLLOW;
+        rustix::fs::linkat(rustix::fs::CWD, unnamed, self.folder, name, flags)
+    }
+}
+
+impl Drop for NewFile<'_> {
+    fn drop(&mut self) {
+        if self.is_named {
+            _ = rustix::fs::unlinkat(self.folder, self.temporary.as_str(), AtFlags::empty());
+        }
     }
 }
 

@@ -13,7 +13,9 @@ use firebrick_vmm::Arch;
 use crate::doctor::image::version_in;
 use crate::edited::{Edited, Refusal};
 use crate::elf::Elf;
+use crate::error;
 use crate::guest;
+use crate::hints;
 use crate::home::Home;
 use crate::image_file::ImageFile;
 use crate::images;
@@ -38,17 +40,16 @@ pub(crate) struct Args {
     #[arg(short = 'n', long = "name", value_name = "NAME", value_parser = images::parse_name)]
     names: Vec<String>,
 
-    /// Every image that `rootfs list` shows; those that have no agent, or cannot be changed, are left out
+    /// Every image that `rootfs list` shows; those that have no agent, and squashfs images, are left out
+    ///
+    /// An image that fails stays as it was, and the others are updated all the same; the exit code is 1 then.
     #[arg(long, conflicts_with_all = ["images", "names"])]
     all: bool,
 }
 
 pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
     if args.all {
-        for image in images::list(home)? {
-            update(&image.path, talk, true)?;
-        }
-        return Ok(());
+        return update_all(home, talk);
     }
     let given = args.images.iter().map(OsString::as_os_str);
     let named = args.names.iter().map(OsStr::new);
@@ -57,6 +58,28 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
         .map(|image| images::find(home, image))
         .collect::<anyhow::Result<Vec<_>>>()?;
     paths.iter().try_for_each(|path| update(path, talk, false))
+}
+
+/// Updates every image that can be: one that cannot is no reason to leave the others old.
+fn update_all(home: &Home, talk: &Talk) -> anyhow::Result<()> {
+    let images = images::list(home)?;
+    let mut failed = 0;
+    for image in &images {
+        if let Err(error) = update(&image.path, talk, true) {
+            failed += 1;
+            let why = error::chain_texts(&error).join(": ");
+            talk.warn(&format!("{} stays as it was: {why}", image.name));
+            hints::of(&error).iter().for_each(|hint| error::hint(hint));
+        }
+    }
+    match failed {
+        0 => Ok(()),
+        _ => Err(Refusal::NotAllUpdated {
+            failed,
+            all: images.len(),
+        }
+        .into()),
+    }
 }
 
 /// Updates one image. With `lenient`, one that cannot have another agent is left out.
