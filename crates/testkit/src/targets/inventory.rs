@@ -151,7 +151,7 @@ pub fn inventory(bytes: &[u8]) -> bool {
         texts.extend(&package.supplier);
         texts.extend(&package.homepage);
         texts.extend(&package.licences);
-        for (name, version) in &package.source {
+        if let Some((name, version)) = &package.source {
             texts.push(name);
             texts.extend(version);
         }

@@ -258,7 +258,10 @@ fn the_smallest_image_has_no_room_for_what_is_hidden() {
     assert_eq!(report.hidden_bytes, 20_000_000_u64.next_multiple_of(4096));
     assert!(report.layers.iter().all(|layer| layer.region_start.is_none()));
     let auto = check(&set, &Recipe::default()).unwrap();
-    assert!(auto.report.size_bytes > report.size_bytes + 19_000_000, "{report:?}");
+    assert!(
+        auto.report.size_bytes > report.size_bytes + 19_000_000,
+        "{report:?}"
+    );
     assert_eq!(auto.report.hidden_bytes, report.hidden_bytes);
     let bytes = |built: &Built| std::fs::read(built.image.path()).unwrap();
     assert!(bytes(&check(&set, &least()).unwrap()) == bytes(&built));
