@@ -8,6 +8,7 @@ mod edit;
 mod edit_faults;
 mod errors;
 mod foreign;
+mod foreign_processor;
 mod from_docker;
 mod guest;
 mod help;
