@@ -84,9 +84,10 @@ impl Refusal {
             Refusal::UncheckedFeature { image, .. } => {
                 format!("ask the checker of those who made it: e2fsck -fn {}", image.display())
             }
-            Refusal::InUse { .. } => {
-                "end the machine in order first, so that what it wrote is whole; see which it is: fuser -v FILE".to_owned()
-            }
+            Refusal::InUse { image } => format!(
+                "end the machine in order first, so that what it wrote is whole; see which it is: fuser -v {}",
+                image.display()
+            ),
             Refusal::NotAllUpdated { .. } => {
                 "once that is mended, update those alone: firebrick rootfs update-agent IMAGE".to_owned()
             }

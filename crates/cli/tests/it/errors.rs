@@ -257,7 +257,7 @@ fn usage_errors() {
     check(
         &["rootfs", "from-docker", "-n", "x", "-i", "alpine", "-s", "big"],
         expect![[r#"
-            error: invalid value 'big' for '--size <SIZE>': "big" is no size: expected a number of MiB, or one with K, M, G or T behind it; "auto" is what fits
+            error: invalid value 'big' for '--size <SIZE>': "big" is no size: expected a number of MiB, or one with K, M, G or T behind it; "auto" is what fits, "min" the least
 
             For more information, try '--help'.
             exit code 2

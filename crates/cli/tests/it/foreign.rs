@@ -60,7 +60,7 @@ fn content(home: &Home) -> PathBuf {
 /// What `mke2fs -d` does not make.
 fn finish(image: &Path) {
     let commands = format!(
-        "mknod /null c 1 3\nmknod /disk b 259 70000\nea_set /a/file user.small value\nea_set /closed trusted.t {}\n",
+        "mknod null c 1 3\nmknod disk b 259 70000\nea_set /a/file user.small value\nea_set /closed trusted.t {}\n",
         "x".repeat(600)
     );
     let mut script = tempfile::NamedTempFile::new().expect("a file");

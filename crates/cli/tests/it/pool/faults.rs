@@ -161,7 +161,11 @@ fn a_run_that_waits_for_a_vm_ends_by_its_signal_and_outlives_a_stop() {
         "{code:?} {stderr}"
     );
     home.no_process_is_left();
-    assert_eq!(home.output(&["pool", "status"]).0, Some(0));
+    // Its lock goes a moment after its name.
+    eventually(LIMIT, || {
+        assert_eq!(home.output(&["pool", "status"]).0, Some(0));
+        fs::read_dir(home.path().join("run")).expect("a folder").count() == 0
+    });
     is_clean(&home);
 }
 
