@@ -10,8 +10,8 @@
 //!
 //! Every file byte is decompressed once and written once, straight to its place; for squashfs, to a file without a name,
 //! from which it is compressed once all layers are merged, so that no hidden byte is; and for the smallest ext4, so that none
-//! leaves room ([`compact`]). The next layer is decompressed
-//! ahead into a bounded buffer while one is being written. The image gets its name only when it is whole.
+//! leaves room. The next layer is decompressed ahead into a bounded buffer while one is being written. The image gets its name
+//! only when it is whole.
 //!
 //! An image that is to be changed is copied first ([`ImageCopy`]).
 //!

@@ -69,6 +69,17 @@ fn long(home: &Home, path: &str) -> String {
     String::from_utf8(output.stdout).expect("UTF-8")
 }
 
+/// Gives a file an attribute, or reads it.
+fn xattr(path: &Path, name: &str, value: Option<&[u8]>) -> Option<Vec<u8>> {
+    let mut found = vec![0; 100];
+    match value {
+        Some(value) => rustix::fs::setxattr(path, name, value, rustix::fs::XattrFlags::empty()).map(|()| 0),
+        None => rustix::fs::getxattr(path, name, found.as_mut_slice()),
+    }
+    .map(|len| found[..len].to_vec())
+    .ok()
+}
+
 #[test]
 fn copies_into_an_image_and_out_again() {
     let (home, image) = home_with_box();
@@ -79,17 +90,6 @@ fn copies_into_an_image_and_out_again() {
     fs::hard_link(tree.join("sub/file"), tree.join("again")).expect("a link");
     symlink("sub/file", tree.join("link")).expect("a link");
     symlink("/nowhere", tree.join("sub/dangling")).expect("a link");
-    let xattr = |path: &Path, name: &str, value: Option<&[u8]>| {
-        let mut found = vec![0; 100];
-        match value {
-            Some(value) => {
-                rustix::fs::setxattr(path, name, value, rustix::fs::XattrFlags::empty()).map(|()| 0)
-            }
-            None => rustix::fs::getxattr(path, name, found.as_mut_slice()),
-        }
-        .map(|len| found[..len].to_vec())
-        .ok()
-    };
     for path in [tree.join("sub/file"), tree.join("sub")] {
         xattr(&path, "user.note", Some(b"kept")).expect("the tests' folder takes attributes");
     }

@@ -82,6 +82,51 @@ fn proxies() -> Vec<(String, String)> {
     ["http", "https"].into_iter().filter_map(proxy).collect()
 }
 
+/// Where packages and the databases of them lie.
+const BROUGHT: [&str; 5] = [
+    "etc/",
+    "usr/",
+    "var/lib/dpkg/",
+    "var/lib/apt/extended_states",
+    "var/cache/debconf/",
+];
+/// Folders whose times change with what is in them.
+const FOLDERS: [&str; 7] = [
+    "tmp/",
+    "var/",
+    "var/cache/",
+    "var/cache/ldconfig/",
+    "var/lib/",
+    "var/lib/apt/",
+    "var/log/",
+];
+
+/// `dpkg` on what the image holds: it knows the packages, and each of their files is as they brought it.
+fn dpkg_finds_all_in_order(home: &Home) {
+    let root = home.path().join("root");
+    fs::create_dir(&root).expect("a folder");
+    let request = format!("rdump / {}", root.display());
+    let image = home
+        .path()
+        .join("fb/images/rootfs-app.ext4")
+        .display()
+        .to_string();
+    oracle::run("debugfs", ["-R", &request, &image]).expect("debugfs");
+    let dpkg = |words: &[&str]| {
+        let root = format!("--root={}", root.display());
+        let output = oracle::run("dpkg", [&[root.as_str()], words].concat()).expect("dpkg");
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    };
+    assert_eq!(dpkg(&["--audit"]), "");
+    assert_eq!(dpkg(&["--verify", "jq", "libjq1"]), "");
+    assert!(dpkg(&["-s", "jq"]).contains("Status: install ok installed"));
+    let automatic = cat(home, "/var/lib/apt/extended_states");
+    assert!(
+        automatic.contains("Package: libjq1\n") && !automatic.contains("Package: jq\n"),
+        "{automatic}"
+    );
+}
+
 /// The same packages, byte for byte, are installed again; and nothing is left but what they bring.
 #[test]
 fn apt_installs_on_an_image_of_debian() {
@@ -104,25 +149,9 @@ fn apt_installs_on_an_image_of_debian() {
         said.contains("[2/7] Installing packages\n") && said.contains("installing packages: done in "),
         "{said}"
     );
-    let brought = [
-        "etc/",
-        "usr/",
-        "var/lib/dpkg/",
-        "var/lib/apt/extended_states",
-        "var/cache/debconf/",
-    ];
-    let folders = [
-        "tmp/",
-        "var/",
-        "var/cache/",
-        "var/cache/ldconfig/",
-        "var/lib/",
-        "var/lib/apt/",
-        "var/log/",
-    ];
     for path in layer(&home) {
         let is_known =
-            brought.iter().any(|start| path.starts_with(start)) || folders.contains(&path.as_str());
+            BROUGHT.iter().any(|start| path.starts_with(start)) || FOLDERS.contains(&path.as_str());
         assert!(
             is_known && !path.contains("policy-rc.d"),
             "{path} is in the layer"
@@ -139,28 +168,7 @@ fn apt_installs_on_an_image_of_debian() {
         "{said}"
     );
 
-    let root = home.path().join("root");
-    fs::create_dir(&root).expect("a folder");
-    let request = format!("rdump / {}", root.display());
-    let image = home
-        .path()
-        .join("fb/images/rootfs-app.ext4")
-        .display()
-        .to_string();
-    oracle::run("debugfs", ["-R", &request, &image]).expect("debugfs");
-    let dpkg = |words: &[&str]| {
-        let root = format!("--root={}", root.display());
-        let output = oracle::run("dpkg", [&[root.as_str()], words].concat()).expect("dpkg");
-        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
-    };
-    assert_eq!(dpkg(&["--audit"]), "");
-    assert_eq!(dpkg(&["--verify", "jq", "libjq1"]), "");
-    assert!(dpkg(&["-s", "jq"]).contains("Status: install ok installed"));
-    let automatic = cat(&home, "/var/lib/apt/extended_states");
-    assert!(
-        automatic.contains("Package: libjq1\n") && !automatic.contains("Package: jq\n"),
-        "{automatic}"
-    );
+    dpkg_finds_all_in_order(&home);
 
     // A name that nobody has is apt's to refuse.
     write(
@@ -206,7 +214,7 @@ fn alpine(home: &Home) -> Option<(PathBuf, Server)> {
 #[test]
 fn apk_installs_on_an_image_of_alpine() {
     let home = Home::new();
-    let Some((tar, server)) = alpine(&home) else {
+    let Some((tar, _server)) = alpine(&home) else {
         return;
     };
     let from = format!("from = \"tar:{}\"\n", tar.display());
@@ -252,7 +260,15 @@ fn apk_installs_on_an_image_of_alpine() {
         !listing.contains(".apk") && !listing.contains("APKINDEX"),
         "{listing}"
     );
+}
 
+#[test]
+fn what_apk_refuses_is_told_with_the_way_out() {
+    let home = Home::new();
+    let Some((tar, server)) = alpine(&home) else {
+        return;
+    };
+    let from = format!("from = \"tar:{}\"\n", tar.display());
     // Without its key nothing of it is installed.
     let keyless = Home::new();
     write(&keyless, "r.toml", &format!("{from}packages = [\"replayout\"]\n"));
