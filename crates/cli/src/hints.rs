@@ -159,6 +159,13 @@ fn of_recipe(error: &RecipeFault) -> Vec<String> {
             format!("there are: {}", known.join(", ")),
             "write one: firebrick recipe show python > mine.toml".to_owned(),
         ],
+        RecipeFault::NotShipped { name, known } => {
+            let mut hints = vec![format!("there are: {}", known.join(", "))];
+            if std::path::Path::new(name).exists() {
+                hints.push(format!("what that file makes: firebrick recipe check {name}"));
+            }
+            hints
+        }
         RecipeFault::RecipesInACircle { .. } => vec!["let one of them start from an image".to_owned()],
         RecipeFault::NoFrom { recipe } => vec![format!(
             "name an image in {recipe}: from = \"debian:bookworm-slim\""

@@ -15,6 +15,9 @@ pub(crate) enum RecipeFault {
     /// Neither a file nor a shipped recipe.
     #[error("there is no recipe {name:?}: neither a file, nor one in firebrick")]
     NoSuchRecipe { name: String, known: Vec<String> },
+    /// No recipe of firebrick's own, which are all that can be shown.
+    #[error("firebrick has no recipe {name:?}")]
+    NotShipped { name: String, known: Vec<String> },
     /// Recipes that start from each other.
     #[error("more than 8 recipes start from each other, at last from {name:?}")]
     RecipesInACircle { name: String },

@@ -28,7 +28,7 @@ pub(crate) struct ListArgs {
 /// Print one of them, to start a recipe from
 #[derive(Debug, clap::Args)]
 pub(crate) struct ShowArgs {
-    /// Its name
+    /// Its name, as `recipe list` has it
     #[arg(value_name = "NAME")]
     name: String,
 }
@@ -84,7 +84,7 @@ fn list(as_json: bool) -> anyhow::Result<()> {
 }
 
 fn show(name: &str) -> anyhow::Result<()> {
-    let shipped = shipped(name).ok_or_else(|| RecipeFault::NoSuchRecipe {
+    let shipped = shipped(name).ok_or_else(|| RecipeFault::NotShipped {
         name: name.to_owned(),
         known: shipped_names().map(str::to_owned).collect(),
     })?;
@@ -121,8 +121,8 @@ fn check(args: &CheckArgs, talk: &Talk) -> anyhow::Result<()> {
         }
     }
     lines.push(format!(
-        "steps: {} put in, {}",
-        count(copies, "file or folder").replace("folders", "folder"),
+        "steps: {copies} {}, {}",
+        if copies == 1 { "copy" } else { "copies" },
         count(recipe.steps.len() - copies, "command")
     ));
     write_stdout(format!("{}\n", lines.join("\n")).as_bytes())
