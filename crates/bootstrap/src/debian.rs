@@ -19,6 +19,9 @@ use crate::set::PackageSet;
 use crate::sources::{Source, sources};
 use crate::time;
 
+/// In every image of a base that has it.
+const APT: &str = "apt";
+
 /// Fetches single files as apt does, proxies included.
 const APT_HELPER: &str = "usr/lib/apt/apt-helper";
 
@@ -65,9 +68,12 @@ pub(crate) fn spec(set: &PackageSet, mode: Mode, options: &Options) -> Result<(S
         word.push(keys);
         command.push(word);
     }
-    if !set.packages.is_empty() {
-        command.push(format!("--include={}", set.packages.join(",")).into());
-    }
+    // Ubuntu has it not among the required ones, and without it nothing more can be installed in the image.
+    let packages: Vec<&str> = [APT]
+        .into_iter()
+        .chain(set.packages.iter().map(String::as_str))
+        .collect();
+    command.push(format!("--include={}", packages.join(",")).into());
     command.extend(["--".into(), set.suite.clone().into(), "-".into()]);
     command.extend(sources.iter().map(|source| source.line.clone().into()));
     let remove = match mode {

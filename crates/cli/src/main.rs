@@ -37,6 +37,7 @@ use clap::Parser as _;
 fn main() -> ExitCode {
     // Before there are other threads: this process may be the keeper of a sandbox.
     firebrick_sandbox::child_main();
+    firebrick_sandbox::keep_inherited_files();
     let cli = match args::Cli::try_parse() {
         Ok(cli) => cli,
         // Help and version are errors to clap, with exit code 0 and stdout as their place.

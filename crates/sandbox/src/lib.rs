@@ -39,7 +39,7 @@ pub use cache::{CachedStep, Key, MadeLayer, PruneSteps, PrunedSteps, StepCache};
 pub use error::SandboxError;
 pub use host::{Options, Sandbox, Unpacker};
 pub use ids::{Ids, Owners};
-pub use inner::child_main;
+pub use inner::{child_main, keep_inherited_files};
 pub use plan::{Plan, Progress, UnpackError, run_steps};
 pub use steps::{Limits, Outcome, Run, Step};
 pub use tail::Tail;

@@ -1,6 +1,6 @@
 //! What helps when a package set cannot be had.
 
-use firebrick_bootstrap::{BootstrapError, Cause};
+use firebrick_bootstrap::{Base, BootstrapError, Cause};
 
 const PROCESSOR: &str = "let this host run such programs: apt-get install qemu-user-static binfmt-support";
 
@@ -45,13 +45,18 @@ pub(super) fn of(error: &BootstrapError) -> Option<String> {
         BootstrapError::Foreign { platform, .. } => format!(
             "{PROCESSOR}; or make the image on a machine for {platform}"
         ),
-        BootstrapError::Failed { cause, program, .. } => return of_cause(*cause, program),
+        BootstrapError::Failed {
+            cause,
+            program,
+            task,
+            ..
+        } => return of_cause(*cause, program, task.contains(Base::Ubuntu.name())),
         _ => return None,
     };
     Some(hint)
 }
 
-fn of_cause(cause: Cause, program: &str) -> Option<String> {
+fn of_cause(cause: Cause, program: &str, is_ubuntu: bool) -> Option<String> {
     let is_apk = program == "apk";
     let hint = match cause {
         Cause::Package if is_apk => {
@@ -61,14 +66,20 @@ fn of_cause(cause: Cause, program: &str) -> Option<String> {
         Cause::Signature if is_apk => {
             "give the keys that sign it: --keys FOLDER, in which they are named as the mirror names them"
         }
+        Cause::Signature if is_ubuntu => {
+            "give Ubuntu's keys, which its package ubuntu-keyring has, as has that of Debian 13 or later: --keys FILE"
+        }
         Cause::Signature => {
-            "get the keys (apt-get install debian-archive-keyring, or ubuntu-archive-keyring), or give a keyring: --keys FILE"
+            "get the keys: apt-get install debian-archive-keyring; or give a keyring: --keys FILE"
         }
         Cause::Expired => {
             "see that this host's clock is right: date; an old archive is taken with --snapshot TIME"
         }
         Cause::Mirror if is_apk => {
             "name a mirror that this host reaches: --mirror https://HOST/alpine, and a release that it has: --suite"
+        }
+        Cause::Mirror if is_ubuntu => {
+            "name a mirror that this host reaches: --mirror http://HOST/ubuntu, and a release that it has: --suite"
         }
         Cause::Mirror => {
             "name a mirror that this host reaches: --mirror http://HOST/debian, and a release that it has: --suite"

@@ -565,3 +565,39 @@ fn interrupted_it_leaves_nothing() {
         vm::eventually(vm::LIMIT, || processes::with_variable(&ours).is_empty());
     }
 }
+
+/// What scripts of packages could write to is what the tool is given.
+#[test]
+fn the_tool_gets_no_file_that_firebrick_was_started_with() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name);
+    for name in ["bin", "tmp"] {
+        fs::create_dir(at(name)).expect("a folder");
+    }
+    let tool = at("bin/mmdebstrap");
+    let script = "#!/bin/sh\n[ \"$1\" = --version ] && exit\nls -l /proc/self/fd >&2\nexit 1\n";
+    fs::write(&tool, script).expect("a file");
+    open_to_all(&tool);
+    let path = std::env::var("PATH").expect("a PATH");
+    let output = Command::new("sh")
+        .args(["-c", "exec 9> \"$0\" 8< \"$0\"; exec \"$@\""])
+        .arg(at("inherited"))
+        .arg(assert_cmd::cargo::cargo_bin("firebrick"))
+        .args([
+            "-v",
+            "rootfs",
+            "create",
+            "-n",
+            "set",
+            "--mirror",
+            "http://127.0.0.1:1/debian",
+        ])
+        .env("PATH", format!("{}:{path}", at("bin").display()))
+        .env("FIREBRICK_HOME", at("fb"))
+        .env("TMPDIR", at("tmp"))
+        .env("SOURCE_DATE_EPOCH", "1735689600")
+        .output()
+        .expect("it starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains(" 2 -> ") && !said.contains("inherited"), "{said}");
+}

@@ -228,7 +228,7 @@ fn with_a_handler_the_tools_are_told_for_whom() {
     assert!(
         last.contains(" --architectures=arm64 ")
             && last.contains(" --skip=check/qemu ")
-            && last.contains(" --include=jq ")
+            && last.contains(" --include=apt,jq ")
             && last.contains(" deb "),
         "{told}"
     );

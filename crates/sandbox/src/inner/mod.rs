@@ -20,6 +20,13 @@ use crate::sys;
 use crate::wire::{self, Kind, RunStep, Settings};
 use copy::Copy;
 
+/// Keeps files that this process was started with to itself: programs that it starts get none of them but those they are given,
+/// so scripts of packages, say, cannot write to them. Standard input, output and error stay. Does nothing where the kernel cannot
+/// (before Linux 5.11).
+pub fn keep_inherited_files() {
+    _ = sys::close_from_on_exec(3);
+}
+
 /// If this process was started as a sandbox's keeper, is that and never returns. To be called first in `main`, before there are
 /// other threads; costs nothing else.
 pub fn child_main() {
