@@ -185,7 +185,7 @@ fn treemap(out: &mut String, page: &Page<'_>, findings: Findings<'_>) {
     out.push_str(
         "</div>\n<nav id=\"trail\" aria-label=\"Where the map is\"></nav>\n</div>\n\
          <div id=\"cells\" role=\"group\" aria-label=\"Map of sizes\"></div>\n<p id=\"said\" role=\"status\"></p>\n\
-         <p class=\"help\">Area is what it takes in the image. Click or <kbd>Enter</kbd> goes in, <kbd>Esc</kbd> goes out, \
+         <p class=\"help\">Area is what it takes in the image; folders themselves, and files that take nothing, are left out. Click or <kbd>Enter</kbd> goes in, <kbd>Esc</kbd> goes out, \
          arrows move.</p>\n<div id=\"tip\" hidden></div>\n</section>\n\
          <noscript><p class=\"help\">The map needs its script; the tables below say the same.</p></noscript>\n",
     );

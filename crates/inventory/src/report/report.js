@@ -181,7 +181,7 @@
       cell.append(name);
       const tall = !inside && height > 36;
       if (tall) cell.classList.add("tall");
-      if (tall ? width > 52 : width > 110) cell.append(bytes);
+      if (tall ? width > 76 : width > 120) cell.append(bytes);
     } else {
       cell.style.padding = "0";
     }

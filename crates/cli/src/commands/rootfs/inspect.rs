@@ -46,6 +46,7 @@ pub(crate) struct Args {
         long,
         value_name = "FILE",
         requires = "sbom",
+        conflicts_with = "html",
         help_heading = "Bill of materials"
     )]
     output: Option<PathBuf>,
