@@ -13,11 +13,14 @@ use firebrick_ext4::read::{FileType, LastSymlink};
 use firebrick_tree::Timestamp;
 
 use crate::image_file::ImageFile;
+use crate::talk::Talk;
 use crate::volume::Volume;
 
 mod refusal;
+mod turn;
 
 pub(crate) use refusal::Refusal;
+pub(crate) use turn::Turn;
 
 /// Longest file that is read to be changed, in bytes.
 const TEXT_MAX: u64 = 1 << 20;
@@ -28,12 +31,18 @@ pub(crate) struct Edited {
     /// What is copied.
     pub(crate) image: PathBuf,
     pub(crate) output: PathBuf,
+    /// Where the copy takes the image's place.
+    turn: Option<Turn>,
 }
 
 impl Edited {
-    /// Copies an image; `output` is where it goes, by default in the image's place.
-    pub(crate) fn open(image: &Path, output: Option<&Path>) -> anyhow::Result<Edited> {
+    /// Copies an image; `output` is where it goes, by default in the image's place, which waits for other changes of it.
+    pub(crate) fn open(image: &Path, output: Option<&Path>, talk: &Talk) -> anyhow::Result<Edited> {
         let output = output.unwrap_or(image).to_owned();
+        let turn = match output == image {
+            true => Some(Turn::wait(image, talk)?),
+            false => None,
+        };
         // Says what it is, where it cannot be changed, before anything is copied.
         let opened = ImageFile::open_file(image.to_owned())?;
         if let Volume::Squashfs(_) = opened.filesystem {
@@ -51,6 +60,7 @@ impl Edited {
             editor,
             image: image.to_owned(),
             output,
+            turn,
         })
     }
 
@@ -71,10 +81,14 @@ impl Edited {
             editor,
             image,
             output,
+            turn,
         } = self;
         let (copy, changes) = editor
             .finish()
             .with_context(|| format!("cannot change {image:?}; it stays as it was"))?;
+        if let Some(turn) = &turn {
+            turn.ensure_current()?;
+        }
         copy.commit()
             .with_context(|| format!("cannot write {output:?}"))?;
         Ok(changes)

@@ -17,6 +17,12 @@ pub(crate) enum Refusal {
     /// What changes while it is read is no image.
     #[error("a virtual machine is writing to {image:?}")]
     InUse { image: PathBuf },
+    /// Neither side of a copy is a stream.
+    #[error("- is no place to copy from or to")]
+    Stream,
+    /// What took its place would be lost.
+    #[error("{image:?} was replaced while it was being changed")]
+    Replaced { image: PathBuf },
     /// Some of many.
     #[error("{failed} of {all} images could not be updated")]
     NotAllUpdated { failed: usize, all: usize },
@@ -86,6 +92,13 @@ impl Refusal {
             }
             Refusal::InUse { image } => format!(
                 "end the machine in order first, so that what it wrote is whole; see which it is: fuser -v {}",
+                image.display()
+            ),
+            Refusal::Stream => {
+                "print a file: firebrick rootfs cat IMAGE /PATH; one that is called - is ./-".to_owned()
+            }
+            Refusal::Replaced { image } => format!(
+                "nothing was changed; see what it is now, and change that: firebrick rootfs inspect {}",
                 image.display()
             ),
             Refusal::NotAllUpdated { .. } => {

@@ -186,6 +186,8 @@ fn copies_that_make_no_sense() {
         ("folder", "box:/etc/passwd", "a folder cannot take its place"),
         ("absent", "box:/etc", "cannot read"),
         ("box:/absent", "out", "does not exist"),
+        ("box:/etc/passwd", "-", "no place to copy"),
+        ("-", "box:/file", "no place to copy"),
     ] {
         let said = home.transcript(&["rootfs", "cp", from, to]);
         assert!(

@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -315,4 +315,66 @@ fn one_bad_image_is_no_reason_to_leave_the_others_old() {
     Image::check(&path("d")).expect("e2fsck finds nothing");
     let said = home.transcript(&["rootfs", "update-agent", "d"]);
     assert!(said.contains("already\nexit code 0"), "{said}");
+}
+
+/// A change of `image.ext4`.
+fn adding(home: &Home, what: &str) -> Command {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin("firebrick"));
+    command
+        .args(["rootfs", "edit", "./image.ext4", "--add", what])
+        .env("FIREBRICK_HOME", home.path().join("fb"))
+        .current_dir(home.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// Many change the same image at once: each waits for its turn, and none is lost.
+#[test]
+fn changes_at_the_same_time_are_all_made() {
+    let home = Home::new();
+    let image = image_with(&home, "image.ext4", 1 << 20, "8M");
+    fs::write(home.path().join("note"), "a note\n").expect("a file");
+    let changes: Vec<_> = (0..8)
+        .map(|n| {
+            adding(&home, &format!("note:/note-{n}"))
+                .spawn()
+                .expect("it starts")
+        })
+        .collect();
+    for change in changes {
+        let output = change.wait_with_output().expect("it ends");
+        assert!(output.status.success(), "{output:?}");
+    }
+    let listed = home.transcript(&["rootfs", "ls", "./image.ext4"]);
+    assert_eq!(listed.matches("note-").count(), 8, "{listed}");
+    Image::check(&image).expect("e2fsck finds nothing");
+}
+
+/// Whoever builds an image anew waits for nobody: a change that waited is made from what is there then.
+#[test]
+fn a_change_that_waited_is_made_from_what_is_there_then() {
+    let home = Home::new();
+    let image = image_with(&home, "image.ext4", 1 << 20, "8M");
+    let new = image_with(&home, "new.ext4", 1 << 10, "8M");
+    fs::write(home.path().join("note"), "a note\n").expect("a file");
+    let holder = File::open(&image).expect("an image");
+    rustix::fs::flock(&holder, rustix::fs::FlockOperation::LockExclusive).expect("a lock");
+    let mut change = adding(&home, "note:/note").spawn().expect("it starts");
+    let mut said = BufReader::new(change.stderr.take().expect("a pipe"));
+    let mut line = String::new();
+    said.read_line(&mut line).expect("text");
+    assert_eq!(line, "waiting until another firebrick has changed ./image.ext4\n");
+    fs::rename(new, &image).expect("a new one");
+    drop(holder);
+    io::copy(&mut said, &mut io::sink()).expect("its words");
+    assert!(change.wait().expect("it ends").success());
+    for (path, len) in [("/data", 1 << 10), ("/note", 7)] {
+        let output = home
+            .firebrick(&["rootfs", "cat", "./image.ext4", path])
+            .output()
+            .expect("it starts");
+        assert_eq!(output.stdout.len(), len, "{path}");
+    }
+    Image::check(&image).expect("e2fsck finds nothing");
 }

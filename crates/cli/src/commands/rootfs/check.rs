@@ -12,10 +12,11 @@ use firebrick_ext4::check::{Report, check};
 use firebrick_ext4::read::{ReadAt, ReadError};
 use serde_json::json;
 
-use crate::edited::{Refusal, ensure_unused};
+use crate::edited::{Refusal, Turn, ensure_unused};
 use crate::error::{self, write_stdout};
 use crate::home::Home;
 use crate::images;
+use crate::talk::Talk;
 use crate::text;
 
 /// Something is wrong with the image, and still is.
@@ -50,8 +51,12 @@ pub(crate) struct Args {
     json: bool,
 }
 
-pub(crate) fn run(args: &Args, home: &Home) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<ExitCode> {
     let path = images::find(home, &args.image)?;
+    let _turn = match args.repair && args.output.is_none() {
+        true => Some(Turn::wait(&path, talk)?),
+        false => None,
+    };
     let file = File::open(&path).with_context(|| format!("cannot open {path:?}"))?;
     ensure_unused(&file, &path)?;
     let mut magic = Vec::new();

@@ -8,9 +8,11 @@ use anyhow::Context as _;
 use firebrick_build::Filesystem;
 
 use super::making::FilesystemArgs;
+use crate::edited::Turn;
 use crate::error::write_stdout;
 use crate::home::Home;
 use crate::image_file::ImageFile;
+use crate::images;
 use crate::rebuilt::{lost_features, options_of, rebuild};
 use crate::talk::Talk;
 use crate::text;
@@ -35,7 +37,12 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
-    let image = ImageFile::open(home, &args.image)?;
+    let path = images::find(home, &args.image)?;
+    let turn = match args.output {
+        Some(_) => None,
+        None => Some(Turn::wait(&path, talk)?),
+    };
+    let image = ImageFile::open_file(path)?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut filesystem = args.filesystem.to_build(threads)?;
     if let Filesystem::Ext4(options) = &mut filesystem {
@@ -67,6 +74,9 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
     }
     let is_named = image.path.parent() == Some(&home.images());
     if is_named && args.output.is_none() && output != image.path {
+        if let Some(turn) = &turn {
+            turn.ensure_current()?;
+        }
         fs::remove_file(&image.path)
             .with_context(|| format!("cannot delete {:?}, which the new image replaces", image.path))?;
     }

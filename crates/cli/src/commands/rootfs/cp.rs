@@ -59,6 +59,9 @@ fn side(text: &OsStr) -> Side<'_> {
 }
 
 pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
+    if [&args.source, &args.target].iter().any(|side| *side == "-") {
+        return Err(Refusal::Stream.into());
+    }
     match (side(&args.source), side(&args.target)) {
         (Side::Host(host), Side::Image { image, path }) => put(args, home, talk, host, image, path),
         (Side::Image { image, path }, Side::Host(host)) => {
@@ -88,7 +91,7 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
 
 fn put(args: &Args, home: &Home, talk: &Talk, host: &Path, image: &OsStr, path: &[u8]) -> anyhow::Result<()> {
     let image = images::find(home, image)?;
-    let mut edited = Edited::open(&image, args.output.as_deref())?;
+    let mut edited = Edited::open(&image, args.output.as_deref(), talk)?;
     let owner = args
         .chown
         .as_ref()

@@ -89,7 +89,7 @@ pub(crate) fn run(rootfs: Rootfs, talk: &Talk) -> anyhow::Result<ExitCode> {
         Command::Edit(args) => edit::run(&args, &home, talk),
         Command::UpdateAgent(args) => update_agent::run(&args, &home, talk),
         Command::Resize(args) => resize::run(&args, &home, talk),
-        Command::Check(args) => return check::run(&args, &home),
+        Command::Check(args) => return check::run(&args, &home, talk),
         Command::Convert(args) => convert::run(&args, &home, talk),
         Command::Rm(args) => rm::run(&args, &home, talk),
     }?;

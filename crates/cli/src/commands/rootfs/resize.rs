@@ -7,10 +7,11 @@ use firebrick_build::Filesystem;
 use firebrick_ext4::Size;
 
 use super::making::parse_total;
-use crate::edited::Refusal;
+use crate::edited::{Refusal, Turn};
 use crate::error::write_stdout;
 use crate::home::Home;
 use crate::image_file::ImageFile;
+use crate::images;
 use crate::rebuilt::{self, lost_features, rebuild};
 use crate::talk::Talk;
 use crate::text;
@@ -45,7 +46,12 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
-    let image = ImageFile::open(home, &args.image)?;
+    let path = images::find(home, &args.image)?;
+    let _turn = match args.output {
+        Some(_) => None,
+        None => Some(Turn::wait(&path, talk)?),
+    };
+    let image = ImageFile::open_file(path)?;
     let Volume::Ext4(_) = &image.filesystem else {
         return Err(Refusal::NoSize { image: image.path }.into());
     };

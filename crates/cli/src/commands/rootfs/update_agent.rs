@@ -118,7 +118,7 @@ fn update(path: &Path, talk: &Talk, lenient: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     drop(image);
-    let mut edited = Edited::open(path, None)?;
+    let mut edited = Edited::open(path, None, talk)?;
     let meta = Metadata {
         mtime: edited.time()?,
         ..Metadata::default()
