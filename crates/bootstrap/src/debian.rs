@@ -28,6 +28,28 @@ const APT_HELPER: &str = "usr/lib/apt/apt-helper";
 /// What the host's names and addresses would leave in the image. The guest brings its own.
 const FORGET_HOST: &str = r#"rm -f "$1/etc/hostname" "$1/etc/resolv.conf""#;
 
+/// Takes the time out of OpenJDK's keystore of authorities: commands for the shell in a root of Debian or Ubuntu, once packages are installed.
+///
+/// As `ca-certificates-java` makes it (a JKS), it has the time at which each authority was taken into it, so no two installations have the
+/// same bytes. In the format that OpenJDK itself ships since 18, PKCS #12 without a password, it has none, nor a seal with a salt. Every
+/// OpenJDK of today reads both, whichever it is told that it is; so do the scripts of that package, which go on in the format that
+/// they find. A keystore that cannot be read (it has another password) stays as it is.
+pub const FORGET_KEYSTORE_TIMES: &str = r#"
+store=/etc/ssl/certs/java/cacerts
+if [ -e /usr/share/ca-certificates-java ] && [ "$(head -c 4 $store 2> /dev/null | od -An -tx1 | tr -d " ")" = feedfeed ]; then
+    plain="-J-Dkeystore.pkcs12.certProtectionAlgorithm=NONE -J-Dkeystore.pkcs12.macAlgorithm=NONE"
+    if said=$(keytool -J-XX:-UsePerfData $plain -importkeystore -noprompt \
+        -srckeystore $store -srcstoretype JKS -srcstorepass changeit \
+        -destkeystore $store.new -deststoretype PKCS12 -deststorepass changeit 2>&1); then
+        chmod 644 $store.new
+        mv $store.new $store
+    else
+        rm -f $store.new
+        echo "W: $store keeps the time of each certificate: $said" >&2
+    fi
+fi
+"#;
+
 /// What installs the set, and the time that it is given.
 pub(crate) fn spec(set: &PackageSet, mode: Mode, options: &Options) -> Result<(Spec, i64), BootstrapError> {
     let architecture = set.architecture()?;
@@ -56,6 +78,7 @@ pub(crate) fn spec(set: &PackageSet, mode: Mode, options: &Options) -> Result<(S
         format!("--architectures={architecture}").into(),
         "--skip=check/signed-by".into(), // the lines say it
         format!("--customize-hook={FORGET_HOST}").into(),
+        format!(r#"--customize-hook=chroot "$1" /bin/sh -euc '{FORGET_KEYSTORE_TIMES}'"#).into(),
     ];
     if set.platform.architecture != Platform::host().architecture {
         // That its programs run here is known, and without `arch-test`, which this wants.
@@ -218,5 +241,64 @@ fn hear(line: &str) -> Event {
     match line.strip_prefix("W: ") {
         Some(warning) => Event::Warning(warning.to_owned()),
         None => Event::Line(line.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    /// What the script leaves in the folder of the keystore, and says, where `keytool` is this script.
+    fn after(store: &[u8], keytool: &str) -> (Vec<String>, Vec<u8>, String) {
+        let root = crate::testing::host(&[("java/cacerts", ""), ("bin/keytool", keytool)]);
+        let at = |path: &str| root.path().join(path);
+        fs::write(at("java/cacerts"), store).unwrap();
+        fs::set_permissions(at("bin/keytool"), fs::Permissions::from_mode(0o755)).unwrap();
+        let script = FORGET_KEYSTORE_TIMES
+            .replace("/etc/ssl/certs", root.path().to_str().unwrap())
+            .replace("/usr/share/ca-certificates-java", root.path().to_str().unwrap());
+        let path = format!("{}:/usr/bin:/bin", at("bin").display());
+        let output = Command::new("/bin/sh")
+            .args(["-euc", &script])
+            .env("PATH", path)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let mut names: Vec<String> = fs::read_dir(at("java"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        let said = [output.stdout, output.stderr].concat();
+        (
+            names,
+            fs::read(at("java/cacerts")).unwrap(),
+            String::from_utf8(said).unwrap(),
+        )
+    }
+
+    /// What a real `keytool` makes of it: the ignored test that installs Java, and `scripts/profiles --twice java`.
+    #[test]
+    fn a_keystore_is_another_or_as_it_was() {
+        const JKS: &[u8] = b"\xfe\xed\xfe\xed\0\0\0\x02\n";
+        let only = vec!["cacerts".to_owned()];
+        let works =
+            "#!/bin/sh\nwhile [ \"$1\" != -destkeystore ]; do shift; done\necho made > \"$2\"\necho noise\n";
+        let fails = "#!/bin/sh\nwhile [ \"$1\" != -destkeystore ]; do shift; done\necho half > \"$2\"\necho no password\nexit 1\n";
+        assert_eq!(
+            after(JKS, works),
+            (only.clone(), b"made\n".to_vec(), String::new())
+        );
+        let (names, store, said) = after(JKS, fails);
+        assert_eq!((names, store), (only.clone(), JKS.to_vec()));
+        assert!(
+            said.starts_with("W: ") && said.ends_with(": no password\n"),
+            "{said}"
+        );
+        // One of another format is left alone.
+        assert_eq!(after(b"0\x82", fails), (only, b"0\x82".to_vec(), String::new()));
+        assert!(!FORGET_KEYSTORE_TIMES.contains('\''), "it stands within quotes");
     }
 }

@@ -31,6 +31,7 @@ mod sources;
 mod testing;
 mod time;
 
+pub use debian::FORGET_KEYSTORE_TIMES;
 pub use error::{BootstrapError, Cause, NoHandler};
 pub use prepare::{Options, Prepared, prepare};
 pub use run::Event;

@@ -3,6 +3,7 @@
 //! Which that is, only the image knows, and it is not looked into before the step is known not to be cached. So the step is a script
 //! that looks for itself, and in which the names of every distribution stand; it says in its last line what it did not find.
 
+use firebrick_bootstrap::FORGET_KEYSTORE_TIMES;
 use firebrick_recipe::{Base, Packages};
 use firebrick_sandbox::{Run, SandboxError, Step};
 use firebrick_source::ImageConfig;
@@ -75,8 +76,13 @@ else
             -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--log=$work/log/dpkg.log \
             -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "$@"
     }
+    store=/etc/ssl/certs/java/cacerts
+    before=$(cksum 2> /dev/null < $store) || before=
     get update
     get --no-install-recommends install -- "$@"
+    if [ -e $store ] && [ "$(cksum < $store)" != "$before" ]; then
+KEYSTORE
+    fi
     [ -z "$policy" ] || rm -f $policy
 fi
 for log in $logs; do
@@ -196,7 +202,10 @@ fn script(bases: &[(Base, Option<Vec<String>>)]) -> String {
         None => format!("    {base}) say unnamed {base} ;;"),
     };
     let arms: Vec<String> = bases.iter().map(arm).collect();
-    SCRIPT.replace("MARK", MARK).replace("NAMES", &arms.join("\n"))
+    SCRIPT
+        .replace("MARK", MARK)
+        .replace("KEYSTORE", FORGET_KEYSTORE_TIMES)
+        .replace("NAMES", &arms.join("\n"))
 }
 
 #[cfg(test)]
