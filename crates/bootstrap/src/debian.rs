@@ -28,6 +28,10 @@ const APT_HELPER: &str = "usr/lib/apt/apt-helper";
 /// What the host's names and addresses would leave in the image. The guest brings its own.
 const FORGET_HOST: &str = r#"rm -f "$1/etc/hostname" "$1/etc/resolv.conf""#;
 
+/// No package brings `/etc/hosts`: Debian's installer writes it. Without one nobody finds `localhost`.
+const KNOW_LOCALHOST: &str = r#"[ -e "$1/etc/hosts" ] ||
+    printf "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n" > "$1/etc/hosts""#;
+
 /// Takes the time out of OpenJDK's keystore of authorities: commands for the shell in a root of Debian or Ubuntu, once packages are installed.
 ///
 /// As `ca-certificates-java` makes it (a JKS), it has the time at which each authority was taken into it, so no two installations have the
@@ -78,6 +82,7 @@ pub(crate) fn spec(set: &PackageSet, mode: Mode, options: &Options) -> Result<(S
         format!("--architectures={architecture}").into(),
         "--skip=check/signed-by".into(), // the lines say it
         format!("--customize-hook={FORGET_HOST}").into(),
+        format!("--customize-hook={KNOW_LOCALHOST}").into(),
         format!(r#"--customize-hook=chroot "$1" /bin/sh -euc '{FORGET_KEYSTORE_TIMES}'"#).into(),
     ];
     if set.platform.architecture != Platform::host().architecture {

@@ -356,6 +356,8 @@ fn an_archive_becomes_an_image_that_boots() {
     let sources = fs::read_to_string(root.join("etc/apt/sources.list")).expect("sources");
     assert_eq!(sources, format!("deb {} noble main universe\n", server.url()));
     assert!(!root.join("etc/resolv.conf").exists(), "it would be this host's");
+    let hosts = fs::read_to_string(root.join("etc/hosts")).expect("hosts");
+    assert!(hosts.starts_with("127.0.0.1\tlocalhost\n"), "{hosts}");
     is_the_same_for_somebody_else(&words, &us.image());
     if let Some(answer) = booted(
         &us.image(),
