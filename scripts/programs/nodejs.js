@@ -13,7 +13,7 @@ assert.strictEqual(createHash("sha256").update("").digest("hex").slice(0, 8), "e
 assert.strictEqual(zlib.gunzipSync(zlib.gzipSync("hello")).toString(), "hello");
 
 async function main() {
-  const server = http.createServer((_, response) => response.end("hello")).listen(0, "127.0.0.1");
+  const server = http.createServer((_, response) => response.end("hello")).listen(0, "localhost");
   await new Promise((resolve) => server.once("listening", resolve));
   const body = await new Promise((resolve) =>
     http.get({ port: server.address().port, agent: false }, (response) => {
