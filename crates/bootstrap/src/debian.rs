@@ -81,20 +81,14 @@ pub(crate) fn spec(set: &PackageSet, mode: Mode, options: &Options) -> Result<(S
         "--format=tar".into(),
         format!("--architectures={architecture}").into(),
         "--skip=check/signed-by".into(), // the lines say it
-        format!("--customize-hook={FORGET_HOST}").into(),
-        format!("--customize-hook={KNOW_LOCALHOST}").into(),
-        format!(r#"--customize-hook=chroot "$1" /bin/sh -euc '{FORGET_KEYSTORE_TIMES}'"#).into(),
     ];
+    command.extend(hooks());
     if set.platform.architecture != Platform::host().architecture {
         // That its programs run here is known, and without `arch-test`, which this wants.
         command.push("--skip=check/qemu".into());
     }
     if let Some(keys) = &set.keys {
-        let keys = std::path::absolute(keys).map_err(file_error("find", keys))?;
-        fs::metadata(&keys).map_err(file_error("read", &keys))?;
-        let mut word = OsString::from("--keyring=");
-        word.push(keys);
-        command.push(word);
+        command.push(keyring(keys)?);
     }
     // Ubuntu has it not among the required ones, and without it nothing more can be installed in the image.
     let packages: Vec<&str> = [APT]
@@ -128,6 +122,25 @@ pub(crate) fn spec(set: &PackageSet, mode: Mode, options: &Options) -> Result<(S
         hear,
     };
     Ok((spec, seconds))
+}
+
+/// Whom to trust.
+fn keyring(keys: &Path) -> Result<OsString, BootstrapError> {
+    let keys = std::path::absolute(keys).map_err(file_error("find", keys))?;
+    fs::metadata(&keys).map_err(file_error("read", &keys))?;
+    let mut word = OsString::from("--keyring=");
+    word.push(keys);
+    Ok(word)
+}
+
+/// What is done in the root once all packages are installed.
+fn hooks() -> [OsString; 3] {
+    [
+        FORGET_HOST.to_owned(),
+        KNOW_LOCALHOST.to_owned(),
+        format!(r#"chroot "$1" /bin/sh -euc '{FORGET_KEYSTORE_TIMES}'"#),
+    ]
+    .map(|hook| format!("--customize-hook={hook}").into())
 }
 
 /// A folder that every user of a namespace may write to, as `mmdebstrap` wants it.

@@ -511,12 +511,15 @@ fn what_an_archive_refuses_is_told_with_the_way_out() {
     let server = Server::of(&folder.join("archive")).expect("a server");
     let said = us.refused(&ubuntu(&server, &folder, "other.gpg", &[]));
     assert!(
-        said.contains("NO_PUBKEY") && said.contains("or give a keyring: --keys FILE"),
+        said.contains("NO_PUBKEY")
+            && said.contains("hint: give Ubuntu's keys")
+            && said.contains(": --keys FILE"),
         "{said}"
     );
     let said = us.refused(&ubuntu(&server, &folder, "key.gpg", &["--suite", "warty"]));
     assert!(
-        said.contains("could not find ubuntu warty") && said.contains("a release that it has: --suite"),
+        said.contains("could not find ubuntu warty")
+            && said.contains("--mirror http://HOST/ubuntu, and a release that it has: --suite"),
         "{said}"
     );
     let said = us.refused(&ubuntu(&server, &folder, "key.gpg", &["-p", "nonesuch"]));
