@@ -16,7 +16,7 @@ use rustix::fs::FlockOperation;
 
 use crate::cgroup::Group;
 use crate::error::SandboxError;
-use crate::ids::{Caller, Extent, Ids, Mapping, Owners, choose};
+use crate::ids::{Caller, Extent, Ids, Mapping, Owners, choose, confined};
 use crate::steps::{Limits, Outcome, Step};
 use crate::wire::{self, Frames, Kind, RunStep, Settings};
 
@@ -142,6 +142,7 @@ impl Sandbox {
         let name = sandbox.work.file_name().unwrap_or_default();
         let settings = Settings {
             ids,
+            confined: confined(&std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default()),
             created: (options.created.seconds, options.created.nanoseconds),
             hostname: options.hostname.clone(),
             resolver: options.resolver.clone(),

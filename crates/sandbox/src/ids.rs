@@ -173,6 +173,14 @@ fn direct(own: &str, granted: Option<(u32, u32)>) -> Option<Extent> {
     best.filter(|best| best.count >= RANGE_MIN)
 }
 
+/// Whether a process with this `uid_map` is in a namespace that has next to no ids, as `unshare -r` makes it: nobody can grant it more.
+pub(crate) fn confined(uid_map: &str) -> bool {
+    let counts = uid_map
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(2)?.parse::<u32>().ok());
+    !uid_map.trim().is_empty() && counts.fold(0, u32::saturating_add) < RANGE_MIN
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -261,5 +269,9 @@ mod tests {
             Some(extent(0, 1, 65535))
         );
         assert_eq!(direct("0 1000 1\n", ""), None);
+        assert!(confined("0 1000 1\n"));
+        for map in ["", HOST, "0 1000 1\n1 100000 65536\n"] {
+            assert!(!confined(map), "{map}");
+        }
     }
 }

@@ -53,6 +53,8 @@ impl Kind {
 pub(crate) struct Settings {
     /// How many ids are mapped, from 0.
     pub(crate) ids: u32,
+    /// Whoever runs firebrick is in a user namespace that has no more.
+    pub(crate) confined: bool,
     /// No later time stands in a layer: seconds and nanoseconds.
     pub(crate) created: (i64, u32),
     pub(crate) hostname: String,

@@ -241,7 +241,7 @@ impl Copy {
                 }
                 Ok(Some(match ended {
                     Some(killed) => killed,
-                    None => outcome(&status),
+                    None => told_as_limit(outcome(&status), &run.limits),
                 }))
             }
         }
@@ -298,6 +298,17 @@ fn outcome(status: &OwnedFd) -> Outcome {
             Outcome::NotStarted(String::from_utf8_lossy(why).into_owned())
         }
         _ => Outcome::Signal(libc::SIGKILL),
+    }
+}
+
+/// A single file that was to become larger than all may be together ends its writer.
+fn told_as_limit(outcome: Outcome, limits: &Limits) -> Outcome {
+    match outcome {
+        Outcome::Signal(libc::SIGXFSZ) => Outcome::OverLimit {
+            what: "disk".to_owned(),
+            limit: limits.disk_bytes,
+        },
+        other => other,
     }
 }
 

@@ -138,7 +138,7 @@ fn run(
             pid
         }
         sys::Side::Child => {
-            let Failure(why) = become_step(run, settings.ids == 1, identity, output);
+            let Failure(why) = become_step(run, settings, identity, output);
             // The parent only ever adds to this after we are gone.
             _ = (&*status).write_all(&[b"E", why.as_bytes(), b"\0"].concat());
             sys::exit_now(127)
@@ -155,8 +155,9 @@ fn run(
 }
 
 /// Becomes the step; comes back only if that fails.
-fn become_step(run: &RunStep, single: bool, identity: &Identity, output: &OwnedFd) -> Failure {
-    let prepared = prepare_process(single, identity, output);
+fn become_step(run: &RunStep, settings: &Settings, identity: &Identity, output: &OwnedFd) -> Failure {
+    let single = settings.ids == 1;
+    let prepared = prepare_process(settings, identity, output);
     if let Err(failure) = prepared {
         return failure;
     }
@@ -228,8 +229,9 @@ fn candidates(program: &str, env: &[(String, String)]) -> Vec<CString> {
         .collect()
 }
 
-fn prepare_process(single: bool, identity: &Identity, output: &OwnedFd) -> Result<(), Failure> {
+fn prepare_process(settings: &Settings, identity: &Identity, output: &OwnedFd) -> Result<(), Failure> {
     use rustix::process::{Gid, Uid};
+    let (single, confined) = (settings.ids == 1, settings.confined);
     rustix::process::setsid().doing(|| "start a session".into())?;
     let null = File::open("/dev/null").doing(|| "open /dev/null".into())?;
     sys::move_to(&null, 0).doing(|| "set standard input".into())?;
@@ -242,7 +244,12 @@ fn prepare_process(single: bool, identity: &Identity, output: &OwnedFd) -> Resul
     let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
     if single {
         if identity.uid != 0 || identity.gid != 0 {
-            let why = "become another user: there is only one id here; give this user a range in /etc/subuid and /etc/subgid";
+            let why = match confined {
+                true => "become another user: there is only one id in this user namespace",
+                false => {
+                    "become another user: there is only one id here; give this user a range in /etc/subuid and /etc/subgid"
+                }
+            };
             return Err(Failure(why.to_owned()));
         }
         return Ok(());

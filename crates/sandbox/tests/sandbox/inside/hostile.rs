@@ -301,8 +301,12 @@ fn the_disk_is_bounded() {
     let Some(mut lab) = Lab::new() else { return };
     lab.limits.disk_bytes = 100 << 20;
     // One file by its limit, several by what is gone of the disk.
-    let (outcome, _) = lab.run("head -c 300000000 /dev/zero > /srv/big");
-    assert_ne!(outcome, Outcome::Exited(0));
+    let (outcome, output) = lab.run("exec head -c 300000000 /dev/zero > /srv/big");
+    let over = Outcome::OverLimit {
+        what: "disk".to_owned(),
+        limit: 100 << 20,
+    };
+    assert_eq!(outcome, over, "{output}");
     let (outcome, output) = lab.run("rm -f /srv/big; for i in 1 2 3 4 5 6 7 8; do head -c 90000000 /dev/urandom > /srv/$i; sleep 0.2; done");
     assert!(
         matches!(&outcome, Outcome::OverLimit { what, .. } if what == "disk"),
