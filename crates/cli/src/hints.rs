@@ -4,6 +4,7 @@ mod bootstrap;
 mod edit;
 mod firecracker;
 mod layer;
+mod recipe;
 mod sandbox;
 mod source;
 
@@ -25,6 +26,7 @@ use crate::edited::Refusal;
 use crate::error::CliError;
 use crate::home::NoHome;
 use crate::recipes::RecipeFault;
+use crate::steps::NotAScript;
 use crate::text;
 
 /// For content that is not what its digest promises.
@@ -82,7 +84,7 @@ fn of_one(error: &(dyn Error + 'static)) -> Vec<String> {
         return of_cli(error);
     }
     if let Some(error) = error.downcast_ref::<RecipeFault>() {
-        return of_recipe(error);
+        return recipe::of_fault(error);
     }
     // One of these is the error's type.
     let hints = [
@@ -90,6 +92,9 @@ fn of_one(error: &(dyn Error + 'static)) -> Vec<String> {
         hint(error, bootstrap::of),
         hint(error, of_build),
         hint(error, sandbox::of),
+        hint(error, recipe::of_problems),
+        hint(error, recipe::of_copy),
+        hint(error, |error: &NotAScript| Some(of_no_script(error))),
         hint(error, layer::of_scan),
         hint(error, |error: &Refusal| Some(error.hint())),
         hint(error, edit::of_edit),
@@ -149,45 +154,6 @@ fn of_copy(error: &CopyError) -> Option<String> {
                 .to_owned(),
         ),
         _ => None,
-    }
-}
-
-/// What is wrong with a recipe, or asked for in one.
-fn of_recipe(error: &RecipeFault) -> Vec<String> {
-    match error {
-        RecipeFault::NoSuchRecipe { known, .. } => vec![
-            format!("there are: {}", known.join(", ")),
-            "write one: firebrick recipe show python > mine.toml".to_owned(),
-        ],
-        RecipeFault::NotShipped { name, known } => {
-            let mut hints = vec![format!("there are: {}", known.join(", "))];
-            if std::path::Path::new(name).exists() {
-                hints.push(format!("what that file makes: firebrick recipe check {name}"));
-            }
-            hints
-        }
-        RecipeFault::RecipesInACircle { .. } => vec!["let one of them start from an image".to_owned()],
-        RecipeFault::NoFrom { recipe } => vec![format!(
-            "name an image in {recipe}: from = \"debian:bookworm-slim\""
-        )],
-        RecipeFault::BadRecipeName { .. } => vec!["give it another: -n NAME".to_owned()],
-        RecipeFault::BadRecipeOption { .. } => {
-            vec!["see what they are for: firebrick rootfs from-docker --help".to_owned()]
-        }
-        RecipeFault::NotOnBase { base, .. } => {
-            vec![format!(
-                "name them, or that there are none: packages = {{ {base} = [] }}"
-            )]
-        }
-        RecipeFault::NoPackageManager { found, .. } => match found {
-            Some(found) => vec![format!(
-                "install them with a command: run = [{{ command = \"{found} …\", network = true }}]"
-            )],
-            None => vec![
-                "start from an image that has apt-get or apk, such as debian:bookworm-slim or alpine"
-                    .to_owned(),
-            ],
-        },
     }
 }
 
@@ -254,6 +220,14 @@ fn of_cli(error: &CliError) -> Vec<String> {
             vec!["where stdout leads cannot take it; see what is full: df -h".to_owned()]
         }
         CliError::Folder { .. } | CliError::ClosedStdout => Vec::new(),
+    }
+}
+
+fn of_no_script(error: &NotAScript) -> String {
+    let path = error.path.display();
+    match error.is_folder {
+        true => format!("name a file in it: ls {path}"),
+        false => format!("keep it in a file, and name that: cat {path} > script.sh"),
     }
 }
 

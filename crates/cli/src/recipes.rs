@@ -1,11 +1,13 @@
 //! Finding recipes: a shipped one by its name, or a file, and those that it starts from.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use firebrick_recipe::{
-    Checks, From, Ignore, Problems, Recipe, parse_dockerfile, parse_toml, shipped, shipped_names,
+    Checks, From, Given, Ignore, PlatformWords, Problems, Recipe, parse_dockerfile, parse_toml, shipped,
+    shipped_names,
 };
 use firebrick_source::{Platform, Reference};
 
@@ -18,9 +20,21 @@ pub(crate) enum RecipeFault {
     /// No recipe of firebrick's own, which are all that can be shown.
     #[error("firebrick has no recipe {name:?}")]
     NotShipped { name: String, known: Vec<String> },
-    /// Recipes that start from each other.
-    #[error("more than 8 recipes start from each other, at last from {name:?}")]
-    RecipesInACircle { name: String },
+    /// A recipe that starts from itself, at once or by way of others.
+    #[error("{name:?} starts from itself{}", if through.is_empty() { String::new() } else { format!(", through {through}") })]
+    RecipesInACircle { name: String, through: String },
+    /// More recipes than anybody writes.
+    #[error("more than {DEPTH_MAX} recipes start from each other, at last from {name:?}")]
+    TooManyRecipes { name: String },
+    /// A folder where a recipe was to be.
+    #[error("{path:?} is a folder, not a recipe")]
+    IsFolder {
+        path: PathBuf,
+        dockerfile: Option<PathBuf>,
+    },
+    /// Bytes that are no text.
+    #[error("{path:?} is no recipe: it is not text (UTF-8)")]
+    NotText { path: PathBuf },
     /// A recipe that does not say where it starts.
     #[error("the recipe {recipe:?} does not say what it starts from")]
     NoFrom { recipe: String },
@@ -61,33 +75,62 @@ pub(crate) struct Loaded {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Folder {
     pub(crate) path: PathBuf,
+    /// The recipe itself, for people.
+    pub(crate) recipe: String,
     /// What of it is not there for `COPY`.
     pub(crate) ignore: Ignore,
 }
 
-/// Finds and reads a recipe and those that it starts from.
-pub(crate) fn load(name: &str, arguments: &BTreeMap<String, String>) -> anyhow::Result<Loaded> {
-    load_from(name, Path::new("."), arguments, 0)
+/// What the command line says to recipes.
+#[derive(Debug, Default)]
+pub(crate) struct Asked {
+    /// Values for the `ARG`s of a Dockerfile; not for those that it starts from.
+    pub(crate) arguments: BTreeMap<String, String>,
+    /// What the image is for, where that is said.
+    pub(crate) platform: Option<Platform>,
 }
 
+/// Finds and reads a recipe and those that it starts from.
+pub(crate) fn load(name: &str, asked: &Asked) -> anyhow::Result<Loaded> {
+    load_from(name, Path::new("."), asked, &mut Vec::new())
+}
+
+/// `above`: those that start from it, and where each is.
 fn load_from(
     name: &str,
     folder: &Path,
-    arguments: &BTreeMap<String, String>,
-    depth: usize,
+    asked: &Asked,
+    above: &mut Vec<(String, PathBuf)>,
 ) -> anyhow::Result<Loaded> {
-    if depth > DEPTH_MAX {
-        return Err(RecipeFault::RecipesInACircle {
-            name: name.to_owned(),
+    if let Ok(path) = folder.join(name).canonicalize() {
+        if let Some(at) = above.iter().position(|(_, other)| *other == path) {
+            let names: Vec<String> = above[at..].iter().map(|(name, _)| format!("{name:?}")).collect();
+            return Err(RecipeFault::RecipesInACircle {
+                name: above[at].0.clone(),
+                through: names[1..].join(", "),
+            }
+            .into());
         }
-        .into());
+        above.push((name.to_owned(), path));
     }
-    let own = one(name, folder, arguments)?;
+    if above.len() > DEPTH_MAX {
+        let name = name.to_owned();
+        return Err(RecipeFault::TooManyRecipes { name }.into());
+    }
+    let own = one(name, folder, asked)?;
     let Some(From::Recipe(base)) = &own.recipe.from else {
         return Ok(own);
     };
     let below = own.folders.first().map_or(folder, |folder| folder.path.as_path());
-    let base = load_from(base, below, &BTreeMap::new(), depth + 1)
+    let said = own.recipe.options.get("platform");
+    let asked = Asked {
+        arguments: BTreeMap::new(),
+        platform: match &asked.platform {
+            Some(platform) => Some(platform.clone()),
+            None => said.map(|text| text.parse()).transpose()?,
+        },
+    };
+    let base = load_from(base, below, &asked, above)
         .with_context(|| format!("cannot start from the recipe {base:?}, as {name:?} says"))?;
     let steps = own.recipe.steps.len();
     let own_folders = own.folders.into_iter().take(steps);
@@ -98,8 +141,22 @@ fn load_from(
     })
 }
 
+/// What a Dockerfile is told.
+fn given(asked: &Asked) -> Given {
+    let words = |platform: Platform| PlatformWords {
+        os: platform.os,
+        architecture: platform.architecture,
+        variant: platform.variant.unwrap_or_default(),
+    };
+    Given {
+        arguments: asked.arguments.clone(),
+        target: words(asked.platform.clone().unwrap_or_default()),
+        build: words(Platform::host()),
+    }
+}
+
 /// One recipe alone; its `folders` has one more, in which others are looked for.
-fn one(name: &str, folder: &Path, arguments: &BTreeMap<String, String>) -> anyhow::Result<Loaded> {
+fn one(name: &str, folder: &Path, asked: &Asked) -> anyhow::Result<Loaded> {
     let checks = Checks {
         image: &|text| {
             text.parse::<Reference>()
@@ -132,7 +189,7 @@ fn one(name: &str, folder: &Path, arguments: &BTreeMap<String, String>) -> anyho
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
         _ => PathBuf::from("."),
     };
-    let (recipe, ignore): (Result<Recipe, Problems>, Ignore) = match is_dockerfile(&path) {
+    let (read_as, ignore): (Result<Recipe, Problems>, Ignore) = match is_dockerfile(&path) {
         true => {
             let rules = parent.join(".dockerignore");
             let rules = if rules.exists() {
@@ -141,16 +198,25 @@ fn one(name: &str, folder: &Path, arguments: &BTreeMap<String, String>) -> anyho
                 String::new()
             };
             (
-                parse_dockerfile(&shown, &text, arguments, &checks),
+                parse_dockerfile(&shown, &text, &given(asked), &checks),
                 Ignore::parse(&rules),
             )
         }
         false => (parse_toml(&shown, &text, &checks), Ignore::default()),
     };
-    let recipe = recipe.context(format!("cannot read the recipe {shown:?}"))?;
+    let mut recipe = read_as.context(format!("cannot read the recipe {shown:?}"))?;
+    if !is_dockerfile(&path) {
+        let unused = |name: &String| format!("--build-arg {name} is not used: {shown} is no Dockerfile");
+        recipe.notes.extend(asked.arguments.keys().map(unused));
+    }
+    let own = Folder {
+        path: parent,
+        ignore,
+        recipe: shown,
+    };
     let stem = path.file_stem().map(|stem| stem.to_string_lossy().to_lowercase());
     Ok(Loaded {
-        folders: vec![Folder { path: parent, ignore }; recipe.steps.len().max(1)],
+        folders: vec![own; recipe.steps.len().max(1)],
         stem: stem.unwrap_or_default(),
         recipe,
     })
@@ -159,16 +225,28 @@ fn one(name: &str, folder: &Path, arguments: &BTreeMap<String, String>) -> anyho
 fn read(path: &Path) -> anyhow::Result<String> {
     use std::io::Read as _;
     let reading = || format!("cannot read {path:?}");
+    if path.is_dir() {
+        let path: PathBuf = path.components().collect(); // no `././x`
+        let names = ["Dockerfile", "Containerfile"];
+        let dockerfile = names
+            .map(|name| path.join(name))
+            .into_iter()
+            .find(|path| path.is_file());
+        return Err(RecipeFault::IsFolder { path, dockerfile }.into());
+    }
     let mut text = String::new();
     let file = std::fs::File::open(path).with_context(reading)?;
-    file.take(TEXT_LEN_MAX)
-        .read_to_string(&mut text)
-        .with_context(reading)?;
-    Ok(text)
+    match file.take(TEXT_LEN_MAX).read_to_string(&mut text) {
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            let path = path.to_owned();
+            Err(RecipeFault::NotText { path }.into())
+        }
+        read => read.map(|_| text).with_context(reading),
+    }
 }
 
 /// `Dockerfile`, `Dockerfile.web`, `web.Dockerfile`, `Containerfile`.
-fn is_dockerfile(path: &Path) -> bool {
+pub(crate) fn is_dockerfile(path: &Path) -> bool {
     let name = path
         .file_name()
         .map(|name| name.to_string_lossy().to_lowercase())

@@ -177,13 +177,23 @@ fn add(image: &mut OciImage, layers: &[MadeLayer]) -> Result<(), firebrick_sourc
     Ok(())
 }
 
+/// A script that is no file.
+#[derive(Debug, thiserror::Error)]
+#[error("the script {path:?} is {}", if *is_folder { "a folder" } else { "not a file" })]
+pub(crate) struct NotAScript {
+    pub(crate) path: PathBuf,
+    pub(crate) is_folder: bool,
+}
+
 /// Reads a script: what is in the file is what runs.
 pub(crate) fn read_script(path: &Path) -> anyhow::Result<Vec<u8>> {
     let reading = || format!("cannot read the script {path:?}");
-    anyhow::ensure!(
-        std::fs::metadata(path).with_context(reading)?.is_file(),
-        "the script {path:?} is not a file"
-    );
+    let found = std::fs::metadata(path).with_context(reading)?;
+    if !found.is_file() {
+        let path = path.to_owned();
+        let is_folder = found.is_dir();
+        return Err(NotAScript { path, is_folder }.into());
+    }
     std::fs::read(path).with_context(reading)
 }
 

@@ -28,7 +28,7 @@ mod read;
 mod recipe;
 mod values;
 
-pub use dockerfile::parse_dockerfile;
+pub use dockerfile::{Given, PlatformWords, parse_dockerfile};
 pub use pattern::{Ignore, matches};
 pub use problem::{Problem, Problems};
 pub use profiles::{Shipped, languages, shipped, shipped_names};

@@ -1,12 +1,11 @@
 //! `firebrick recipe …`.
 
-use std::collections::BTreeMap;
-
 use firebrick_recipe::{Base, Checks, From, Recipe, StepKind, shipped, shipped_names};
 use serde_json::json;
 
-use crate::error::write_stdout;
-use crate::recipes::RecipeFault;
+use crate::commands::rootfs::build::files;
+use crate::error::{self, write_stdout};
+use crate::recipes::{Asked, RecipeFault};
 use crate::talk::Talk;
 use crate::{recipes, text};
 
@@ -35,7 +34,8 @@ pub(crate) struct ShowArgs {
 
 /// Say whether a recipe is in order, and what it would do
 ///
-/// Nothing is built or downloaded. Everything that is wrong is said at once, each with its line.
+/// Nothing is built or downloaded. Everything that is wrong is said at once, each with its line. Of a Dockerfile these are
+/// read: FROM (one), ARG, ENV, COPY, ADD, RUN, WORKDIR, USER, CMD, ENTRYPOINT, SHELL, STOPSIGNAL.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CheckArgs {
     /// A file, TOML or a Dockerfile, or the name of a shipped recipe
@@ -92,8 +92,11 @@ fn show(name: &str) -> anyhow::Result<()> {
 }
 
 fn check(args: &CheckArgs, talk: &Talk) -> anyhow::Result<()> {
-    let arguments: BTreeMap<String, String> = args.build_arg.iter().cloned().collect();
-    let loaded = recipes::load(&args.recipe, &arguments)?;
+    let asked = Asked {
+        arguments: args.build_arg.iter().cloned().collect(),
+        platform: None,
+    };
+    let loaded = recipes::load(&args.recipe, &asked)?;
     let recipe = &loaded.recipe;
     if recipe.from.is_none() {
         return Err(RecipeFault::NoFrom {
@@ -103,6 +106,11 @@ fn check(args: &CheckArgs, talk: &Talk) -> anyhow::Result<()> {
     }
     for note in &recipe.notes {
         talk.warn(note);
+    }
+    let mut faults = files::faults(&loaded);
+    if let Some(last) = faults.pop() {
+        faults.iter().for_each(error::print);
+        return Err(last);
     }
     let copies = recipe
         .steps

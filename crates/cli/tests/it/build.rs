@@ -209,3 +209,72 @@ fn a_command_that_fails_keeps_nothing_and_those_before_it_are_not_run_again() {
     assert!(failed(&home, "r.toml", &[]).contains("--network\n"));
     nothing_is_left(&home);
 }
+
+#[test]
+fn limits_and_missing_packages_are_told_as_what_they_are() {
+    let Some((home, alpine)) = home() else { return };
+    let dd = "dd if=/dev/zero of=/big bs=1M count=400";
+    for (command, told, hint) in [
+        (
+            format!("exec {dd}"),
+            "took more disk than 64 MiB, and was killed\n",
+            "or give it more: --step-disk SIZE",
+        ),
+        (
+            format!("{dd}; exit $?"),
+            "ended with exit code 153\n",
+            "give it more: --step-disk SIZE",
+        ),
+    ] {
+        write(&home, "Dockerfile", &format!("FROM {alpine}\nRUN {command}\n"));
+        let said = failed(&home, "Dockerfile", &["--step-disk", "64M"]);
+        assert!(said.contains(told) && said.contains(hint), "{said}");
+    }
+    // A machine that reaches nothing: whether there is such a package, nobody knows.
+    let recipe = format!("from = \"{alpine}\"\nrun = \"apk add nosuchpkg\"\n");
+    write(&home, "r.toml", &recipe);
+    let said = failed(&home, "r.toml", &[]);
+    assert!(
+        said.contains("hint: a script has no network of its own accord") && !said.contains("search"),
+        "{said}"
+    );
+    write(
+        &home,
+        "r.toml",
+        &recipe.replace("apk add", ": > /etc/apk/repositories; apk add"),
+    );
+    let said = failed(&home, "r.toml", &[]);
+    assert!(
+        said.contains("apk search WORD") && !said.contains("apt-cache"),
+        "{said}"
+    );
+    nothing_is_left(&home);
+}
+
+/// In `unshare -r` there is one id, and no grant changes that.
+#[test]
+fn who_is_in_a_namespace_is_sent_out_of_it() {
+    let Some((home, alpine)) = home() else { return };
+    write(
+        &home,
+        "Dockerfile",
+        &format!("FROM {alpine}\nUSER nobody\nRUN id\n"),
+    );
+    let firebrick = assert_cmd::cargo::cargo_bin("firebrick");
+    let output = std::process::Command::new("unshare")
+        .args(["-r", "--"])
+        .arg(firebrick)
+        .args(["rootfs", "build", "Dockerfile", "-n", "x"])
+        .env("FIREBRICK_HOME", home.path().join("fb"))
+        .current_dir(home.path())
+        .output()
+        .expect("unshare is installed");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        said.contains("there is only one id in this user namespace\n")
+            && said.contains("hint: run firebrick outside of it (of unshare -r)")
+            && !said.contains("usermod"),
+        "{said}"
+    );
+    nothing_is_left(&home);
+}

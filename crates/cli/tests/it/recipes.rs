@@ -102,7 +102,17 @@ fn what_is_wrong_is_shown_where_it_stands() {
         said.contains("3 | hostname = \"a b\"") && said.contains("|            ^^^^^"),
         "{said}"
     );
+    assert!(
+        said.contains("hint: a recipe to compare it with: firebrick recipe show python"),
+        "{said}"
+    );
     assert!(said.ends_with("exit code 1\n"), "{said}");
+    write(&home, "Dockerfile", "FROM a\nCOPPY\n");
+    let said = home.transcript(&["recipe", "check", "Dockerfile"]);
+    assert!(
+        said.contains("hint: what is read of a Dockerfile: firebrick recipe check --help"),
+        "{said}"
+    );
     let said = home.transcript(&["recipe", "check", "pyhton"]);
     assert!(
         said.contains("there is no recipe \"pyhton\"") && said.contains("hint: there are: bash, devbox"),
@@ -112,12 +122,188 @@ fn what_is_wrong_is_shown_where_it_stands() {
     write(&home, "b.toml", "from = { recipe = \"a.toml\" }");
     assert!(
         home.transcript(&["recipe", "check", "a.toml"])
-            .contains("start from each other")
+            .contains("\"a.toml\" starts from itself, through \"b.toml\"\n")
+    );
+    write(&home, "a.toml", "from = { recipe = \"./a.toml\" }");
+    let said = home.transcript(&["recipe", "check", "a.toml"]);
+    assert!(
+        said.contains("\"a.toml\" starts from itself\n") && said.contains("hint: let one of them"),
+        "{said}"
     );
     write(&home, "r.toml", "hostname = \"box\"\n");
     assert!(
         home.transcript(&["recipe", "check", "r.toml"])
             .contains("does not say what it starts from")
+    );
+}
+
+/// `check` is as strict about sources as `build`, and says all of them.
+#[test]
+fn sources_that_cannot_be_put_in_are_told_by_check_and_by_build() {
+    let home = home();
+    write(
+        &home,
+        "d/Dockerfile",
+        "FROM oci:img\nCOPY nope /x\nCOPY there /y\nCOPY nope* /x\nCOPY evil /x\nCOPY secret /x\nCOPY secret* /x\n",
+    );
+    write(&home, "d/.dockerignore", "secret\n");
+    write(&home, "d/there", "");
+    write(&home, "d/secret", "");
+    std::os::unix::fs::symlink("/etc/hostname", home.path().join("d/evil")).expect("a link");
+    let said = home.transcript(&["recipe", "check", "d/Dockerfile"]);
+    let folder = "hint: its paths start at the recipe's own folder: ls ./d\n";
+    for (line, source, told, hint) in [
+        (2, "nope", "there is no \"nope\" in the folder \"./d\"", folder),
+        (
+            4,
+            "nope*",
+            "nothing in the folder \"./d\" is called \"nope*\"",
+            folder,
+        ),
+        (
+            5,
+            "evil",
+            "\"evil\" leads out of the folder \"./d\": files come from there and below",
+            "hint: put what it leads to in its place: cd ./d && cp -rL evil COPY && mv -T COPY evil\n",
+        ),
+        (
+            6,
+            "secret",
+            "\"secret\" is excluded by .dockerignore",
+            "hint: take it back with a line at the end of ./d/.dockerignore: !secret\n",
+        ),
+        (
+            7,
+            "secret*",
+            "nothing in the folder \"./d\" is called \"secret*\"",
+            folder,
+        ),
+    ] {
+        let whole = format!(
+            "error: cannot put {source:?} into the image, as d/Dockerfile:{line} says\ncaused by: {told}\n{hint}"
+        );
+        assert!(said.contains(&whole), "{whole}: {said}");
+    }
+    assert!(
+        said.matches("error:").count() == 5 && !said.contains("steps:") && said.ends_with("exit code 1\n"),
+        "{said}"
+    );
+    let built = home.transcript(&["rootfs", "build", "d/Dockerfile", "-n", "x"]);
+    assert!(
+        built.starts_with("error: cannot put \"nope\"") && built.ends_with("exit code 1\n"),
+        "{built}"
+    );
+    // Of a recipe that another starts from, too.
+    write(
+        &home,
+        "d/base.toml",
+        "from = \"oci:img\"\n[[files]]\nsource = \"nope\"\nto = \"/x\"\n",
+    );
+    write(&home, "r.toml", "from = { recipe = \"d/base.toml\" }\n");
+    let said = home.transcript(&["recipe", "check", "r.toml"]);
+    assert!(
+        said.contains("as ./d/base.toml:2 says") || said.contains("as d/base.toml:2 says"),
+        "{said}"
+    );
+}
+
+#[test]
+fn what_is_no_recipe_is_told_with_what_to_name() {
+    let home = home();
+    fs::write(home.path().join("r.toml"), [0xff, 0xfe, 0]).expect("a file");
+    fs::create_dir(home.path().join("empty")).expect("a folder");
+    for path in ["Dockerfile", "d/Dockerfile"] {
+        write(&home, path, "FROM oci:img\n");
+    }
+    for (args, told) in [
+        (
+            &["rootfs", "build", "."][..],
+            "error: \".\" is a folder, not a recipe\nhint: name the Dockerfile in it: ./Dockerfile\n",
+        ),
+        (
+            &["recipe", "check", "r.toml"],
+            "error: \"./r.toml\" is no recipe: it is not text (UTF-8)\nhint: see what it is: file ./r.toml\n",
+        ),
+        (
+            &["rootfs", "build", "d"],
+            "error: \"./d\" is a folder, not a recipe\nhint: name the Dockerfile in it: ./d/Dockerfile\n",
+        ),
+        (
+            &["recipe", "check", "empty"],
+            "error: \"./empty\" is a folder, not a recipe\nhint: name a file, TOML or a Dockerfile; an image of what is in \
+             the folder: firebrick rootfs from-docker -n NAME -i dir:./empty\n",
+        ),
+        (
+            &[
+                "rootfs",
+                "from-docker",
+                "-n",
+                "x",
+                "-i",
+                "oci:img",
+                "--script",
+                "empty",
+            ],
+            "error: the script \"empty\" is a folder\nhint: name a file in it: ls empty\n",
+        ),
+    ] {
+        let said = home.transcript(args);
+        assert!(
+            said.contains(told) && said.ends_with("exit code 1\n"),
+            "{told}: {said}"
+        );
+    }
+}
+
+#[test]
+fn platforms_are_told_to_dockerfiles_and_unused_arguments_to_people() {
+    let home = home();
+    let text = "FROM --platform=$BUILDPLATFORM oci:img\nARG TARGETARCH\nARG BUILDOS\nENV A=$BUILDOS B=$TARGETARCH\n\
+                COPY <<EOF /etc/motd\n$TARGETARCH $BUILDOS\nEOF\n";
+    write(&home, "Dockerfile", text);
+    let host = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let said = home.transcript(&[
+        "rootfs",
+        "build",
+        "Dockerfile",
+        "-n",
+        "x",
+        "--build-arg",
+        "NOPE=1",
+    ]);
+    assert!(
+        said.contains("warning: --build-arg NOPE is not used: the Dockerfile has no ARG of that name\n")
+            && said.ends_with("exit code 0\n"),
+        "{said}"
+    );
+    assert_eq!(cat(&home, "x", "/etc/motd"), format!("{host} linux\n"));
+    // The platform that is asked for; the image is not looked for before the recipe is read.
+    let text = "FROM oci:none-$TARGETARCH\n";
+    write(&home, "Dockerfile", text);
+    let args = [
+        "rootfs",
+        "build",
+        "Dockerfile",
+        "-n",
+        "x",
+        "--platform",
+        "linux/s390x",
+    ];
+    assert!(home.transcript(&args).contains("oci:none-s390x"));
+    write(
+        &home,
+        "r.toml",
+        "from = { recipe = \"Dockerfile\" }\nplatform = \"linux/riscv64\"\n",
+    );
+    let said = home.transcript(&["recipe", "check", "r.toml", "--build-arg", "TARGETARCH=1"]);
+    assert!(
+        said.contains("warning: --build-arg TARGETARCH is not used: r.toml is no Dockerfile\n")
+            && said.contains("from: oci:none-riscv64\n"),
+        "{said}"
     );
 }
 
@@ -254,7 +440,7 @@ fn what_cannot_be_built_is_refused_before_anything_begins() {
         ),
         (
             "from = \"oci:img\"\nfiles = [{ source = \"no\", to = \"/x\" }]\n",
-            "as line 2 says",
+            "cannot put \"no\" into the image, as r.toml:2 says",
         ),
         (
             "from = \"oci:img\"\nfiles = [{ source = \"out\", to = \"/x\" }]\n",

@@ -107,7 +107,12 @@ impl Reader<'_> {
         let to = all
             .pop()
             .ok_or_else(|| format!("expected {name} SOURCE… DESTINATION"))?;
-        let to = self.destination(&to, all.len() > 1)?;
+        let to = self.destination(&to)?;
+        if all.len() > 1 && !to.ends_with('/') {
+            return Err(format!(
+                "{name} of several sources goes into a folder: end the destination with a slash, /{to}/"
+            ));
+        }
         if let Some(here) = &line.here {
             if to.ends_with('/') || !all.is_empty() {
                 return Err(format!(
@@ -147,8 +152,8 @@ impl Reader<'_> {
 
 impl Reader<'_> {
     /// Where copies go, from the root; with a slash at its end if that is a folder.
-    fn destination(&self, to: &str, many: bool) -> Result<String, String> {
-        let folder = to.ends_with('/') || to == "." || to.ends_with("/.") || many;
+    fn destination(&self, to: &str) -> Result<String, String> {
+        let folder = to.ends_with('/') || to == "." || to.ends_with("/.");
         let to = self.below_workdir(
             to.trim_end_matches("/.")
                 .trim_end_matches('/')

@@ -4,15 +4,17 @@
 //! documents of `RUN` and `COPY`. Said and left out, since an image of a machine has no place for it: `LABEL EXPOSE VOLUME
 //! HEALTHCHECK MAINTAINER`. Refused with the reason and what to do instead: several stages, downloads, build mounts.
 
+mod given;
 mod instructions;
 mod lines;
 #[cfg(test)]
 mod tests;
 mod words;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+pub use given::{Given, PlatformWords};
 use lines::Line;
 
 use crate::problem::{Problem, Problems, Source, did_you_mean};
@@ -43,14 +45,14 @@ const INSTRUCTIONS: [&str; 18] = [
     "workdir",
 ];
 
-/// Reads a Dockerfile. `arguments` are what `--build-arg` would give: values for its `ARG`s.
+/// Reads a Dockerfile. Arguments that no `ARG` takes are among the recipe's notes.
 ///
 /// # Errors
 /// [`Problems`]: all that are found.
 pub fn parse_dockerfile(
     name: &str,
     text: &str,
-    arguments: &BTreeMap<String, String>,
+    given: &Given,
     checks: &Checks<'_>,
 ) -> Result<Recipe, Problems> {
     let source = Source { name, text };
@@ -64,10 +66,11 @@ pub fn parse_dockerfile(
     let mut reader = Reader {
         source,
         checks,
-        arguments,
+        given,
         problems: Vec::new(),
         recipe: Recipe::default(),
-        global: BTreeMap::new(),
+        global: given.predefined(),
+        taken: BTreeSet::new(),
         args: Vec::new(),
         shell: ["/bin/sh", "-c"].map(str::to_owned).to_vec(),
         workdir: None,
@@ -90,11 +93,13 @@ pub fn parse_dockerfile(
 struct Reader<'t> {
     source: Source<'t>,
     checks: &'t Checks<'t>,
-    arguments: &'t BTreeMap<String, String>,
+    given: &'t Given,
     problems: Vec<Problem>,
     recipe: Recipe,
-    /// `ARG`s before `FROM`.
+    /// `ARG`s before `FROM`, and those that are always there.
     global: BTreeMap<String, String>,
+    /// The names of all `ARG`s.
+    taken: BTreeSet<String>,
     /// `ARG`s behind it, in order.
     args: Vec<(String, String)>,
     shell: Vec<String>,
@@ -119,6 +124,7 @@ impl Reader<'_> {
                 .notes
                 .push(format!("line {line}: {instruction} is left out: {why}"));
         }
+        self.recipe.notes.extend(self.given.unused(&self.taken));
         match self.problems.is_empty() {
             true => Ok(self.recipe),
             false => Err(Problems(self.problems)),
@@ -172,7 +178,11 @@ impl Reader<'_> {
                 _ => Err(at("SHELL is a list: [\"/bin/sh\", \"-c\"]".to_owned())),
             },
             "stopsignal" => {
-                self.recipe.stop_signal = Some(self.expanded(&line.rest).map_err(at)?);
+                let signal = self.expanded(&line.rest).map_err(at)?;
+                if signal.is_empty() {
+                    return Err(at("STOPSIGNAL names no signal".to_owned()));
+                }
+                self.recipe.stop_signal = Some(signal);
                 Ok(())
             }
             "label" | "expose" | "volume" | "healthcheck" | "maintainer" => {
@@ -235,7 +245,8 @@ impl Reader<'_> {
                 None => (word.as_str(), None),
             };
             values::variable(name)?;
-            let given = self.arguments.get(name).cloned();
+            self.taken.insert(name.to_owned());
+            let given = self.given.arguments.get(name).cloned();
             let is_global = self.recipe.from.is_none();
             // An ARG without a value behind FROM takes the one from before it.
             let value = given.or(default).or_else(|| self.global.get(name).cloned());
@@ -285,6 +296,9 @@ impl Reader<'_> {
 
     fn set_workdir(&mut self, line: &Line) -> Result<(), String> {
         let path = self.expanded(&words::unquoted(&line.rest)?)?;
+        if path.is_empty() {
+            return Err("WORKDIR names no folder".to_owned());
+        }
         let path = self.below_workdir(&path);
         if path != "/" {
             let to = values::path(&path)?;

@@ -11,7 +11,17 @@ fn parse_with(text: &str, arguments: &[(&str, &str)]) -> Result<Recipe, Problems
     let arguments = arguments
         .iter()
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    parse_dockerfile("Dockerfile", text, &arguments.collect(), &Checks::default())
+    let words = |os: &str, architecture: &str, variant: &str| PlatformWords {
+        os: os.to_owned(),
+        architecture: architecture.to_owned(),
+        variant: variant.to_owned(),
+    };
+    let given = Given {
+        arguments: arguments.collect(),
+        target: words("linux", "arm", "v7"),
+        build: words("linux", "amd64", ""),
+    };
+    parse_dockerfile("Dockerfile", text, &given, &Checks::default())
 }
 
 fn commands(recipe: &Recipe) -> Vec<String> {
@@ -154,6 +164,45 @@ fn variables_have_defaults_and_values_from_outside() {
 }
 
 #[test]
+fn platforms_are_told_where_they_are_asked_for() {
+    let text = "ARG TARGETOS\nFROM --platform=$BUILDPLATFORM a:${TARGETARCH}-$TARGETOS\nENV A=x$TARGETARCH\nARG TARGETPLATFORM TARGETARCH \
+                TARGETVARIANT BUILDPLATFORM BUILDARCH BUILDOS BUILDVARIANT\nARG TARGETOS=own\n\
+                ENV B=$TARGETPLATFORM,$TARGETARCH,$TARGETVARIANT,$BUILDPLATFORM,$BUILDARCH,$BUILDOS,$BUILDVARIANT,$TARGETOS\nRUN x\n";
+    let told = |arguments: &[(&str, &str)]| {
+        let recipe = parse_with(text, arguments).unwrap();
+        assert_eq!(recipe.notes, Vec::<String>::new());
+        assert_eq!(recipe.options["platform"], "linux/amd64");
+        let Some(From::Image(image)) = recipe.from else {
+            panic!()
+        };
+        (image, recipe.env[0].1.clone(), recipe.env[1].1.clone())
+    };
+    // In the stage they are there once an ARG asks for them.
+    let (image, before, behind) = told(&[]);
+    assert_eq!((image.as_str(), before.as_str()), ("a:arm-linux", "x"));
+    assert_eq!(behind, "linux/arm/v7,arm,v7,linux/amd64,amd64,linux,,own");
+    let (image, _, behind) = told(&[("TARGETARCH", "given"), ("TARGETOS", "os")]);
+    assert_eq!(image, "a:given-os");
+    assert_eq!(behind, "linux/arm/v7,given,v7,linux/amd64,amd64,linux,,os");
+    let recipe = parse("FROM a\nARG TARGETARCH\nRUN x\n").unwrap();
+    let StepKind::Run { env, .. } = &recipe.steps[0].kind else {
+        panic!()
+    };
+    assert_eq!(env, &[("TARGETARCH".to_owned(), "arm".to_owned())]);
+}
+
+#[test]
+fn arguments_that_nobody_takes_are_told() {
+    let notes = |text: &str| parse_with(text, &[("A", "1"), ("NOPE", "1")]).unwrap().notes;
+    assert_eq!(
+        notes("FROM a\nARG A\n"),
+        ["--build-arg NOPE is not used: the Dockerfile has no ARG of that name"]
+    );
+    assert!(notes("ARG NOPE\nFROM a\nARG A=2\n").is_empty());
+    assert_eq!(notes("FROM a\nENV A=1\n").len(), 2);
+}
+
+#[test]
 fn here_documents_are_scripts_and_files() {
     let text = "FROM a\nENV X=1\nRUN <<EOF\necho $X\necho two\nEOF\nCOPY <<-\"END\" /etc/motd\n\thello $X\nEND\nCOPY <<END /etc/x\nv $X\nEND\nRUN cat <<E > /f\nb\nE\n";
     let recipe = parse(text).unwrap();
@@ -220,6 +269,13 @@ fn what_is_refused_says_why_and_what_instead() {
         ("# escape=`\nFROM a\n", "lines are continued with a backslash"),
         ("FROM a b\n", "expected FROM IMAGE"),
         ("FROM a\nCOPY a /x/../y\n", "is no path in the image"),
+        ("FROM a\nWORKDIR\n", "Dockerfile:2:1: WORKDIR names no folder"),
+        ("FROM a\nWORKDIR $NONE\n", "WORKDIR names no folder"),
+        ("FROM a\nSTOPSIGNAL\n", "STOPSIGNAL names no signal"),
+        (
+            "FROM a\nCOPY f1 sub /ed\n",
+            "Dockerfile:2:6: COPY of several sources goes into a folder: end the destination with a slash, /ed/",
+        ),
     ] {
         let said = parse(text).expect_err(text).to_string();
         assert!(said.contains(told), "{text}: {said}");

@@ -1,6 +1,6 @@
 //! `firebrick rootfs …`.
 
-mod build;
+pub(crate) mod build;
 pub(crate) mod cat;
 pub(crate) mod check;
 pub(crate) mod convert;

@@ -12,6 +12,23 @@ use firebrick_recipe::{CopySource, StepKind, matches};
 use crate::recipes::{Folder, Loaded};
 use crate::text;
 
+/// What a recipe puts in, and cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CopyFault {
+    /// Nothing is there.
+    #[error("there is no {source_path:?} in the folder {folder:?}")]
+    NotThere { source_path: String, folder: PathBuf },
+    /// A pattern that means nothing that is there.
+    #[error("nothing in the folder {folder:?} is called {pattern:?}")]
+    NoMatch { pattern: String, folder: PathBuf },
+    /// A link.
+    #[error("{source_path:?} leads out of the folder {folder:?}: files come from there and below")]
+    LeadsOut { source_path: PathBuf, folder: PathBuf },
+    /// `.dockerignore` says that it is not there.
+    #[error("{source_path:?} is excluded by .dockerignore")]
+    Excluded { source_path: PathBuf, folder: PathBuf },
+}
+
 /// Most bytes of files, all together: they are held in memory.
 const BYTES_MAX: u64 = 1 << 30;
 /// Most files.
@@ -20,34 +37,20 @@ const FILES_MAX: usize = 100_000;
 /// The files of these steps of a recipe, in their order.
 pub(super) fn gather(loaded: &Loaded, steps: Range<usize>) -> anyhow::Result<Vec<NewFile>> {
     let mut gathered = Gathered::default();
-    let all = loaded.recipe.steps.iter().zip(&loaded.folders);
-    for (step, folder) in all.skip(steps.start).take(steps.len()) {
-        let StepKind::Copy {
-            source,
-            to,
-            mode,
-            owner,
-        } = &step.kind
-        else {
-            continue;
-        };
-        let target = Target {
-            to,
-            mode: *mode,
-            owner: owner.as_ref(),
-        };
-        match source {
-            CopySource::Path(source) => gathered.copy(folder, source, &target).with_context(|| {
-                format!("cannot put {source:?} into the image, as line {} says", step.line)
-            })?,
-            CopySource::Text(text) => {
-                gathered.push(target.file(to, Content::File(text.clone().into_bytes())))
-            }
-            CopySource::Link(link) => gathered.push(target.file(to, Content::Link(link.clone()))),
-            CopySource::Folder => gathered.push(target.file(to, Content::Dir)),
-        }
+    for at in steps {
+        gathered.step(loaded, at)?;
     }
     Ok(gathered.files)
+}
+
+/// What stands in the way of putting in what a recipe names, one error for each step; nothing is read but names.
+pub(crate) fn faults(loaded: &Loaded) -> Vec<anyhow::Error> {
+    let mut gathered = Gathered {
+        only_names: true,
+        ..Gathered::default()
+    };
+    let steps = 0..loaded.recipe.steps.len();
+    steps.filter_map(|at| gathered.step(loaded, at).err()).collect()
 }
 
 /// Where something goes.
@@ -73,11 +76,46 @@ impl Target<'_> {
 struct Gathered {
     files: Vec<NewFile>,
     bytes: u64,
+    /// Contents stay empty.
+    only_names: bool,
 }
 
 impl Gathered {
     fn push(&mut self, file: NewFile) {
         self.files.push(file);
+    }
+
+    /// The step of a number, if it puts something in.
+    fn step(&mut self, loaded: &Loaded, at: usize) -> anyhow::Result<()> {
+        let (Some(step), Some(folder)) = (loaded.recipe.steps.get(at), loaded.folders.get(at)) else {
+            return Ok(());
+        };
+        let StepKind::Copy {
+            source,
+            to,
+            mode,
+            owner,
+        } = &step.kind
+        else {
+            return Ok(());
+        };
+        let target = Target {
+            to,
+            mode: *mode,
+            owner: owner.as_ref(),
+        };
+        match source {
+            CopySource::Path(source) => self.copy(folder, source, &target).with_context(|| {
+                let (recipe, line) = (&folder.recipe, step.line);
+                format!("cannot put {source:?} into the image, as {recipe}:{line} says")
+            })?,
+            CopySource::Text(text) => {
+                self.push(target.file(to, Content::File(text.clone().into_bytes())));
+            }
+            CopySource::Link(link) => self.push(target.file(to, Content::Link(link.clone()))),
+            CopySource::Folder => self.push(target.file(to, Content::Dir)),
+        }
+        Ok(())
     }
 
     fn copy(&mut self, folder: &Folder, source: &str, target: &Target<'_>) -> anyhow::Result<()> {
@@ -90,26 +128,26 @@ impl Gathered {
             true => expanded(&root, source)?,
             false => vec![PathBuf::from(source)],
         };
-        ensure!(!sources.is_empty(), "nothing in {:?} is called that", folder.path);
+        let no_match = || CopyFault::NoMatch {
+            pattern: source.to_owned(),
+            folder: folder.path.clone(),
+        };
+        ensure!(!sources.is_empty(), no_match());
         let many = sources.len() > 1;
+        let mut excluded = 0;
+        let count = sources.len();
         for source in sources {
-            let path = root
-                .join(&source)
-                .canonicalize()
-                .with_context(|| format!("cannot read {:?}", folder.path.join(&source)))?;
-            let inside = path.strip_prefix(&root).with_context(|| {
-                format!(
-                    "{source:?} leads out of {:?}: files come from there and below",
-                    folder.path
-                )
-            })?;
-            let excluded = inside
-                .to_str()
-                .is_some_and(|inside| !inside.is_empty() && folder.ignore.excludes(inside));
-            if excluded && is_pattern {
+            let path = inside(&root, folder, &source)?;
+            let below = path.strip_prefix(&root).ok().and_then(Path::to_str);
+            if below.is_some_and(|below| !below.is_empty() && folder.ignore.excludes(below)) {
+                let fault = CopyFault::Excluded {
+                    source_path: source,
+                    folder: folder.path.clone(),
+                };
+                ensure!(is_pattern, fault);
+                excluded += 1;
                 continue;
             }
-            ensure!(!excluded, "{source:?} is excluded by .dockerignore");
             if path.is_dir() {
                 // As Docker has it: what is in the folder, not the folder itself.
                 if !target.to.trim_matches('/').is_empty() {
@@ -129,6 +167,7 @@ impl Gathered {
                 self.entry(&path, &to, target)?;
             }
         }
+        ensure!(excluded < count, no_match());
         Ok(())
     }
 
@@ -202,7 +241,11 @@ impl Gathered {
             "its files have more than {}: make a container image of them",
             text::bytes(BYTES_MAX)
         );
-        let bytes = fs::read(path).with_context(|| format!("cannot read {path:?}"))?;
+        let reading = || format!("cannot read {path:?}");
+        let bytes = match self.only_names {
+            true => fs::File::open(path).map(|_| Vec::new()).with_context(reading)?,
+            false => fs::read(path).with_context(reading)?,
+        };
         let mut file = target.file(to, Content::File(bytes));
         file.mode = Some(match target.mode {
             Some(mode) => mode,
@@ -211,6 +254,24 @@ impl Gathered {
         self.push(file);
         Ok(())
     }
+}
+
+/// Where a source is, through links; never out of the folder.
+fn inside(root: &Path, folder: &Folder, source: &Path) -> anyhow::Result<PathBuf> {
+    let path = match root.join(source).canonicalize() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let source_path = source.display().to_string();
+            let folder = folder.path.clone();
+            return Err(CopyFault::NotThere { source_path, folder }.into());
+        }
+        found => found.with_context(|| format!("cannot read {:?}", folder.path.join(source)))?,
+    };
+    let fault = || CopyFault::LeadsOut {
+        source_path: source.to_owned(),
+        folder: folder.path.clone(),
+    };
+    ensure!(path.starts_with(root), fault());
+    Ok(path)
 }
 
 trait WithoutMode {

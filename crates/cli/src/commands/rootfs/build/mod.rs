@@ -1,11 +1,10 @@
 //! `firebrick rootfs build`.
 
 mod args;
-mod files;
+pub(crate) mod files;
 mod packages;
 mod stages;
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
@@ -35,8 +34,11 @@ struct Options {
 }
 
 pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
-    let arguments: BTreeMap<String, String> = args.build_arg.iter().cloned().collect();
-    let loaded = recipes::load(&args.recipe, &arguments)?;
+    let asked = recipes::Asked {
+        arguments: args.build_arg.iter().cloned().collect(),
+        platform: args.source.platform.clone(),
+    };
+    let loaded = recipes::load(&args.recipe, &asked)?;
     for note in &loaded.recipe.notes {
         talk.warn(note);
     }
