@@ -107,7 +107,7 @@ mod tests {
             (format!("{dns}\n{apk}"), false, "--network"),
             ("E: Unable to locate package nosuchpkg".to_owned(), true, "apt-cache search"),
             (
-                "E: Failed to fetch http://deb.debian.org/x  Could not connect\nE: Unable to locate package jq".to_owned(),
+                "E: Failed to fetch http://mirror.example/x  Could not connect\nE: Unable to locate package jq".to_owned(),
                 true,
                 lost,
             ),

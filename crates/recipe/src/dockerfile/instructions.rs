@@ -94,16 +94,7 @@ impl Reader<'_> {
                 _ => return Err(format!("{name} {flag} is not read")),
             }
         }
-        let mut all = match json_words(rest) {
-            Some(words) => words,
-            None => words::split(rest)?
-                .iter()
-                .map(|word| words::unquoted(word))
-                .collect::<Result<_, _>>()?,
-        };
-        for word in &mut all {
-            *word = words::expand(word, &|name| self.lookup(name))?;
-        }
+        let mut all = self.paths(rest)?;
         let to = all
             .pop()
             .ok_or_else(|| format!("expected {name} SOURCE… DESTINATION"))?;
@@ -151,6 +142,20 @@ impl Reader<'_> {
 }
 
 impl Reader<'_> {
+    /// The paths of a copy, as a list of JSON or as words, with their variables' values.
+    fn paths(&self, text: &str) -> Result<Vec<String>, String> {
+        let all = match json_words(text) {
+            Some(words) => words,
+            None => words::split(text)?
+                .iter()
+                .map(|word| words::unquoted(word))
+                .collect::<Result<_, _>>()?,
+        };
+        all.iter()
+            .map(|word| words::expand(word, &|name| self.lookup(name)))
+            .collect()
+    }
+
     /// Where copies go, from the root; with a slash at its end if that is a folder.
     fn destination(&self, to: &str) -> Result<String, String> {
         let folder = to.ends_with('/') || to == "." || to.ends_with("/.");
