@@ -1,0 +1,48 @@
+//! Small things of stores that never change, kept on this host: manifests, configs, tables.
+//!
+//! Whoever takes something out verifies it as if it came from the store, so a damaged cache costs a request and no more.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use firebrick_digest::Digest;
+
+/// A folder that may be removed at any time.
+#[derive(Debug, Clone)]
+pub struct TableCache {
+    folder: PathBuf,
+}
+
+impl TableCache {
+    /// The cache in a folder, which need not be there yet.
+    pub fn new(folder: &Path) -> TableCache {
+        TableCache { folder: folder.to_owned() }
+    }
+
+    fn path(&self, key: &Digest) -> PathBuf {
+        let hex = key.hex();
+        self.folder.join(&hex[..2]).join(hex)
+    }
+
+    /// What is kept under a digest or id, if that is no more than `limit` bytes.
+    pub(crate) fn get(&self, key: &Digest, limit: u64) -> Option<Vec<u8>> {
+        let path = self.path(key);
+        let fits = fs::metadata(&path).is_ok_and(|found| found.len() <= limit);
+        fits.then(|| fs::read(path).ok()).flatten()
+    }
+
+    /// Keeps bytes. That this fails costs only time later, so it says nothing.
+    pub(crate) fn put(&self, key: &Digest, bytes: &[u8]) {
+        let path = self.path(key);
+        let write = || -> io::Result<()> {
+            let folder = path.parent().unwrap_or(&self.folder);
+            fs::create_dir_all(folder)?;
+            let mut file = tempfile::NamedTempFile::new_in(folder)?;
+            file.write_all(bytes)?;
+            file.persist(&path)?;
+            Ok(())
+        };
+        let _ = write();
+    }
+}

@@ -1,0 +1,115 @@
+//! Why an image is not published, fetched or found.
+
+use std::io;
+use std::path::PathBuf;
+
+use firebrick_digest::Digest;
+
+use crate::objects::ObjectError;
+use crate::seal::BadChunk;
+
+/// What went wrong with a store, or with an image in it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    // What the store says is wrong: another try gives the same.
+    /// A document or table breaks its format.
+    #[error("{what} in {address} is not right: {problem}")]
+    Corrupt {
+        /// The store.
+        address: String,
+        /// Which document or table, with its digest.
+        what: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A chunk is not what the table promises.
+    #[error("chunk {id} in blob {blob} of {address} is damaged")]
+    Chunk {
+        /// The store.
+        address: String,
+        /// The blob that holds it.
+        blob: Digest,
+        /// Which chunk.
+        id: Digest,
+        /// What is wrong with it.
+        source: BadChunk,
+    },
+
+    // Nothing is wrong; something is not there or not supported.
+    /// No such name.
+    #[error("{address} has no image {name}")]
+    NoImage {
+        /// The store.
+        address: String,
+        /// What was asked for.
+        name: String,
+        /// Some that there are.
+        known: Vec<String>,
+    },
+    /// Published by something else, or by a later firebrick.
+    #[error("{what} in {address} is no image that this firebrick reads: {problem}")]
+    Foreign {
+        /// The store.
+        address: String,
+        /// Which manifest.
+        what: String,
+        /// Why not.
+        problem: String,
+    },
+    /// The image is sealed for another key, or for any.
+    #[error("{what} is encrypted for the key {wanted}, and {}", match given { Some(given) => format!("the given key is {given}"), None => "no key was given".to_owned() })]
+    Key {
+        /// The image.
+        what: String,
+        /// Whose key it needs.
+        wanted: String,
+        /// Whose key was given.
+        given: Option<String>,
+    },
+    /// The store cannot do such a thing.
+    #[error("{address} cannot {action}")]
+    Unsupported {
+        /// The store.
+        address: String,
+        /// What was asked of it.
+        action: &'static str,
+    },
+
+    // The store or this host failed.
+    /// The store failed.
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+    /// A file of this host failed.
+    #[error("cannot {action} {path:?}")]
+    File {
+        /// What was tried: read, write, …
+        action: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The image's file changed while it was read.
+    #[error("{path:?} changed while it was read")]
+    Changed {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// Others changed the names all the time.
+    #[error("{address} changed {attempts} times while {name} was being written to its names")]
+    Contended {
+        /// The store.
+        address: String,
+        /// The name that was to be written.
+        name: String,
+        /// How often it was tried.
+        attempts: u32,
+    },
+    /// There is no memory for compression.
+    #[error("cannot prepare for compression")]
+    Memory(#[source] io::Error),
+    /// Somebody asked for an end.
+    #[error("stopped")]
+    Stopped,
+}

@@ -1,0 +1,180 @@
+//! Chunks out of a store, many at a time.
+//!
+//! Chunks that lie near each other are asked for together. Each is verified before anybody sees it; one that is not right is asked
+//! for again, alone, since more goes wrong on the way than in stores.
+
+use std::ops::Range;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use crate::backend::Backend;
+use crate::error::StoreError;
+use crate::name::Name;
+use crate::seal::{BadChunk, Opener, Seal};
+use crate::table::Locator;
+
+/// Bytes that are asked for together, at most; each thread holds so many.
+const RANGE_MAX: u64 = 4 << 20;
+/// Bytes between two chunks that are rather fetched for nothing than asked around.
+const GAP_MAX: u64 = 64 << 10;
+/// How often a chunk that is not right is asked for again.
+const AGAIN: usize = 2;
+
+/// Where chunks are fetched from, and how.
+pub(crate) struct Fetching<'a> {
+    pub(crate) backend: &'a dyn Backend,
+    pub(crate) name: &'a Name,
+    pub(crate) seal: &'a Seal,
+    /// Requests at a time.
+    pub(crate) threads: usize,
+    pub(crate) stop: &'a AtomicBool,
+    /// Told of bytes that came from the store.
+    pub(crate) came: &'a (dyn Fn(u64) + Sync),
+}
+
+/// Who takes chunks, in any order and from several threads.
+pub(crate) type Each<'a> = dyn Fn(&Locator, &[u8]) -> Result<(), StoreError> + Sync + 'a;
+
+/// Chunks of one blob that are asked for together.
+struct Group {
+    range: Range<u64>,
+    chunks: Vec<Locator>,
+}
+
+impl Fetching<'_> {
+    /// Fetches chunks, and gives each once.
+    pub(crate) fn chunks(&self, mut wanted: Vec<Locator>, each: &Each<'_>) -> Result<(), StoreError> {
+        wanted.sort_unstable_by_key(|locator| (locator.blob, locator.offset));
+        wanted.dedup();
+        let groups = groups(wanted);
+        let next = AtomicUsize::new(0);
+        let failed: Mutex<Option<StoreError>> = Mutex::new(None);
+        let ended = AtomicBool::new(false);
+        let work = || -> Result<(), StoreError> {
+            let mut opener = Opener::new(self.seal)?;
+            while let Some(group) = groups.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if ended.load(Ordering::Relaxed) || self.stop.load(Ordering::Relaxed) {
+                    return Err(StoreError::Stopped);
+                }
+                self.group(group, &mut opener, each)?;
+            }
+            Ok(())
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..self.threads.clamp(1, groups.len().max(1)) {
+                scope.spawn(|| {
+                    let Err(error) = work() else { return };
+                    ended.store(true, Ordering::Relaxed);
+                    let mut first = failed.lock().unwrap_or_else(PoisonError::into_inner);
+                    if first.is_none() || matches!(*first, Some(StoreError::Stopped)) {
+                        *first = Some(error);
+                    }
+                });
+            }
+        });
+        match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    fn group(&self, group: &Group, opener: &mut Opener<'_>, each: &Each<'_>) -> Result<(), StoreError> {
+        let Some(first) = group.chunks.first() else { return Ok(()) };
+        let bytes = self.backend.read_blob(self.name, &first.blob, group.range.clone())?;
+        (self.came)(bytes.len() as u64);
+        for locator in &group.chunks {
+            let start = u64::from(locator.offset) - group.range.start;
+            let stored = slice(&bytes, start, locator.stored);
+            match opener.open(&locator.id, stored, chunk_len(locator)) {
+                Ok(chunk) => each(locator, chunk)?,
+                Err(bad) => self.again(locator, bad, opener, each)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn again(
+        &self,
+        locator: &Locator,
+        mut bad: BadChunk,
+        opener: &mut Opener<'_>,
+        each: &Each<'_>,
+    ) -> Result<(), StoreError> {
+        let start = u64::from(locator.offset);
+        for _ in 0..AGAIN {
+            let stored = self.backend.read_blob(self.name, &locator.blob, start..start + u64::from(locator.stored))?;
+            (self.came)(stored.len() as u64);
+            match opener.open(&locator.id, &stored, chunk_len(locator)) {
+                Ok(chunk) => return each(locator, chunk),
+                Err(error) => bad = error,
+            }
+        }
+        Err(StoreError::Chunk {
+            address: self.backend.address().to_owned(),
+            blob: locator.blob,
+            id: locator.id,
+            source: bad,
+        })
+    }
+}
+
+fn chunk_len(locator: &Locator) -> usize {
+    usize::try_from(locator.len).expect("a chunk is shorter than memory")
+}
+
+/// The stored bytes of a chunk; fewer if the store gave fewer.
+fn slice(bytes: &[u8], start: u64, len: u32) -> &[u8] {
+    let at = |position: u64| usize::try_from(position).unwrap_or(usize::MAX).min(bytes.len());
+    bytes.get(at(start)..at(start + u64::from(len))).unwrap_or(&[])
+}
+
+/// Groups chunks that are sorted by blob and offset.
+fn groups(wanted: Vec<Locator>) -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::new();
+    for locator in wanted {
+        let range = u64::from(locator.offset)..u64::from(locator.offset) + u64::from(locator.stored);
+        let near = |group: &&mut Group| {
+            group.chunks.last().is_some_and(|last| last.blob == locator.blob)
+                && range.start <= group.range.end + GAP_MAX
+                && range.end.max(group.range.end) - group.range.start <= RANGE_MAX
+        };
+        match groups.last_mut().filter(near) {
+            Some(group) => {
+                group.range.end = group.range.end.max(range.end);
+                group.chunks.push(locator);
+            }
+            None => groups.push(Group { range, chunks: vec![locator] }),
+        }
+    }
+    groups
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use firebrick_digest::Digest;
+
+    #[test]
+    fn what_lies_near_is_asked_for_together() {
+        let locator = |blob: u8, offset, stored| Locator {
+            blob: Digest::of(&[blob]),
+            offset,
+            stored,
+            len: 4096,
+            id: Digest::of(b"x"),
+        };
+        let far = u32::try_from(GAP_MAX).unwrap();
+        let wanted = vec![
+            locator(0, 0, 10),
+            locator(0, 5, 10),
+            locator(0, 15 + far, 10),
+            locator(0, 26 + 2 * far, 10),
+            locator(1, 26 + 2 * far, 10),
+        ];
+        let found: Vec<_> = groups(wanted).iter().map(|group| (group.range.clone(), group.chunks.len())).collect();
+        let far = u64::from(far);
+        let last = 26 + 2 * far..36 + 2 * far;
+        assert_eq!(found, [(0..25 + far, 3), (last.clone(), 1), (last, 1)]);
+    }
+}

@@ -1,0 +1,244 @@
+//! `index.json`: the names of a folder or bucket, and the one object in it that changes.
+//!
+//! An OCI image index (<https://github.com/opencontainers/image-spec/blob/main/image-layout.md#indexjson-file>): `NAME:TAG` stands
+//! in the annotation that other tools look for, versions that were replaced keep theirs in one of ours. What others put
+//! there stays.
+
+use firebrick_digest::Digest;
+use serde::{Deserialize, Serialize};
+
+use crate::manifest::{ARTIFACT, Descriptor, MANIFEST};
+use crate::name::Tagged;
+
+/// Media type of an OCI index.
+pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// An index has at most so many bytes: a hundred thousand versions.
+pub(crate) const INDEX_MAX: u64 = 64 << 20;
+
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
+const WAS: &str = "dev.firebrick.was";
+const PUBLISHED: &str = "dev.firebrick.published";
+const IMAGE_SIZE: &str = "dev.firebrick.image-size";
+const SUBJECT: &str = "dev.firebrick.subject";
+
+/// A version of an image under a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// Its name and tag.
+    pub tagged: Tagged,
+    /// Digest of its manifest.
+    pub digest: Digest,
+    /// Bytes of its manifest.
+    pub manifest_size: u64,
+    /// Length of the image in bytes; 0 where that is not known.
+    pub image_size: u64,
+    /// When it was published, in seconds since 1970, by the publisher's clock; 0 where that is not known.
+    pub time: u64,
+    /// Whether the name means this version now.
+    pub current: bool,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Index {
+    pub(crate) schema_version: u32,
+    #[serde(default)]
+    pub(crate) media_type: String,
+    #[serde(default)]
+    pub(crate) manifests: Vec<Descriptor>,
+    #[serde(flatten)]
+    pub(crate) other: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Default for Index {
+    fn default() -> Index {
+        Index {
+            schema_version: 2,
+            media_type: INDEX.to_owned(),
+            manifests: Vec::new(),
+            other: serde_json::Map::new(),
+        }
+    }
+}
+
+impl Index {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Index, String> {
+        let index: Index = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        match index.schema_version {
+            2 => Ok(index),
+            other => Err(format!("its schemaVersion is {other}, not 2")),
+        }
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec_pretty(self).expect("nothing in an index fails to be JSON")
+    }
+
+    /// Every version of every name; of each name the current one first, then the others, last published first.
+    pub(crate) fn versions(&self) -> Vec<Published> {
+        let mut all: Vec<Published> = self.manifests.iter().rev().filter_map(version).collect();
+        all.sort_by(|a, b| (&a.tagged, !a.current).cmp(&(&b.tagged, !b.current)));
+        all
+    }
+
+    /// Makes a version the current one of its name; the one that was it is kept behind it.
+    pub(crate) fn publish(&mut self, published: &Published) {
+        let name = published.tagged.to_string();
+        self.manifests
+            .retain(|one| !(one.digest == published.digest && name_of(one) == Some(&name)));
+        for one in &mut self.manifests {
+            if one.annotations.get(REF_NAME) == Some(&name) {
+                one.annotations.remove(REF_NAME);
+                one.annotations.insert(WAS.to_owned(), name.clone());
+            }
+        }
+        let mut entry = Descriptor::new(MANIFEST, published.digest, published.manifest_size);
+        entry.artifact_type = Some(ARTIFACT.to_owned());
+        entry.annotations = [
+            (REF_NAME, name),
+            (PUBLISHED, published.time.to_string()),
+            (IMAGE_SIZE, published.image_size.to_string()),
+        ]
+        .map(|(key, value)| (key.to_owned(), value))
+        .into();
+        self.manifests.push(entry);
+    }
+
+    /// Removes the versions that `which` picks, and says what they were.
+    pub(crate) fn remove(&mut self, which: &dyn Fn(&Published) -> bool) -> Vec<Published> {
+        let removed: Vec<Published> = self.versions().into_iter().filter(which).collect();
+        self.manifests
+            .retain(|one| !version(one).is_some_and(|version| removed.contains(&version)));
+        removed
+    }
+
+    /// What was said about a manifest.
+    pub(crate) fn referrers(&self, subject: &Digest) -> Vec<Descriptor> {
+        let subject = subject.to_string();
+        let about = |one: &&Descriptor| one.annotations.get(SUBJECT) == Some(&subject);
+        self.manifests.iter().filter(about).cloned().collect()
+    }
+
+    /// Adds what is said about a manifest.
+    pub(crate) fn refer(&mut self, subject: &Digest, mut referrer: Descriptor) {
+        referrer
+            .annotations
+            .insert(SUBJECT.to_owned(), subject.to_string());
+        self.manifests.retain(|one| one.digest != referrer.digest);
+        self.manifests.push(referrer);
+    }
+
+    /// Drops what is said about manifests that no name means any more.
+    pub(crate) fn forget_orphans(&mut self) {
+        let there: Vec<String> = self.manifests.iter().map(|one| one.digest.to_string()).collect();
+        self.manifests.retain(|one| {
+            one.annotations
+                .get(SUBJECT)
+                .is_none_or(|subject| there.contains(subject))
+        });
+    }
+}
+
+fn name_of(entry: &Descriptor) -> Option<&String> {
+    entry
+        .annotations
+        .get(REF_NAME)
+        .or_else(|| entry.annotations.get(WAS))
+}
+
+/// The version that an entry is, if its name could be one of ours.
+fn version(entry: &Descriptor) -> Option<Published> {
+    if entry.annotations.contains_key(SUBJECT) {
+        return None;
+    }
+    let number = |key| {
+        entry
+            .annotations
+            .get(key)
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(0)
+    };
+    Some(Published {
+        tagged: name_of(entry)?.parse().ok()?,
+        digest: entry.digest,
+        manifest_size: entry.size,
+        image_size: number(IMAGE_SIZE),
+        time: number(PUBLISHED),
+        current: entry.annotations.contains_key(REF_NAME),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn published(name: &str, content: &[u8], time: u64) -> Published {
+        Published {
+            tagged: name.parse().unwrap(),
+            digest: Digest::of(content),
+            manifest_size: content.len() as u64,
+            image_size: 10,
+            time,
+            current: true,
+        }
+    }
+
+    fn shown(index: &Index) -> Vec<String> {
+        let one = |version: Published| format!("{} {} {}", version.tagged, version.time, version.current);
+        index.versions().into_iter().map(one).collect()
+    }
+
+    #[test]
+    fn a_name_keeps_its_versions() {
+        let mut index = Index::default();
+        let foreign = r#"{"mediaType":"m","digest":"sha256:0000000000000000000000000000000000000000000000000000000000000000","size":1,"platform":{"os":"linux"}}"#;
+        index.manifests.push(serde_json::from_str(foreign).unwrap());
+        for (name, content, time) in [
+            ("b", &b"1"[..], 1),
+            ("a", b"2", 2),
+            ("b", b"3", 3),
+            ("b:x", b"3", 4),
+            ("b", b"4", 5),
+        ] {
+            index.publish(&published(name, content, time));
+        }
+        let mut index = Index::decode(&index.encode()).unwrap();
+        assert_eq!(
+            shown(&index),
+            [
+                "a:latest 2 true",
+                "b:latest 5 true",
+                "b:latest 3 false",
+                "b:latest 1 false",
+                "b:x 4 true"
+            ]
+        );
+        // An older version can come back, and is then no longer an older one.
+        index.publish(&published("b", b"1", 6));
+        assert_eq!(
+            shown(&index)[1..4],
+            ["b:latest 6 true", "b:latest 5 false", "b:latest 3 false"]
+        );
+        let removed = index.remove(&|version| version.tagged.to_string() == "b:latest" && !version.current);
+        assert_eq!(removed.len(), 2);
+        assert_eq!(
+            shown(&index),
+            ["a:latest 2 true", "b:latest 6 true", "b:x 4 true"]
+        );
+        assert_eq!(index.manifests[0].other["platform"]["os"], "linux");
+    }
+
+    #[test]
+    fn what_is_said_goes_with_what_it_is_said_of() {
+        let mut index = Index::default();
+        index.publish(&published("a", b"1", 1));
+        index.refer(&Digest::of(b"1"), Descriptor::of("m", b"signature"));
+        assert_eq!(index.referrers(&Digest::of(b"1")).len(), 1);
+        assert_eq!(shown(&index), ["a:latest 1 true"]);
+        index.forget_orphans();
+        assert_eq!(index.referrers(&Digest::of(b"1")).len(), 1);
+        index.remove(&|_| true);
+        index.forget_orphans();
+        assert!(index.manifests.is_empty());
+    }
+}

@@ -1,0 +1,54 @@
+//! Chunks that a store has already, as the tables of its images tell.
+
+use std::collections::{HashMap, HashSet};
+
+use firebrick_digest::Digest;
+
+use crate::name::Name;
+use crate::table::{Entry, Locator};
+
+/// Where chunks lie, by id. Segments of tables are among them.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    chunks: HashMap<Digest, Locator>,
+    /// An image that each blob belongs to.
+    owners: HashMap<Digest, Name>,
+    /// Blobs that are not there, whatever tables say.
+    gone: HashSet<Digest>,
+}
+
+impl Known {
+    /// Adds what an image's table tells.
+    pub(crate) fn add(&mut self, name: &Name, locators: impl Iterator<Item = Locator>) {
+        for locator in locators {
+            // What was published first stays: its blobs are those that most images share.
+            self.chunks.entry(locator.id).or_insert(locator);
+            self.owners.entry(locator.blob).or_insert_with(|| name.clone());
+        }
+    }
+
+    /// Where a chunk of `len` bytes lies.
+    pub(crate) fn find(&self, id: &Digest, len: usize) -> Option<&Locator> {
+        let found = self.chunks.get(id)?;
+        let fits = usize::try_from(found.len) == Ok(len) && !self.gone.contains(&found.blob);
+        fits.then_some(found)
+    }
+
+    /// An image that has the blob.
+    pub(crate) fn owner(&self, blob: &Digest) -> Option<&Name> {
+        self.owners.get(blob)
+    }
+
+    /// Remembers that a blob is not there.
+    pub(crate) fn lose(&mut self, blob: Digest) {
+        self.gone.insert(blob);
+    }
+}
+
+/// The chunks among entries.
+pub(crate) fn chunks(entries: &[Entry]) -> impl Iterator<Item = Locator> {
+    entries.iter().filter_map(|entry| match entry {
+        Entry::Chunk(locator) => Some(*locator),
+        Entry::Hole(_) => None,
+    })
+}

@@ -1,0 +1,222 @@
+//! A store as an OCI image layout of objects: a folder's, or a bucket's.
+//!
+//! <https://github.com/opencontainers/image-spec/blob/main/image-layout.md>. Blobs and manifests lie in `blobs/sha256/`, and never
+//! change; names lie in `index.json`, which is replaced by compare-and-swap.
+
+use std::ops::Range;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use firebrick_digest::Digest;
+
+use crate::backend::{Backend, Replaced};
+use crate::error::StoreError;
+use crate::index::{INDEX_MAX, Index, Published};
+use crate::manifest::Descriptor;
+use crate::name::{Name, Tagged};
+use crate::objects::{Objects, Swap, Version};
+
+pub(crate) const INDEX_KEY: &str = "index.json";
+pub(crate) const BLOBS: &str = "blobs/sha256/";
+const LAYOUT_KEY: &str = "oci-layout";
+const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
+
+/// How often names are written again because others wrote them meanwhile.
+const ATTEMPTS: u32 = 60;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Layout<O> {
+    objects: O,
+    swaps: OnceLock<bool>,
+}
+
+/// Where a blob or manifest lies.
+pub(crate) fn blob_key(digest: &Digest) -> String {
+    format!("{BLOBS}{}", digest.hex())
+}
+
+impl<O: Objects> Layout<O> {
+    /// The store in `objects`, which may be empty yet.
+    pub fn new(objects: O) -> Layout<O> {
+        Layout {
+            objects,
+            swaps: OnceLock::new(),
+        }
+    }
+
+    fn read_index(&self) -> Result<(Index, Option<Version>), StoreError> {
+        match self.objects.get(INDEX_KEY, INDEX_MAX)? {
+            None => Ok((Index::default(), None)),
+            Some((bytes, version)) => {
+                let index = Index::decode(&bytes).map_err(|problem| self.corrupt(INDEX_KEY, problem))?;
+                Ok((index, Some(version)))
+            }
+        }
+    }
+
+    fn corrupt(&self, what: &str, problem: String) -> StoreError {
+        StoreError::Corrupt {
+            address: self.objects.address().to_owned(),
+            what: what.to_owned(),
+            problem,
+        }
+    }
+
+    /// Whether names can be swapped, tried once.
+    fn can_swap(&self) -> Result<bool, StoreError> {
+        if let Some(known) = self.swaps.get() {
+            return Ok(*known);
+        }
+        let can = self.objects.can_swap()?;
+        Ok(*self.swaps.get_or_init(|| can))
+    }
+
+    /// Changes the names. `change` is called again on what others have written meanwhile; it must come to the same then.
+    /// Tells whether looking and writing were one step.
+    fn change<T>(
+        &self,
+        name: &dyn std::fmt::Display,
+        mut change: impl FnMut(&mut Index) -> T,
+        there: impl Fn(&Index) -> bool,
+    ) -> Result<(T, bool), StoreError> {
+        let atomic = self.can_swap()?;
+        for attempt in 0..ATTEMPTS {
+            let (mut index, version) = self.read_index()?;
+            if version.is_none() {
+                self.objects.put(LAYOUT_KEY, LAYOUT.to_vec())?;
+            }
+            let result = change(&mut index);
+            let bytes = index.encode();
+            let done = if atomic {
+                self.objects.swap(INDEX_KEY, bytes, version.as_ref())? == Swap::Done
+            } else {
+                self.objects.put(INDEX_KEY, bytes)?;
+                // Who wrote at the same moment has had time to overwrite it.
+                std::thread::sleep(Duration::from_millis(200));
+                there(&self.read_index()?.0)
+            };
+            if done {
+                return Ok((result, atomic));
+            }
+            std::thread::sleep(pause(attempt, name));
+        }
+        Err(StoreError::Contended {
+            address: self.objects.address().to_owned(),
+            name: name.to_string(),
+            attempts: ATTEMPTS,
+        })
+    }
+}
+
+/// How long to wait before another attempt: longer each time, and not as long as others wait.
+fn pause(attempt: u32, name: &dyn std::fmt::Display) -> Duration {
+    let who = format!(
+        "{name} {attempt} {} {:?}",
+        std::process::id(),
+        std::thread::current().id()
+    );
+    let [share, ..] = *Digest::of(who.as_bytes()).as_bytes();
+    Duration::from_millis((5 << attempt.min(6)) * (64 + u64::from(share)) / 256)
+}
+
+impl<O: Objects> Backend for Layout<O> {
+    fn address(&self) -> &str {
+        self.objects.address()
+    }
+
+    fn blob_size(&self, _name: &Name, blob: &Digest) -> Result<Option<u64>, StoreError> {
+        Ok(self.objects.size(&blob_key(blob))?)
+    }
+
+    fn read_blob(&self, _name: &Name, blob: &Digest, range: Range<u64>) -> Result<Vec<u8>, StoreError> {
+        Ok(self.objects.get_range(&blob_key(blob), range)?)
+    }
+
+    fn write_blob(&self, _name: &Name, blob: &Digest, bytes: Vec<u8>) -> Result<(), StoreError> {
+        Ok(self.objects.put(&blob_key(blob), bytes)?)
+    }
+
+    fn mount_blob(&self, name: &Name, blob: &Digest, _from: &Name) -> Result<bool, StoreError> {
+        Ok(self.blob_size(name, blob)?.is_some())
+    }
+
+    fn read_manifest(
+        &self,
+        _name: &Name,
+        digest: &Digest,
+        limit: u64,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let found = self.objects.get(&blob_key(digest), limit)?;
+        Ok(found.map(|(bytes, _)| bytes))
+    }
+
+    fn write_manifest(&self, _name: &Name, digest: &Digest, bytes: Vec<u8>) -> Result<(), StoreError> {
+        Ok(self.objects.put(&blob_key(digest), bytes)?)
+    }
+
+    fn versions(&self) -> Result<Vec<Published>, StoreError> {
+        Ok(self.read_index()?.0.versions())
+    }
+
+    fn history(&self, tagged: &Tagged) -> Result<Vec<Published>, StoreError> {
+        let mut versions = self.versions()?;
+        versions.retain(|version| version.tagged == *tagged);
+        Ok(versions)
+    }
+
+    fn publish(&self, published: &Published) -> Result<Replaced, StoreError> {
+        let is_ours =
+            |version: &Published| version.tagged == published.tagged && version.digest == published.digest;
+        let (previous, atomic) = self.change(
+            &published.tagged,
+            |index| {
+                let current = |version: &Published| version.current && version.tagged == published.tagged;
+                let previous = index.versions().into_iter().find(current);
+                index.publish(published);
+                previous
+                    .map(|previous| previous.digest)
+                    .filter(|digest| *digest != published.digest)
+            },
+            |index| index.versions().iter().any(is_ours),
+        )?;
+        Ok(Replaced { previous, atomic })
+    }
+
+    fn remove(&self, name: &Name, which: &dyn Fn(&Published) -> bool) -> Result<Vec<Published>, StoreError> {
+        let picked = |version: &Published| version.tagged.name == *name && which(version);
+        // Nothing to remove is no reason to write.
+        if !self.versions()?.iter().any(picked) {
+            return Ok(Vec::new());
+        }
+        let (removed, _) = self.change(
+            name,
+            |index| {
+                let removed = index.remove(&picked);
+                index.forget_orphans();
+                removed
+            },
+            |index| !index.versions().iter().any(picked),
+        )?;
+        Ok(removed)
+    }
+
+    fn referrers(&self, _name: &Name, subject: &Digest) -> Result<Vec<Descriptor>, StoreError> {
+        Ok(self.read_index()?.0.referrers(subject))
+    }
+
+    fn refer(&self, name: &Name, subject: &Digest, referrer: &Descriptor) -> Result<(), StoreError> {
+        let there = |index: &Index| {
+            index
+                .referrers(subject)
+                .iter()
+                .any(|one| one.digest == referrer.digest)
+        };
+        self.change(name, |index| index.refer(subject, referrer.clone()), there)?;
+        Ok(())
+    }
+
+    fn objects(&self) -> Option<&dyn Objects> {
+        Some(&self.objects)
+    }
+}

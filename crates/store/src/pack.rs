@@ -1,0 +1,394 @@
+//! From an image's file to bundles in a store and entries of a table.
+//!
+//! ```text
+//! file ─► cut ─► id ─► there already? ─► compress, seal ─► bundle ─► store
+//!        (thread)      (threads)                          (here)    (threads)
+//! ```
+//!
+//! Queues between them are short, so that memory stays bounded whatever is slow.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::Scope;
+
+use firebrick_digest::Digest;
+
+use crate::bundle::{Bundler, Place};
+use crate::cut::{Cuts, Piece, cut};
+use crate::error::StoreError;
+use crate::known::Known;
+use crate::seal::{Closer, Seal};
+use crate::table::{Entry, Locator};
+
+/// Bytes of an image that go through a queue together.
+const BATCH_LEN: usize = 1 << 20;
+/// Bundles that are sent at the same time.
+const SENDERS: usize = 4;
+
+/// Keeps a bundle in the store.
+pub(crate) type Send<'a> = dyn Fn(&Digest, Vec<u8>) -> Result<(), StoreError> + Sync + 'a;
+
+/// What packing works with.
+pub(crate) struct Packing<'a> {
+    pub(crate) seal: &'a Seal,
+    pub(crate) known: &'a Known,
+    /// Threads that compress.
+    pub(crate) threads: usize,
+    pub(crate) send: &'a Send<'a>,
+    /// Bytes of the image that are done.
+    pub(crate) done: &'a AtomicU64,
+    pub(crate) stop: &'a AtomicBool,
+}
+
+/// What became of an image.
+#[derive(Debug, Default)]
+pub(crate) struct Packed {
+    pub(crate) entries: Vec<Entry>,
+    /// Bundles that were made, with their lengths.
+    pub(crate) bundles: Vec<(Digest, u64)>,
+    pub(crate) new_chunks: u64,
+    /// Chunks that were in the store before, or earlier in the image.
+    pub(crate) known_chunks: u64,
+}
+
+/// A piece that was looked at.
+enum Ready {
+    Hole(u64),
+    Known(Locator),
+    New { id: Digest, len: usize, stored: Vec<u8> },
+}
+
+/// Packs the first `len` bytes of a file.
+pub(crate) fn pack(file: &File, path: &Path, len: u64, packing: &Packing<'_>) -> Result<Packed, StoreError> {
+    run(packing, |batches| {
+        let mut batch = Batch::default();
+        cut(file, len, Cuts::PUBLISHED, |piece| {
+            packing.check()?;
+            batch.add(piece, &batches)
+        })
+        .map_err(|error| match error {
+            Halt::Read(source) => StoreError::File {
+                action: "read",
+                path: path.to_owned(),
+                source,
+            },
+            Halt::Stopped => StoreError::Stopped,
+        })?;
+        // Nobody takes it any more: then something failed elsewhere.
+        batch.flush(&batches).map_err(|_| StoreError::Stopped)
+    })
+}
+
+/// Packs chunks that are in memory: a table's segments.
+pub(crate) fn pack_chunks(chunks: Vec<Vec<u8>>, packing: &Packing<'_>) -> Result<Packed, StoreError> {
+    run(packing, |batches| {
+        let mut batch = Batch::default();
+        let pieces = chunks.into_iter().map(Piece::Chunk);
+        let sent = pieces
+            .into_iter()
+            .try_for_each(|piece| batch.add(piece, &batches));
+        sent.and_then(|()| batch.flush(&batches))
+            .map_err(|_| StoreError::Stopped)
+    })
+}
+
+enum Halt {
+    Read(io::Error),
+    Stopped,
+}
+
+impl From<io::Error> for Halt {
+    fn from(error: io::Error) -> Halt {
+        Halt::Read(error)
+    }
+}
+
+impl Packing<'_> {
+    fn check(&self) -> Result<(), Halt> {
+        match self.stop.load(Ordering::Relaxed) {
+            true => Err(Halt::Stopped),
+            false => Ok(()),
+        }
+    }
+}
+
+type Numbered<T> = (u64, Vec<T>);
+
+#[derive(Default)]
+struct Batch {
+    pieces: Vec<Piece>,
+    len: usize,
+    number: u64,
+}
+
+impl Batch {
+    fn add(&mut self, piece: Piece, batches: &SyncSender<Numbered<Piece>>) -> Result<(), Halt> {
+        if let Piece::Chunk(bytes) = &piece {
+            self.len += bytes.len();
+        }
+        self.pieces.push(piece);
+        match self.len >= BATCH_LEN {
+            true => self.flush(batches),
+            false => Ok(()),
+        }
+    }
+
+    fn flush(&mut self, batches: &SyncSender<Numbered<Piece>>) -> Result<(), Halt> {
+        self.len = 0;
+        let pieces = std::mem::take(&mut self.pieces);
+        let number = self.number;
+        self.number += 1;
+        batches.send((number, pieces)).map_err(|_| Halt::Stopped)
+    }
+}
+
+/// The first thing that failed in any thread.
+#[derive(Default)]
+struct Failure {
+    error: Mutex<Option<StoreError>>,
+    failed: AtomicBool,
+}
+
+impl Failure {
+    fn note(&self, error: StoreError) {
+        let mut first = self.error.lock().unwrap_or_else(PoisonError::into_inner);
+        // That somebody had to stop says less than why.
+        if first.is_none() || matches!(*first, Some(StoreError::Stopped)) {
+            *first = Some(error);
+        }
+        self.failed.store(true, Ordering::Relaxed);
+    }
+
+    fn has(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+}
+
+/// One of several threads that take from a queue, until it ends or something failed.
+fn take<T>(queue: &Mutex<Receiver<T>>, failure: &Failure) -> Option<T> {
+    if failure.has() {
+        return None;
+    }
+    queue.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
+}
+
+fn run(
+    packing: &Packing<'_>,
+    cutting: impl FnOnce(SyncSender<Numbered<Piece>>) -> Result<(), StoreError> + std::marker::Send,
+) -> Result<Packed, StoreError> {
+    let failure = Failure::default();
+    let threads = packing.threads.max(1);
+    let packed = std::thread::scope(|scope| {
+        let (batches_to, batches) = sync_channel(threads);
+        let (ready_to, ready) = sync_channel(threads);
+        let (bundles_to, bundles) = sync_channel(1);
+        let (sent_to, sent) = channel();
+        let failure = &failure;
+        scope.spawn(move || cutting(batches_to).unwrap_or_else(|error| failure.note(error)));
+        workers(scope, threads, batches, ready_to, packing, failure);
+        senders(scope, bundles, sent_to, packing, failure);
+        let packed = assemble(&ready, bundles_to, packing, failure);
+        // Senders end when the queue does; only then are all digests known.
+        drop(ready);
+        let digests: BTreeMap<usize, (Digest, u64)> = sent.iter().collect();
+        packed.map(|assembled| assembled.settle(digests))
+    });
+    match failure.error.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some(error) => Err(error),
+        None => packed.ok_or(StoreError::Stopped),
+    }
+}
+
+fn workers<'scope, 'env>(
+    scope: &'scope Scope<'scope, 'env>,
+    threads: usize,
+    batches: Receiver<Numbered<Piece>>,
+    ready_to: SyncSender<Numbered<Ready>>,
+    packing: &'scope Packing<'_>,
+    failure: &'scope Failure,
+) {
+    let batches = Arc::new(Mutex::new(batches));
+    for _ in 0..threads {
+        let (batches, ready_to) = (Arc::clone(&batches), ready_to.clone());
+        scope.spawn(move || {
+            let work = || -> Result<(), StoreError> {
+                let mut closer = Closer::new(packing.seal)?;
+                while let Some((number, pieces)) = take(&batches, failure) {
+                    let ready = pieces.into_iter().map(|piece| look(piece, packing, &mut closer));
+                    if ready_to.send((number, ready.collect::<Result<_, _>>()?)).is_err() {
+                        break;
+                    }
+                }
+                Ok(())
+            };
+            work().unwrap_or_else(|error| failure.note(error));
+        });
+    }
+}
+
+fn look(piece: Piece, packing: &Packing<'_>, closer: &mut Closer<'_>) -> Result<Ready, StoreError> {
+    let bytes = match piece {
+        Piece::Hole(len) => return Ok(Ready::Hole(len)),
+        Piece::Chunk(bytes) => bytes,
+    };
+    let id = packing.seal.id(&bytes);
+    Ok(match packing.known.find(&id, bytes.len()) {
+        Some(locator) => Ready::Known(*locator),
+        None => Ready::New {
+            id,
+            len: bytes.len(),
+            stored: closer.close(&id, &bytes)?,
+        },
+    })
+}
+
+fn senders<'scope, 'env>(
+    scope: &'scope Scope<'scope, 'env>,
+    bundles: Receiver<(usize, Vec<u8>)>,
+    sent_to: Sender<(usize, (Digest, u64))>,
+    packing: &'scope Packing<'_>,
+    failure: &'scope Failure,
+) {
+    let bundles = Arc::new(Mutex::new(bundles));
+    for _ in 0..SENDERS {
+        let (bundles, sent_to) = (Arc::clone(&bundles), sent_to.clone());
+        scope.spawn(move || {
+            while let Some((number, bytes)) = take(&bundles, failure) {
+                let (digest, len) = (Digest::of(&bytes), bytes.len() as u64);
+                match (packing.send)(&digest, bytes) {
+                    Ok(()) if sent_to.send((number, (digest, len))).is_ok() => {}
+                    Ok(()) => return,
+                    Err(error) => return failure.note(error),
+                }
+            }
+        });
+    }
+}
+
+/// Entries whose bundles have no digests yet.
+#[derive(Default)]
+struct Assembled {
+    entries: Vec<Unsettled>,
+    new_chunks: u64,
+    known_chunks: u64,
+}
+
+#[derive(Clone, Copy)]
+enum Unsettled {
+    Entry(Entry),
+    New {
+        id: Digest,
+        len: u32,
+        stored: u32,
+        place: Place,
+    },
+}
+
+/// Puts what is ready into order, and new chunks into bundles. Nothing if something failed.
+fn assemble(
+    ready: &Receiver<Numbered<Ready>>,
+    bundles_to: SyncSender<(usize, Vec<u8>)>,
+    packing: &Packing<'_>,
+    failure: &Failure,
+) -> Option<Assembled> {
+    let mut early: BTreeMap<u64, Vec<Ready>> = BTreeMap::new();
+    let mut next = 0;
+    let mut bundler = Bundler::default();
+    let mut bundles = 0;
+    let mut placed: HashMap<Digest, Unsettled> = HashMap::new();
+    let mut assembled = Assembled::default();
+    let mut send = |full: Vec<Vec<u8>>| {
+        full.into_iter().try_for_each(|bytes| {
+            bundles += 1;
+            bundles_to.send((bundles - 1, bytes)).ok()
+        })
+    };
+    for (number, batch) in ready {
+        if failure.has() {
+            return None;
+        }
+        early.insert(number, batch);
+        while let Some(batch) = early.remove(&next) {
+            next += 1;
+            for one in batch {
+                let (entry, full) = assembled.put(one, &mut bundler, &mut placed);
+                send(full)?;
+                let len = match entry {
+                    Unsettled::Entry(entry) => entry.len(),
+                    Unsettled::New { len, .. } => u64::from(len),
+                };
+                packing.done.fetch_add(len, Ordering::Relaxed);
+                assembled.entries.push(entry);
+            }
+        }
+    }
+    send(bundler.close().into_iter().collect())?;
+    Some(assembled)
+}
+
+impl Assembled {
+    fn put(
+        &mut self,
+        ready: Ready,
+        bundler: &mut Bundler,
+        placed: &mut HashMap<Digest, Unsettled>,
+    ) -> (Unsettled, Vec<Vec<u8>>) {
+        match ready {
+            Ready::Hole(len) => (Unsettled::Entry(Entry::Hole(len)), Vec::new()),
+            Ready::Known(locator) => {
+                self.known_chunks += 1;
+                (Unsettled::Entry(Entry::Chunk(locator)), Vec::new())
+            }
+            Ready::New { id, .. } if placed.contains_key(&id) => {
+                self.known_chunks += 1;
+                (placed[&id], Vec::new())
+            }
+            Ready::New { id, len, stored } => {
+                self.new_chunks += 1;
+                let (place, full) = bundler.add(&id, &stored);
+                let short = |len: usize| u32::try_from(len).expect("a chunk is shorter than 4 GiB");
+                let new = Unsettled::New {
+                    id,
+                    len: short(len),
+                    stored: short(stored.len()),
+                    place,
+                };
+                placed.insert(id, new);
+                (new, full)
+            }
+        }
+    }
+
+    fn settle(self, digests: BTreeMap<usize, (Digest, u64)>) -> Packed {
+        let settle = |one| match one {
+            Unsettled::Entry(entry) => Some(entry),
+            Unsettled::New {
+                id,
+                len,
+                stored,
+                place,
+            } => {
+                let (blob, _) = *digests.get(&place.bundle)?;
+                Some(Entry::Chunk(Locator {
+                    blob,
+                    offset: place.offset,
+                    stored,
+                    len,
+                    id,
+                }))
+            }
+        };
+        // A bundle without a digest was not sent; then there is a failure, and nobody looks at this.
+        Packed {
+            entries: self.entries.into_iter().filter_map(settle).collect(),
+            bundles: digests.into_values().collect(),
+            new_chunks: self.new_chunks,
+            known_chunks: self.known_chunks,
+        }
+    }
+}
