@@ -17,7 +17,9 @@ pub struct TableCache {
 impl TableCache {
     /// The cache in a folder, which need not be there yet.
     pub fn new(folder: &Path) -> TableCache {
-        TableCache { folder: folder.to_owned() }
+        TableCache {
+            folder: folder.to_owned(),
+        }
     }
 
     fn path(&self, key: &Digest) -> PathBuf {

@@ -96,6 +96,12 @@ pub enum StoreError {
         /// Which file.
         path: PathBuf,
     },
+    /// Another process fetches to the same place.
+    #[error("another download to {path:?} is going on")]
+    Busy {
+        /// Where to.
+        path: PathBuf,
+    },
     /// Others changed the names all the time.
     #[error("{address} changed {attempts} times while {name} was being written to its names")]
     Contended {

@@ -80,8 +80,12 @@ impl Fetching<'_> {
     }
 
     fn group(&self, group: &Group, opener: &mut Opener<'_>, each: &Each<'_>) -> Result<(), StoreError> {
-        let Some(first) = group.chunks.first() else { return Ok(()) };
-        let bytes = self.backend.read_blob(self.name, &first.blob, group.range.clone())?;
+        let Some(first) = group.chunks.first() else {
+            return Ok(());
+        };
+        let bytes = self
+            .backend
+            .read_blob(self.name, &first.blob, group.range.clone())?;
         (self.came)(bytes.len() as u64);
         for locator in &group.chunks {
             let start = u64::from(locator.offset) - group.range.start;
@@ -103,7 +107,9 @@ impl Fetching<'_> {
     ) -> Result<(), StoreError> {
         let start = u64::from(locator.offset);
         for _ in 0..AGAIN {
-            let stored = self.backend.read_blob(self.name, &locator.blob, start..start + u64::from(locator.stored))?;
+            let stored =
+                self.backend
+                    .read_blob(self.name, &locator.blob, start..start + u64::from(locator.stored))?;
             (self.came)(stored.len() as u64);
             match opener.open(&locator.id, &stored, chunk_len(locator)) {
                 Ok(chunk) => return each(locator, chunk),
@@ -144,7 +150,10 @@ fn groups(wanted: Vec<Locator>) -> Vec<Group> {
                 group.range.end = group.range.end.max(range.end);
                 group.chunks.push(locator);
             }
-            None => groups.push(Group { range, chunks: vec![locator] }),
+            None => groups.push(Group {
+                range,
+                chunks: vec![locator],
+            }),
         }
     }
     groups
@@ -172,7 +181,10 @@ mod tests {
             locator(0, 26 + 2 * far, 10),
             locator(1, 26 + 2 * far, 10),
         ];
-        let found: Vec<_> = groups(wanted).iter().map(|group| (group.range.clone(), group.chunks.len())).collect();
+        let found: Vec<_> = groups(wanted)
+            .iter()
+            .map(|group| (group.range.clone(), group.chunks.len()))
+            .collect();
         let far = u64::from(far);
         let last = 26 + 2 * far..36 + 2 * far;
         assert_eq!(found, [(0..25 + far, 3), (last.clone(), 1), (last, 1)]);

@@ -386,7 +386,10 @@ mod tests {
             .get_file("big", &File::create(&back).unwrap(), &count)
             .unwrap();
         assert_eq!(fs::read(&back).unwrap(), bytes);
-        assert_eq!(moved.into_inner(), 2 * bytes.len() as u64);
+        assert_eq!(
+            moved.load(std::sync::atomic::Ordering::Relaxed),
+            2 * bytes.len() as u64
+        );
         assert!(matches!(
             folder.get_file("none", &File::create(&back).unwrap(), &count),
             Err(ObjectError::Missing { .. })

@@ -64,7 +64,12 @@ impl Source<'_> {
         let bytes = read()?;
         match Digest::of(&bytes) {
             found if found == *digest => {}
-            found => return Err(self.corrupt(format_args!("{what} {digest}"), format!("its bytes have the digest {found}"))),
+            found => {
+                return Err(self.corrupt(
+                    format_args!("{what} {digest}"),
+                    format!("its bytes have the digest {found}"),
+                ));
+            }
         }
         if let Some(cache) = self.cache {
             cache.put(digest, &bytes);
@@ -98,8 +103,18 @@ impl Source<'_> {
         })?;
         let config = serde_json::from_slice(&config)
             .map_err(|error| self.corrupt(format_args!("config {}", about.digest), error.to_string()))?;
-        let blobs = manifest.layers.iter().map(|layer| (layer.digest, layer.size)).collect();
-        Ok(Image { name: name.clone(), digest: *digest, config, manifest, blobs })
+        let blobs = manifest
+            .layers
+            .iter()
+            .map(|layer| (layer.digest, layer.size))
+            .collect();
+        Ok(Image {
+            name: name.clone(),
+            digest: *digest,
+            config,
+            manifest,
+            blobs,
+        })
     }
 
     /// The root of an image's table.
@@ -107,7 +122,9 @@ impl Source<'_> {
         image.check_key(seal)?;
         let config = &image.config;
         let what = || format!("table of {}", image.digest);
-        let len = usize::try_from(config.table_len).ok().filter(|len| *len <= ROOT_MAX);
+        let len = usize::try_from(config.table_len)
+            .ok()
+            .filter(|len| *len <= ROOT_MAX);
         let len = len.ok_or_else(|| self.corrupt(what(), format!("it has {} bytes", config.table_len)))?;
         let decode = |bytes: &[u8]| {
             decode_root(bytes, |blob| image.blob_len(blob)).map_err(|problem| self.corrupt(what(), problem))
@@ -123,19 +140,24 @@ impl Source<'_> {
         }
         let stored = self.backend.read_blob(&image.name, &blob.digest, 0..blob.size)?;
         let mut opener = Opener::new(seal)?;
-        let bytes = opener.open(&config.table_id, &stored, len).map_err(|source| StoreError::Chunk {
-            address: self.address(),
-            blob: blob.digest,
-            id: config.table_id,
-            source,
-        })?;
+        let bytes = opener
+            .open(&config.table_id, &stored, len)
+            .map_err(|source| StoreError::Chunk {
+                address: self.address(),
+                blob: blob.digest,
+                id: config.table_id,
+                source,
+            })?;
         let root = decode(bytes)?;
         if let Some(cache) = self.cache {
             cache.put(&config.table_id, bytes);
         }
         match root.image_len == config.size {
             true => Ok(root),
-            false => Err(self.corrupt(what(), format!("it is of {} bytes, the image of {}", root.image_len, config.size))),
+            false => Err(self.corrupt(
+                what(),
+                format!("it is of {} bytes, the image of {}", root.image_len, config.size),
+            )),
         }
     }
 
@@ -154,8 +176,12 @@ impl Source<'_> {
         came: &(dyn Fn(u64) + Sync),
     ) -> Result<Vec<Vec<Entry>>, StoreError> {
         let decode = |segment: &Segment, bytes: &[u8]| {
-            decode_segment(bytes, segment.len, |blob| image.blob_len(blob))
-                .map_err(|problem| self.corrupt(format_args!("segment {} of {}", segment.at.id, image.digest), problem))
+            decode_segment(bytes, segment.len, |blob| image.blob_len(blob)).map_err(|problem| {
+                self.corrupt(
+                    format_args!("segment {} of {}", segment.at.id, image.digest),
+                    problem,
+                )
+            })
         };
         let mut found: HashMap<Digest, Vec<u8>> = HashMap::new();
         let mut wanted = Vec::new();
@@ -167,7 +193,14 @@ impl Source<'_> {
             }
         }
         let found = Mutex::new(found);
-        let fetching = Fetching { backend: self.backend, name: &image.name, seal, threads: 4, stop: self.stop, came };
+        let fetching = Fetching {
+            backend: self.backend,
+            name: &image.name,
+            seal,
+            threads: 4,
+            stop: self.stop,
+            came,
+        };
         fetching.chunks(wanted, &|locator, bytes| {
             if let Some(cache) = self.cache {
                 cache.put(&locator.id, bytes);
@@ -177,8 +210,15 @@ impl Source<'_> {
             Ok(())
         })?;
         let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let bytes = |segment: &Segment| found.get(&segment.at.id).expect("it was kept, or fetched without an error");
-        segments.iter().map(|segment| decode(segment, bytes(segment))).collect()
+        let bytes = |segment: &Segment| {
+            found
+                .get(&segment.at.id)
+                .expect("it was kept, or fetched without an error")
+        };
+        segments
+            .iter()
+            .map(|segment| decode(segment, bytes(segment)))
+            .collect()
     }
 }
 

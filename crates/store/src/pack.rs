@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Scope;
@@ -40,8 +40,8 @@ pub(crate) struct Packing<'a> {
     /// Threads that compress.
     pub(crate) threads: usize,
     pub(crate) send: &'a Send<'a>,
-    /// Bytes of the image that are done.
-    pub(crate) done: &'a AtomicU64,
+    /// Told of bytes that are done.
+    pub(crate) done: &'a (dyn Fn(u64) + Sync),
     pub(crate) stop: &'a AtomicBool,
 }
 
@@ -238,7 +238,7 @@ fn look(piece: Piece, packing: &Packing<'_>, closer: &mut Closer<'_>) -> Result<
     };
     let id = packing.seal.id(&bytes);
     Ok(match packing.known.find(&id, bytes.len()) {
-        Some(locator) => Ready::Known(*locator),
+        Some(locator) => Ready::Known(locator),
         None => Ready::New {
             id,
             len: bytes.len(),
@@ -322,7 +322,7 @@ fn assemble(
                     Unsettled::Entry(entry) => entry.len(),
                     Unsettled::New { len, .. } => u64::from(len),
                 };
-                packing.done.fetch_add(len, Ordering::Relaxed);
+                (packing.done)(len);
                 assembled.entries.push(entry);
             }
         }

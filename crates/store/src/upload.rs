@@ -1,0 +1,395 @@
+//! Publishing an image: what the store has is looked up, what it lacks is sent, and the name is changed last.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::File;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use firebrick_digest::{Digest, Hasher};
+
+use crate::backend::Replaced;
+use crate::error::StoreError;
+use crate::image::Image;
+use crate::index::Published;
+use crate::known::{Known, chunks};
+use crate::manifest::{About, BUNDLE, CONFIG, Config, Descriptor, Manifest, ROOT};
+use crate::name::Tagged;
+use crate::pack::{Packed, Packing, pack, pack_chunks};
+use crate::seal::{Closer, Seal};
+use crate::store::{Progress, Store};
+use crate::table::{Entry, Root, Segment, encode_root, encode_segment, segments};
+
+/// Tables that are read to learn what a store has: those of the same name first, then those published last.
+const TABLES_MAX: usize = 48;
+/// Versions of the same name among them.
+const OWN_MAX: usize = 8;
+/// How often an upload begins anew because blobs that it relied on have gone.
+const ATTEMPTS: u32 = 3;
+
+/// What is published, and how.
+#[derive(Debug)]
+pub struct Upload<'a> {
+    /// The image's file; it must not change meanwhile.
+    pub file: &'a File,
+    /// Its path, for errors.
+    pub path: &'a Path,
+    /// The name that it gets.
+    pub tagged: &'a Tagged,
+    /// What it is.
+    pub about: About,
+    /// How its chunks are sealed.
+    pub seal: &'a Seal,
+    /// The time, in seconds since 1970.
+    pub time: u64,
+    /// Threads that compress.
+    pub threads: usize,
+}
+
+/// What an upload came to.
+#[derive(Debug, Clone)]
+pub struct Uploaded {
+    /// The version that the name means now.
+    pub published: Published,
+    /// What became of the name; `None` if it meant these bytes already.
+    pub replaced: Option<Replaced>,
+    /// Length of the image in bytes.
+    pub image_len: u64,
+    /// Bytes of it that are no hole.
+    pub data_len: u64,
+    /// Bytes that were sent, tables and documents among them.
+    pub sent: u64,
+    /// Chunks that were sent.
+    pub new_chunks: u64,
+    /// Chunks that were there.
+    pub known_chunks: u64,
+    /// The parts of the image and their ids: what its file holds, and in which order.
+    pub entries: Vec<Entry>,
+}
+
+impl Store {
+    /// Publishes an image under a name. Until its last step nobody sees anything of it.
+    ///
+    /// # Errors
+    /// [`StoreError`]. What was sent is there when the upload is tried again.
+    pub fn upload(&self, upload: &Upload<'_>) -> Result<Uploaded, StoreError> {
+        let len = file_len(upload)?;
+        let mut known = self.known(upload)?;
+        for _ in 0..ATTEMPTS {
+            let run = Run {
+                store: self,
+                upload,
+                len,
+                sent: AtomicU64::new(0),
+                done: AtomicU64::new(0),
+                known: &known,
+            };
+            match run.publish()? {
+                Outcome::Published(uploaded) => return Ok(*uploaded),
+                Outcome::Gone(blobs) => blobs.into_iter().for_each(|blob| known.lose(blob)),
+            }
+        }
+        Err(StoreError::Contended {
+            address: self.backend().address().to_owned(),
+            name: upload.tagged.to_string(),
+            attempts: ATTEMPTS,
+        })
+    }
+
+    /// What the store has, as far as it is worth to know.
+    fn known(&self, upload: &Upload<'_>) -> Result<Known, StoreError> {
+        let mut known = Known::default();
+        for version in self.relatives(upload.tagged)? {
+            (self.progress)(Progress::Table(&version));
+            // An image that cannot be read is none to share with; `check` is who complains about it.
+            match self.tables(&version, upload.seal) {
+                Ok(Some((segments, entries))) => {
+                    known.add(&version.tagged.name, segments.iter().map(|segment| segment.at));
+                    known.add(&version.tagged.name, chunks(&entries));
+                }
+                Ok(None) => {}
+                Err(StoreError::Stopped) => return Err(StoreError::Stopped),
+                Err(error) => (self.progress)(Progress::Ignored(&version, &error)),
+            }
+        }
+        Ok(known)
+    }
+
+    /// Versions that an image may share chunks with, the likeliest first.
+    fn relatives(&self, tagged: &Tagged) -> Result<Vec<Published>, StoreError> {
+        let mut all = match self.backend().versions() {
+            Err(StoreError::Unsupported { .. }) => self.backend().history(tagged)?,
+            all => all?,
+        };
+        // Names in the order of what they have to do with this one; of each what is current and what is new.
+        all.sort_by_key(|version| {
+            let other = (version.tagged.name != tagged.name, version.tagged != *tagged);
+            (other, !version.current, std::cmp::Reverse(version.time))
+        });
+        let mut seen = HashSet::new();
+        all.retain(|version| seen.insert(version.digest));
+        let own = all.iter().filter(|version| version.tagged == *tagged).count();
+        let spare = own.saturating_sub(OWN_MAX);
+        all.drain(own - spare..own);
+        all.truncate(TABLES_MAX);
+        Ok(all)
+    }
+
+    /// Segments and entries of a version; nothing if its chunks are sealed otherwise.
+    fn tables(
+        &self,
+        version: &Published,
+        seal: &Seal,
+    ) -> Result<Option<(Vec<Segment>, Vec<Entry>)>, StoreError> {
+        let source = self.source();
+        let image = source.image(&version.tagged.name, &version.digest)?;
+        if image.config.key.as_deref() != seal.fingerprint() {
+            return Ok(None);
+        }
+        let root = source.root(&image, seal)?;
+        let entries = source.segments(&image, &root.segments, seal, &|_| {})?;
+        Ok(Some((root.segments, entries.concat())))
+    }
+}
+
+fn file_len(upload: &Upload<'_>) -> Result<u64, StoreError> {
+    let metadata = upload.file.metadata().map_err(|source| StoreError::File {
+        action: "examine",
+        path: upload.path.to_owned(),
+        source,
+    })?;
+    Ok(metadata.len())
+}
+
+enum Outcome {
+    Published(Box<Uploaded>),
+    /// Blobs that tables named are not there.
+    Gone(Vec<Digest>),
+}
+
+/// One attempt.
+struct Run<'a> {
+    store: &'a Store,
+    upload: &'a Upload<'a>,
+    len: u64,
+    sent: AtomicU64,
+    done: AtomicU64,
+    known: &'a Known,
+}
+
+impl Run<'_> {
+    fn publish(&self) -> Result<Outcome, StoreError> {
+        let packed = self.pack(|packing| pack(self.upload.file, self.upload.path, self.len, packing))?;
+        self.check_unchanged()?;
+        let table = self.pack_table(&packed)?;
+        let root = encode_root(&Root {
+            image_len: self.len,
+            segments: table.segments.clone(),
+        });
+        let bundles: BTreeMap<Digest, u64> = packed.bundles.iter().chain(&table.bundles).copied().collect();
+        let mut reused: Vec<Digest> = Vec::new();
+        let mut seen = HashSet::new();
+        let segments = table.segments.iter().map(|segment| segment.at.blob);
+        for blob in chunks(&packed.entries)
+            .map(|locator| locator.blob)
+            .chain(segments)
+        {
+            if seen.insert(blob) && !bundles.contains_key(&blob) {
+                reused.push(blob);
+            }
+        }
+        let (there, gone) = self.mount(&reused)?;
+        if !gone.is_empty() {
+            return Ok(Outcome::Gone(gone));
+        }
+        let mut layers: Vec<Descriptor> = there
+            .into_iter()
+            .chain(bundles)
+            .map(|(blob, size)| Descriptor::new(BUNDLE, blob, size))
+            .collect();
+        layers.sort_by_key(|layer| layer.digest);
+        let config = Config {
+            about: self.upload.about.clone(),
+            size: self.len,
+            data: chunks(&packed.entries)
+                .map(|locator| u64::from(locator.len))
+                .sum(),
+            content: content(&packed.entries),
+            table_len: root.len() as u64,
+            table_id: self.upload.seal.id(&root),
+            key: self.upload.seal.fingerprint().map(str::to_owned),
+        };
+        self.name(&packed, config, &root, layers)
+    }
+
+    /// Writes the documents, and makes the name mean them.
+    fn name(
+        &self,
+        packed: &Packed,
+        config: Config,
+        root: &[u8],
+        mut layers: Vec<Descriptor>,
+    ) -> Result<Outcome, StoreError> {
+        let backend = self.store.backend();
+        let tagged = self.upload.tagged;
+        if let Some(current) = backend
+            .history(tagged)?
+            .into_iter()
+            .find(|version| version.current)
+            && let Ok(image) = self.store.source().image(&tagged.name, &current.digest)
+            && is_same(&image, &config)
+        {
+            return Ok(self.outcome(packed, &config, current, None));
+        }
+        let stored = Closer::new(self.upload.seal)?.close(&config.table_id, root)?;
+        let table = Descriptor::of(ROOT, &stored);
+        self.send(&table.digest, stored)?;
+        layers.insert(0, table);
+        let bytes = serde_json::to_vec(&config).expect("nothing in a config fails to be JSON");
+        let descriptor = Descriptor::of(CONFIG, &bytes);
+        self.send(&descriptor.digest, bytes)?;
+        let manifest = Manifest::of_image(descriptor, layers).encode();
+        let published = Published {
+            tagged: tagged.clone(),
+            digest: Digest::of(&manifest),
+            manifest_size: manifest.len() as u64,
+            image_size: self.len,
+            time: self.upload.time,
+            current: true,
+        };
+        self.sent.fetch_add(published.manifest_size, Ordering::Relaxed);
+        backend.write_manifest(&tagged.name, &published.digest, manifest)?;
+        let replaced = backend.publish(&published)?;
+        Ok(self.outcome(packed, &config, published, Some(replaced)))
+    }
+
+    fn outcome(
+        &self,
+        packed: &Packed,
+        config: &Config,
+        published: Published,
+        replaced: Option<Replaced>,
+    ) -> Outcome {
+        Outcome::Published(Box::new(Uploaded {
+            published,
+            replaced,
+            image_len: self.len,
+            data_len: config.data,
+            sent: self.sent.load(Ordering::Relaxed),
+            new_chunks: packed.new_chunks,
+            known_chunks: packed.known_chunks,
+            entries: packed.entries.clone(),
+        }))
+    }
+
+    fn pack(
+        &self,
+        pack: impl FnOnce(&Packing<'_>) -> Result<Packed, StoreError>,
+    ) -> Result<Packed, StoreError> {
+        pack(&Packing {
+            seal: self.upload.seal,
+            known: self.known,
+            threads: self.upload.threads,
+            send: &|digest, bytes| self.send(digest, bytes),
+            done: &|len| {
+                let done = self.done.fetch_add(len, Ordering::Relaxed) + len;
+                self.tell(done);
+            },
+            stop: &self.store.stop,
+        })
+    }
+
+    fn tell(&self, done: u64) {
+        let sent = self.sent.load(Ordering::Relaxed);
+        (self.store.progress)(Progress::Upload {
+            done: done.min(self.len),
+            of: self.len,
+            sent,
+        });
+    }
+
+    /// Packs the table's segments like chunks; those that the store has are not sent again.
+    fn pack_table(&self, packed: &Packed) -> Result<Table, StoreError> {
+        let parts = segments(&packed.entries);
+        let lens: Vec<u64> = parts
+            .iter()
+            .map(|part| part.iter().map(Entry::len).sum())
+            .collect();
+        let bytes = parts.iter().map(|part| encode_segment(part)).collect();
+        let table = self.pack(|packing| pack_chunks(bytes, packing))?;
+        let segments = lens.into_iter().zip(chunks(&table.entries));
+        Ok(Table {
+            segments: segments.map(|(len, at)| Segment { len, at }).collect(),
+            bundles: table.bundles,
+        })
+    }
+
+    /// Sends a blob, unless it is there: an upload that was ended has brought it, or another one.
+    fn send(&self, digest: &Digest, bytes: Vec<u8>) -> Result<(), StoreError> {
+        let (backend, name) = (self.store.backend(), &self.upload.tagged.name);
+        let len = bytes.len() as u64;
+        if backend.blob_size(name, digest)? == Some(len) {
+            return Ok(());
+        }
+        backend.write_blob(name, digest, bytes)?;
+        self.sent.fetch_add(len, Ordering::Relaxed);
+        self.tell(self.done.load(Ordering::Relaxed));
+        Ok(())
+    }
+
+    /// Sees that blobs of other images are there, and makes them this one's. Gives their sizes, and those that are not there.
+    fn mount(&self, blobs: &[Digest]) -> Result<(Vec<(Digest, u64)>, Vec<Digest>), StoreError> {
+        let (backend, name) = (self.store.backend(), &self.upload.tagged.name);
+        let mount = |blob: &Digest| -> Result<Option<u64>, StoreError> {
+            if let Some(size) = backend.blob_size(name, blob)? {
+                return Ok(Some(size));
+            }
+            match self.known.owner(blob) {
+                Some(owner) if owner != name && backend.mount_blob(name, blob, owner)? => {
+                    backend.blob_size(name, blob)
+                }
+                _ => Ok(None),
+            }
+        };
+        let (mut there, mut gone) = (Vec::new(), Vec::new());
+        for (blob, size) in blobs.iter().zip(crate::parallel::map(8, blobs, mount)?) {
+            match size {
+                Some(size) => there.push((*blob, size)),
+                None => gone.push(*blob),
+            }
+        }
+        Ok((there, gone))
+    }
+
+    fn check_unchanged(&self) -> Result<(), StoreError> {
+        match file_len(self.upload)? == self.len {
+            true => Ok(()),
+            false => Err(StoreError::Changed {
+                path: self.upload.path.to_owned(),
+            }),
+        }
+    }
+}
+
+struct Table {
+    segments: Vec<Segment>,
+    bundles: Vec<(Digest, u64)>,
+}
+
+/// What is in an image, wherever it lies.
+fn content(entries: &[Entry]) -> Digest {
+    let mut hasher = Hasher::new();
+    for entry in entries {
+        hasher.update(&entry.len().to_le_bytes());
+        match entry {
+            Entry::Hole(_) => hasher.update(&[0; 32]),
+            Entry::Chunk(locator) => hasher.update(locator.id.as_bytes()),
+        }
+    }
+    hasher.finish()
+}
+
+fn is_same(image: &Image, config: &Config) -> bool {
+    let there = &image.config;
+    (there.content, there.size, &there.key, &there.about)
+        == (config.content, config.size, &config.key, &config.about)
+}

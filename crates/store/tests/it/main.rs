@@ -1,0 +1,4 @@
+//! Images through whole stores.
+
+mod common;
+mod folder;
