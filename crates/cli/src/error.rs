@@ -25,6 +25,9 @@ pub(crate) enum CliError {
         folder: PathBuf,
         known: Vec<String>,
     },
+    /// Nobody has said which store.
+    #[error("no store is named")]
+    NoStore { config: Option<PathBuf> },
     /// What is taken for an image is something else.
     #[error("it holds no filesystem that firebrick makes: neither ext4 nor squashfs")]
     NoFilesystem,

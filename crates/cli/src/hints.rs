@@ -7,6 +7,7 @@ mod layer;
 mod recipe;
 mod sandbox;
 mod source;
+mod store;
 
 use std::error::Error;
 use std::io;
@@ -89,6 +90,7 @@ fn of_one(error: &(dyn Error + 'static)) -> Vec<String> {
     // One of these is the error's type.
     let hints = [
         hint(error, source::of),
+        hint(error, store::of),
         hint(error, bootstrap::of),
         hint(error, of_build),
         hint(error, sandbox::of),
@@ -166,6 +168,10 @@ fn of_cli(error: &CliError) -> Vec<String> {
                 return vec![make];
             }
             vec![format!("there are: {}", known.join(", ")), make]
+        }
+        CliError::NoStore { config } => {
+            let config = config.as_ref().map(|path| format!("; or write store = \"…\" into {}", path.display()));
+            vec![format!("name one: -b file:///srv/images, or FIREBRICK_STORE=s3://bucket{}", config.unwrap_or_default())]
         }
         CliError::NotOnBase { .. } => {
             vec!["choose another base: -b alpine, -b debian or -b ubuntu; see: firebrick rootfs create --help".to_owned()]

@@ -22,6 +22,7 @@ mod language;
 mod proxy;
 mod rebuilt;
 mod recipes;
+mod remote;
 mod steps;
 mod survey;
 mod talk;

@@ -100,7 +100,8 @@ impl Folder {
         Ok(file)
     }
 
-    fn collect(&self, folder: &Path, key: &str, entries: &mut Vec<Entry>) -> io::Result<()> {
+    /// Files below a folder; with `deep`, also those in folders there.
+    fn collect(folder: &Path, key: &str, deep: bool, entries: &mut Vec<Entry>) -> io::Result<()> {
         let list = match fs::read_dir(folder) {
             Err(error)
                 if matches!(
@@ -127,8 +128,8 @@ impl Folder {
                 continue;
             };
             let key = format!("{key}{name}");
-            if metadata.is_dir() {
-                self.collect(&found.path(), &format!("{key}/"), entries)?;
+            if metadata.is_dir() && deep {
+                Self::collect(&found.path(), &format!("{key}/"), deep, entries)?;
             } else if metadata.is_file() {
                 let modified = metadata.modified()?;
                 entries.push(Entry {
@@ -241,8 +242,15 @@ impl Objects for Folder {
             Some(folder) => self.path(folder)?,
             None => self.root.clone(),
         };
-        self.collect(&folder, prefix, &mut entries)
+        Self::collect(&folder, prefix, true, &mut entries)
             .map_err(|error| self.failed("list", prefix, error))?;
+        entries.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(entries)
+    }
+
+    fn list_top(&self) -> Result<Vec<Entry>, ObjectError> {
+        let mut entries = Vec::new();
+        Self::collect(&self.root, "", false, &mut entries).map_err(|error| self.failed("list", "", error))?;
         entries.sort_by(|a, b| a.key.cmp(&b.key));
         Ok(entries)
     }

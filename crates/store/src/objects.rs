@@ -84,6 +84,12 @@ pub trait Objects: fmt::Debug + Send + Sync {
     /// [`ObjectError`].
     fn list(&self, prefix: &str) -> Result<Vec<Entry>, ObjectError>;
 
+    /// Every object whose key has no `/`, in the order of keys. What lies deeper is not even looked at.
+    ///
+    /// # Errors
+    /// [`ObjectError`].
+    fn list_top(&self) -> Result<Vec<Entry>, ObjectError>;
+
     /// Writes the whole of a file that may be larger than memory, whole or not at all. `moved` is told of bytes as they go.
     ///
     /// # Errors

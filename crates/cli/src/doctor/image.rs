@@ -14,7 +14,7 @@ use crate::volume::{FileType, LastSymlink, Volume};
 use crate::{guest, text};
 
 /// No guest is longer.
-const GUEST_LEN: u64 = 64 << 20;
+pub(crate) const GUEST_LEN: u64 = 64 << 20;
 /// Less free space than this is told.
 const SPACE_LOW: u64 = 8 << 20;
 /// What puts an image right is making it again, with what it lacks.

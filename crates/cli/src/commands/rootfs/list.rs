@@ -1,22 +1,46 @@
 //! `firebrick rootfs list`.
 
-use serde_json::json;
+use std::sync::Arc;
 
+use anyhow::Context as _;
+use firebrick_store::{Name, PlainImage, Published};
+use serde_json::{Value, json};
+
+use super::upload::listener;
 use crate::error::write_stdout;
 use crate::home::Home;
 use crate::images::{self, Listed};
-use crate::talk::Talk;
+use crate::remote::StoreArgs;
+use crate::talk::{Steps, Talk};
 use crate::text;
 
-/// List the images on this host
+/// List the images on this host, or in a store
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Print a JSON array of objects with name, path, sizes in bytes and modification time
+    /// List what is in the store
+    #[arg(short, long)]
+    remote: bool,
+
+    /// With --remote: older versions, too
+    #[arg(long, requires = "remote")]
+    history: bool,
+
+    /// With --remote: only images of this name
+    #[arg(short, long, value_name = "NAME", requires = "remote")]
+    lang: Option<Name>,
+
+    #[command(flatten)]
+    store: StoreArgs,
+
+    /// Print a JSON array of objects: with name, path, sizes in bytes and modification time; of a store with name, tag, digest, size and time
     #[arg(long)]
     json: bool,
 }
 
 pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
+    if args.remote {
+        return remote_list(args, home, talk);
+    }
     let images = images::list(home)?;
     if args.json {
         return write_stdout(&to_json(&images));
@@ -50,4 +74,106 @@ fn to_json(images: &[Listed]) -> Vec<u8> {
         })
         .collect();
     text::json_line(&objects)
+}
+
+/// A thing in a store.
+enum Remote {
+    Version(Published),
+    Plain(PlainImage),
+}
+
+fn remote_list(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
+    let store = args
+        .store
+        .open(home, listener(&Arc::new(Steps::new(talk, 1)), talk))?;
+    let address = store.backend().address();
+    let listing = || format!("cannot list {address}");
+    let mut versions = store.backend().versions().with_context(listing)?;
+    versions.retain(|version| {
+        (args.history || version.current)
+            && args.lang.as_ref().is_none_or(|name| version.tagged.name == *name)
+    });
+    let mut plain = store.plain_images().with_context(listing)?;
+    if let Some(name) = &args.lang {
+        plain.retain(|image| images::name_of(image.key.as_ref()) == name.as_str());
+    }
+    let all: Vec<Remote> = versions
+        .into_iter()
+        .map(Remote::Version)
+        .chain(plain.into_iter().map(Remote::Plain))
+        .collect();
+    if args.json {
+        return write_stdout(&text::json_line(
+            &all.iter().map(Remote::to_json).collect::<Vec<_>>(),
+        ));
+    }
+    if all.is_empty() {
+        talk.say(&format!("no images in {address}"));
+        return Ok(());
+    }
+    let key = if address.starts_with("s3://") {
+        "S3 KEY"
+    } else {
+        "KEY"
+    };
+    let mut rows = vec![
+        ["LANGUAGE", "SIZE", "LAST MODIFIED", key]
+            .map(String::from)
+            .to_vec(),
+    ];
+    rows.extend(all.iter().map(Remote::row));
+    write_stdout(text::table(&rows).as_bytes())
+}
+
+impl Remote {
+    fn row(&self) -> Vec<String> {
+        match self {
+            Remote::Version(version) => {
+                let tagged = &version.tagged;
+                let name = match tagged.tag == firebrick_store::Tag::default() {
+                    true => tagged.name.to_string(),
+                    false => tagged.to_string(),
+                };
+                let time = i64::try_from(version.time).unwrap_or(0);
+                let name = if version.current {
+                    name
+                } else {
+                    format!("{name} (older)")
+                };
+                vec![
+                    name,
+                    text::bytes(version.image_size),
+                    text::utc(time),
+                    version.digest.to_string(),
+                ]
+            }
+            Remote::Plain(image) => vec![
+                images::name_of(image.key.as_ref()),
+                text::bytes(image.size),
+                text::utc(text::unix_seconds(image.modified)),
+                image.key.clone(),
+            ],
+        }
+    }
+
+    fn to_json(&self) -> Value {
+        match self {
+            Remote::Version(version) => json!({
+                "kind": "chunks",
+                "name": version.tagged.name.as_str(),
+                "tag": version.tagged.tag.as_str(),
+                "digest": version.digest.to_string(),
+                "current": version.current,
+                "size_bytes": version.image_size,
+                "modified_unix": version.time,
+            }),
+            Remote::Plain(image) => json!({
+                "kind": "plain",
+                "name": images::name_of(image.key.as_ref()),
+                "key": image.key,
+                "size_bytes": image.size,
+                "modified_unix": text::unix_seconds(image.modified),
+            }),
+        }
+    }
 }

@@ -7,6 +7,7 @@ pub(crate) mod convert;
 pub(crate) mod cp;
 pub(crate) mod create;
 pub(crate) mod diff;
+pub(crate) mod download;
 pub(crate) mod du;
 pub(crate) mod edit;
 pub(crate) mod from_docker;
@@ -20,9 +21,11 @@ mod place;
 mod put;
 pub(crate) mod resize;
 pub(crate) mod rm;
+pub(crate) mod tag;
 mod take;
 pub(crate) mod tree;
 pub(crate) mod update_agent;
+pub(crate) mod upload;
 
 use std::process::ExitCode;
 
@@ -46,6 +49,9 @@ pub(crate) enum Command {
     Build(Box<build::Args>),
     Create(Box<create::Args>),
     List(list::Args),
+    Upload(upload::Args),
+    Download(download::Args),
+    Tag(tag::Args),
     Inspect(inspect::Args),
     Ls(ls::Args),
     Cat(cat::Args),
@@ -79,6 +85,9 @@ pub(crate) fn run(rootfs: Rootfs, talk: &Talk) -> anyhow::Result<ExitCode> {
         Command::Build(args) => build::run(&args, &home, talk),
         Command::Create(args) => create::run(&args, &home, talk),
         Command::List(args) => list::run(&args, &home, talk),
+        Command::Upload(args) => upload::run(&args, &home, talk),
+        Command::Download(args) => download::run(&args, &home, talk),
+        Command::Tag(args) => tag::run(&args, &home, talk),
         Command::Inspect(args) => inspect::run(&args, &home, talk),
         Command::Ls(args) => ls::run(&args, &home),
         Command::Cat(args) => cat::run(&args, &home),

@@ -1,28 +1,48 @@
 //! `firebrick rootfs rm`.
 
 use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Context as _;
+use firebrick_store::{Published, Reference, Tag};
 
+use super::upload::{listener, plain_key};
 use crate::home::Home;
 use crate::images;
-use crate::talk::Talk;
+use crate::remote::StoreArgs;
+use crate::talk::{Steps, Talk};
 
-/// Delete images by name
+/// Delete images by name, here or in a store
 ///
-/// Deletes nothing if one of the names has no image.
+/// Deletes nothing if one of the names has no image. In a store a name loses all its versions, NAME@DIGEST only that one; what no image
+/// needs any more is freed by `firebrick store gc`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Names, as `rootfs list` shows them
-    #[arg(required = true, value_name = "NAME", value_parser = images::parse_name)]
-    names: Vec<String>,
+    /// Names, as `rootfs list` shows them; with --remote also NAME:TAG and NAME@DIGEST
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<Reference>,
+
+    /// Delete in the store
+    #[arg(short, long)]
+    remote: bool,
+
+    /// With --remote: the whole file rootfs-NAME.ext4
+    #[arg(long, requires = "remote")]
+    plain: bool,
+
+    #[command(flatten)]
+    store: StoreArgs,
 }
 
 pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
+    if args.remote {
+        return remote_rm(args, home, talk);
+    }
     let mut paths = args
         .names
         .iter()
-        .map(|name| images::find_named(home, name))
+        .map(|name| local(name, home))
         .collect::<Result<Vec<_>, _>>()?
         .concat();
     paths.sort();
@@ -30,6 +50,74 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
     for path in paths {
         fs::remove_file(&path).with_context(|| format!("cannot delete {path:?}"))?;
         talk.say(&format!("deleted {}", path.display()));
+    }
+    Ok(())
+}
+
+/// The files of a name of this host, where there are no tags and versions.
+fn local(name: &Reference, home: &Home) -> anyhow::Result<Vec<PathBuf>> {
+    if name.digest.is_some() || name.tagged.tag != Tag::default() {
+        anyhow::bail!(
+            "images of this host have no tags and versions: give the name alone, or --remote for {name} in the store"
+        );
+    }
+    images::find_named(home, name.tagged.name.as_str())
+}
+
+fn remote_rm(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
+    let store = args
+        .store
+        .open(home, listener(&Arc::new(Steps::new(talk, 1)), talk))?;
+    let address = store.backend().address();
+    let deleting = |name: &Reference| format!("cannot delete {name} in {address}");
+    let mut plain = Vec::new();
+    for name in &args.names {
+        if args.plain {
+            let keys = images::FORMATS
+                .iter()
+                .map(|format| plain_key(&name.tagged, format))
+                .collect::<anyhow::Result<Vec<_>>>()?;
+            let there = store.plain_images().with_context(|| deleting(name))?;
+            let found = keys
+                .into_iter()
+                .filter(|key| there.iter().any(|image| image.key == *key));
+            let before = plain.len();
+            plain.extend(found);
+            anyhow::ensure!(plain.len() > before, "{address} has no whole file of {name}");
+        } else {
+            let version = store.find(name).with_context(|| deleting(name))?;
+            let others = store
+                .backend()
+                .history(&name.tagged)
+                .with_context(|| deleting(name))?
+                .len()
+                - 1;
+            if name.digest.is_some() && version.current && others > 0 {
+                anyhow::bail!(
+                    "{name} is what {} means now: name another version first (firebrick rootfs tag {0}@DIGEST {0}), or delete {0} with all {} versions",
+                    name.tagged,
+                    others + 1
+                );
+            }
+        }
+    }
+    for key in plain {
+        store
+            .remove_plain(&key)
+            .with_context(|| format!("cannot delete {key} in {address}"))?;
+        talk.say(&format!("deleted {address}/{key}"));
+    }
+    for name in args.names.iter().filter(|_| !args.plain) {
+        let which = |version: &Published| {
+            version.tagged == name.tagged && name.digest.is_none_or(|digest| version.digest == digest)
+        };
+        let removed = store
+            .backend()
+            .remove(&name.tagged.name, &which)
+            .with_context(|| deleting(name))?;
+        for version in removed {
+            talk.say(&format!("deleted {}@{}", version.tagged, version.digest));
+        }
     }
     Ok(())
 }

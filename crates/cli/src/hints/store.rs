@@ -1,0 +1,46 @@
+//! What helps when a store does not do what it should.
+
+use firebrick_store::{ObjectError, StoreError};
+
+pub(super) fn of(error: &StoreError) -> Option<String> {
+    Some(match error {
+        StoreError::NoImage { known, .. } if known.is_empty() => {
+            "see what is there: firebrick rootfs list --remote".to_owned()
+        }
+        StoreError::NoImage { known, .. } => format!("there are: {}", known.join(", ")),
+        StoreError::Corrupt { .. } | StoreError::Chunk { .. } => {
+            "see what else is damaged, and mend what can be: firebrick store check --repair".to_owned()
+        }
+        StoreError::Foreign { .. } => {
+            "see what it is: skopeo inspect --raw, or take a newer firebrick".to_owned()
+        }
+        StoreError::Key { given: None, .. } => {
+            "give the key that it was encrypted with: --key FILE".to_owned()
+        }
+        StoreError::Key { .. } => "give the other key: --key FILE".to_owned(),
+        StoreError::Busy { .. } => "wait for it, or write elsewhere: -o PATH".to_owned(),
+        StoreError::Changed { .. } => {
+            "try again when nobody writes to the image: it must not run read-write meanwhile".to_owned()
+        }
+        StoreError::Contended { .. } => "try again".to_owned(),
+        StoreError::Stopped => "go on with the same command: what came is kept".to_owned(),
+        StoreError::Object(error) => return of_object(error),
+        _ => return None,
+    })
+}
+
+fn of_object(error: &ObjectError) -> Option<String> {
+    Some(match error {
+        ObjectError::Denied { address, .. } if address.starts_with("file:") => {
+            format!(
+                "look who may write there: ls -ld {}",
+                address.trim_start_matches("file://")
+            )
+        }
+        ObjectError::Denied { .. } => "look which key is used, and what it may do".to_owned(),
+        ObjectError::Missing { .. } | ObjectError::Short { .. } => {
+            "something else removed or changed it; see what the store lacks: firebrick store check".to_owned()
+        }
+        _ => return None,
+    })
+}

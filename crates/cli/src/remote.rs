@@ -1,0 +1,95 @@
+//! Stores of images, as the command line names them.
+
+mod about;
+mod address;
+mod settings;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Context as _;
+use firebrick_store::{Backend, Folder, Layout, Listener, Seal, Store, TableCache};
+
+pub(crate) use about::about;
+pub(crate) use address::Address;
+
+use crate::home::Home;
+
+/// Which store, and how to get into it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct StoreArgs {
+    /// The store: file:///dir, s3://bucket/prefix, gs://bucket/prefix, az://container/prefix or oci://registry/repository
+    ///
+    /// Without it $FIREBRICK_STORE, or `store = "…"` in config.toml.
+    #[arg(short = 'b', long = "store", value_name = "STORE", help_heading = "Store")]
+    store: Option<Address>,
+
+    /// Open encrypted images with the key in this file, and encrypt what is uploaded with it
+    #[arg(long, value_name = "FILE", help_heading = "Store")]
+    key: Option<PathBuf>,
+}
+
+impl StoreArgs {
+    /// The store's address.
+    pub(crate) fn address(&self) -> anyhow::Result<Address> {
+        match &self.store {
+            Some(address) => Ok(address.clone()),
+            None => settings::default_store(),
+        }
+    }
+
+    /// Opens the store.
+    pub(crate) fn open(&self, home: &Home, listener: Box<Listener>) -> anyhow::Result<Store> {
+        let address = self.address()?;
+        let backend: Box<dyn Backend> = match &address {
+            Address::Folder(path) => Box::new(Layout::new(Folder::new(path))),
+        };
+        let cache = TableCache::new(&tables(home));
+        let stop = Arc::new(AtomicBool::new(false));
+        Ok(Store::new(backend, Some(cache), listener, stop))
+    }
+
+    /// What closes and opens chunks.
+    pub(crate) fn seal(&self) -> anyhow::Result<Seal> {
+        let Some(path) = &self.key else {
+            return Ok(Seal::PLAIN);
+        };
+        let _ = path;
+        Ok(Seal::PLAIN)
+    }
+}
+
+/// Where tables of stores and of local images are remembered.
+pub(crate) fn tables(home: &Home) -> PathBuf {
+    home.cache().join("tables")
+}
+
+/// Seconds since 1970.
+pub(crate) fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
+/// Threads for work that only computes.
+pub(crate) fn threads() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from)
+}
+
+/// Requests at a time; most of their time is waiting.
+pub(crate) const REQUESTS: usize = 8;
+
+/// Refuses a place where no file can be.
+pub(crate) fn check_target(path: &Path) -> anyhow::Result<()> {
+    if fs::metadata(path).is_ok_and(|there| !there.is_file()) {
+        anyhow::bail!("cannot write the image to {path:?}: there is something that is not a file");
+    }
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {folder:?}"))
+}
