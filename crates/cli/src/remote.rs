@@ -4,13 +4,11 @@ mod about;
 mod address;
 mod settings;
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::Context as _;
 use firebrick_store::{Backend, Folder, Layout, Listener, Seal, Store, TableCache};
 
 pub(crate) use about::about;
@@ -81,15 +79,3 @@ pub(crate) fn threads() -> usize {
 
 /// Requests at a time; most of their time is waiting.
 pub(crate) const REQUESTS: usize = 8;
-
-/// Refuses a place where no file can be.
-pub(crate) fn check_target(path: &Path) -> anyhow::Result<()> {
-    if fs::metadata(path).is_ok_and(|there| !there.is_file()) {
-        anyhow::bail!("cannot write the image to {path:?}: there is something that is not a file");
-    }
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {folder:?}"))
-}

@@ -3,6 +3,8 @@
 //! Prints a line per second image and way: bytes of the image that is not a hole, chunks, new chunks, new bytes, new bytes
 //! compressed, and what the changed part of a table of 48 bytes an entry takes.
 
+#![expect(clippy::print_stdout, reason = "what it prints is what it is for")]
+
 use std::collections::HashSet;
 use std::fs::File;
 use std::io;

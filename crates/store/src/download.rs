@@ -79,7 +79,7 @@ impl Store {
         if partial.resumed {
             assembly.resume(seal, download.threads)?;
         }
-        assembly.from_donors(download, seal)?;
+        assembly.take_from_all(download, seal)?;
         let known_chunks = assembly.done_chunks.load(Ordering::Relaxed);
         assembly.fetch(&image, seal, download.requests)?;
         partial.finish(download.target)?;
@@ -335,7 +335,7 @@ impl<'a> Assembly<'a> {
     }
 
     /// Takes from other images what they have.
-    fn from_donors(&self, download: &Download<'_>, seal: &Seal) -> Result<(), StoreError> {
+    fn take_from_all(&self, download: &Download<'_>, seal: &Seal) -> Result<(), StoreError> {
         let cache = self.store.source().cache;
         let mut seen = HashSet::new();
         for read in [false, true] {
@@ -351,7 +351,7 @@ impl<'a> Assembly<'a> {
                 }
                 // A file that cannot be read has nothing for us.
                 match LocalImage::open(path, seal, cache, read, download.threads, &self.store.stop) {
-                    Ok(Some(donor)) => self.from_donor(&donor, seal, download.threads)?,
+                    Ok(Some(donor)) => self.take_from(&donor, seal, download.threads)?,
                     Err(StoreError::Stopped) => return Err(StoreError::Stopped),
                     _ if !read => continue,
                     _ => {}
@@ -367,7 +367,7 @@ impl<'a> Assembly<'a> {
         self.done_len.load(Ordering::Relaxed) == self.data_len
     }
 
-    fn from_donor(&self, donor: &LocalImage, seal: &Seal, threads: usize) -> Result<(), StoreError> {
+    fn take_from(&self, donor: &LocalImage, seal: &Seal, threads: usize) -> Result<(), StoreError> {
         let useful = |chunk: &&Here| self.missing(&chunk.id, chunk.len).is_some();
         let chunks: Vec<Here> = donor.chunks.iter().filter(useful).copied().collect();
         crate::parallel::map(threads, &chunks, |chunk| {

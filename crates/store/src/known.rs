@@ -28,7 +28,7 @@ impl Known {
     }
 
     /// Adds what an image's table tells.
-    pub(crate) fn add(&mut self, name: &Name, locators: impl Iterator<Item = Locator>) {
+    pub(crate) fn add(&mut self, name: &Name, locators: Vec<Locator>) {
         for locator in locators {
             // What was published first stays: its blobs are those that most images share.
             self.chunks.entry(locator.id).or_insert(locator);

@@ -57,14 +57,14 @@ impl LocalImage {
             source,
         };
         let file = File::open(path).map_err(failed)?;
-        let here = |chunks| {
+        let found = |chunks| {
             Ok(Some(LocalImage {
                 file: file.try_clone().map_err(failed)?,
                 chunks,
             }))
         };
         if let Some(chunks) = cache.and_then(|cache| recall(cache, path, &file, seal)) {
-            return here(chunks);
+            return found(chunks);
         }
         if !read {
             return Ok(None);
@@ -82,7 +82,7 @@ impl LocalImage {
         if let Some(cache) = cache {
             remember(cache, path, &file, seal, &packed.entries);
         }
-        here(chunks(&packed.entries))
+        found(chunks(&packed.entries))
     }
 }
 
@@ -150,7 +150,7 @@ fn recall(cache: &TableCache, path: &Path, file: &File, seal: &Seal) -> Option<V
     let (chunks, []) = rest.as_chunks::<44>() else {
         return None;
     };
-    chunks.iter().map(|bytes| here(bytes)).collect()
+    chunks.iter().map(here).collect()
 }
 
 fn here(bytes: &[u8; 44]) -> Option<Here> {

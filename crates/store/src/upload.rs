@@ -17,7 +17,7 @@ use crate::name::Tagged;
 use crate::pack::{Packed, Packing, pack, pack_chunks};
 use crate::seal::{Closer, Seal};
 use crate::store::{Progress, Store};
-use crate::table::{Entry, Root, Segment, encode_root, encode_segment, segments};
+use crate::table::{Entry, Locator, Root, Segment, encode_root, encode_segment, segments};
 
 /// Tables that are read to learn what a store has: those of the same name first, then those published last.
 const TABLES_MAX: usize = 48;
@@ -101,12 +101,8 @@ impl Store {
         for version in self.relatives(upload.tagged)? {
             (self.progress)(Progress::Table(&version));
             // An image that cannot be read is none to share with; `check` is who complains about it.
-            match self.tables(&version, upload.seal) {
-                Ok(Some((segments, entries))) => {
-                    known.add(&version.tagged.name, segments.iter().map(|segment| segment.at));
-                    known.add(&version.tagged.name, chunks(&entries));
-                }
-                Ok(None) => {}
+            match self.located(&version, upload.seal) {
+                Ok(locators) => known.add(&version.tagged.name, locators),
                 Err(StoreError::Stopped) => return Err(StoreError::Stopped),
                 Err(error) => (self.progress)(Progress::Ignored(&version, &error)),
             }
@@ -134,20 +130,19 @@ impl Store {
         Ok(all)
     }
 
-    /// Segments and entries of a version; nothing if its chunks are sealed otherwise.
-    fn tables(
-        &self,
-        version: &Published,
-        seal: &Seal,
-    ) -> Result<Option<(Vec<Segment>, Vec<Entry>)>, StoreError> {
+    /// Where the segments and chunks of a version lie; nothing if they are sealed otherwise.
+    fn located(&self, version: &Published, seal: &Seal) -> Result<Vec<Locator>, StoreError> {
         let source = self.source();
         let image = source.image(&version.tagged.name, &version.digest)?;
         if image.config.key.as_deref() != seal.fingerprint() {
-            return Ok(None);
+            return Ok(Vec::new());
         }
         let root = source.root(&image, seal)?;
         let entries = source.segments(&image, &root.segments, seal, &|_| {})?;
-        Ok(Some((root.segments, entries.concat())))
+        let segments = root.segments.iter().map(|segment| segment.at);
+        Ok(segments
+            .chain(entries.iter().flat_map(|entries| chunks(entries)))
+            .collect())
     }
 }
 
@@ -197,7 +192,7 @@ impl Run<'_> {
                 reused.push(blob);
             }
         }
-        let (there, gone) = self.mount(&reused)?;
+        let Mounted { there, gone } = self.mount(&reused)?;
         if !gone.is_empty() {
             return Ok(Outcome::Gone(gone));
         }
@@ -336,8 +331,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Sees that blobs of other images are there, and makes them this one's. Gives their sizes, and those that are not there.
-    fn mount(&self, blobs: &[Digest]) -> Result<(Vec<(Digest, u64)>, Vec<Digest>), StoreError> {
+    /// Sees that blobs of other images are there, and makes them this one's.
+    fn mount(&self, blobs: &[Digest]) -> Result<Mounted, StoreError> {
         let (backend, name) = (self.store.backend(), &self.upload.tagged.name);
         let mount = |blob: &Digest| -> Result<Option<u64>, StoreError> {
             if let Some(size) = backend.blob_size(name, blob)? {
@@ -350,14 +345,14 @@ impl Run<'_> {
                 _ => Ok(None),
             }
         };
-        let (mut there, mut gone) = (Vec::new(), Vec::new());
+        let mut mounted = Mounted::default();
         for (blob, size) in blobs.iter().zip(crate::parallel::map(8, blobs, mount)?) {
             match size {
-                Some(size) => there.push((*blob, size)),
-                None => gone.push(*blob),
+                Some(size) => mounted.there.push((*blob, size)),
+                None => mounted.gone.push(*blob),
             }
         }
-        Ok((there, gone))
+        Ok(mounted)
     }
 
     fn check_unchanged(&self) -> Result<(), StoreError> {
@@ -368,6 +363,14 @@ impl Run<'_> {
             }),
         }
     }
+}
+
+/// Blobs of other images.
+#[derive(Default)]
+struct Mounted {
+    /// With their sizes.
+    there: Vec<(Digest, u64)>,
+    gone: Vec<Digest>,
 }
 
 struct Table {

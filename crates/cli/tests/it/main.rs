@@ -32,4 +32,5 @@ mod shapes;
 mod shells;
 mod slim;
 mod squashfs;
+mod store;
 mod support;

@@ -8,6 +8,8 @@ use anyhow::Context as _;
 use firebrick_store::{Download, Downloaded, Published, Reference, Store};
 use serde_json::json;
 
+use super::list::when;
+use super::making::output;
 use super::upload::{closing, listener, plain_key};
 use crate::error::write_stdout;
 use crate::home::Home;
@@ -62,7 +64,7 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
         return plain(args, home, talk);
     }
     let reference = args.lang.as_ref().context("no image is named")?;
-    let steps = Arc::new(Steps::new(talk, 3));
+    let steps = Arc::new(Steps::new(talk, 2));
     let store = args.store.open(home, listener(&steps, talk))?;
     let address = store.backend().address().to_owned();
     steps.begin(1, &format!("Looking for {reference} in {address}"));
@@ -70,12 +72,11 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
     let version = store.find(reference).with_context(fetching)?;
     let image = store.open(&version).with_context(fetching)?;
     steps.note(&format!(
-        "sha256:{} of {}",
+        "sha256:{}, published {}",
         version.digest.short(),
-        text::utc(i64::try_from(version.time).unwrap_or(0))
+        when(version.time)
     ));
     let target = target(args, &version, &image.config.about.format, home)?;
-    remote::check_target(&target)?;
     let began = Instant::now();
     let downloaded = store
         .download(&Download {
@@ -88,7 +89,12 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
             threads: remote::threads(),
         })
         .with_context(fetching)?;
-    steps.begin(3, "Making it last");
+    output::remove_other_formats(
+        version.tagged.name.as_str(),
+        args.output.as_deref(),
+        home,
+        &target,
+    )?;
     steps.finish();
     talk.say(&closing(
         "fetched",
@@ -106,16 +112,13 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
 
 /// Where the image goes.
 fn target(args: &Args, version: &Published, format: &str, home: &Home) -> anyhow::Result<PathBuf> {
-    if let Some(path) = &args.output {
-        return Ok(path.clone());
-    }
-    if !images::FORMATS.contains(&format) {
+    if args.output.is_none() && !images::FORMATS.contains(&format) {
         anyhow::bail!(
             "{} is of the format {format:?}, which has no place in the images folder: give -o PATH",
             version.tagged
         );
     }
-    Ok(home.image(version.tagged.name.as_str(), format))
+    output::path(version.tagged.name.as_str(), args.output.as_deref(), format, home)
 }
 
 /// Images that may share something with the wanted one: what is to be replaced first, then the newest.
@@ -149,7 +152,7 @@ fn to_json(version: &Published, downloaded: &Downloaded, address: &str, target: 
 }
 
 fn plain(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
-    let steps = Arc::new(Steps::new(talk, 3));
+    let steps = Arc::new(Steps::new(talk, 2));
     let store = args.store.open(home, listener(&steps, talk))?;
     let address = store.backend().address().to_owned();
     steps.begin(1, &format!("Looking into {address}"));
@@ -157,10 +160,9 @@ fn plain(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
         Some(reference) => plain_target(args, reference, &store, home)?,
         None => (
             "vmlinux".to_owned(),
-            args.output.clone().context("no path is named")?,
+            output::path("vmlinux", args.output.as_deref(), "elf", home)?,
         ),
     };
-    remote::check_target(&target)?;
     let digest = store
         .get_plain(&key, &target)
         .with_context(|| format!("cannot download {key} from {address}"))?;
@@ -203,9 +205,11 @@ fn plain_target(
         .find(|(key, _)| is_there(key))
         .unwrap_or(&keys[0])
         .clone();
-    let target = args
-        .output
-        .clone()
-        .unwrap_or_else(|| home.image(reference.tagged.name.as_str(), format));
+    let target = output::path(
+        reference.tagged.name.as_str(),
+        args.output.as_deref(),
+        format,
+        home,
+    )?;
     Ok((key, target))
 }

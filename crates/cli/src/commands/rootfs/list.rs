@@ -93,6 +93,10 @@ fn remote_list(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
         (args.history || version.current)
             && args.lang.as_ref().is_none_or(|name| version.tagged.name == *name)
     });
+    for version in versions.iter_mut().filter(|version| version.image_size == 0) {
+        // Other programs that copied it here have not noted that; the image knows.
+        version.image_size = store.open(version).map_or(0, |image| image.config.size);
+    }
     let mut plain = store.plain_images().with_context(listing)?;
     if let Some(name) = &args.lang {
         plain.retain(|image| images::name_of(image.key.as_ref()) == name.as_str());
@@ -134,7 +138,7 @@ impl Remote {
                     true => tagged.name.to_string(),
                     false => tagged.to_string(),
                 };
-                let time = i64::try_from(version.time).unwrap_or(0);
+                let time = when(version.time);
                 let name = if version.current {
                     name
                 } else {
@@ -143,7 +147,7 @@ impl Remote {
                 vec![
                     name,
                     text::bytes(version.image_size),
-                    text::utc(time),
+                    time,
                     version.digest.to_string(),
                 ]
             }
@@ -175,5 +179,13 @@ impl Remote {
                 "modified_unix": text::unix_seconds(image.modified),
             }),
         }
+    }
+}
+
+/// A time in seconds since 1970, if it is known.
+pub(super) fn when(time: u64) -> String {
+    match i64::try_from(time) {
+        Ok(0) | Err(_) => "-".to_owned(),
+        Ok(time) => text::utc(time),
     }
 }

@@ -4,7 +4,7 @@ mod agent;
 mod args;
 mod contents;
 mod filesystem_args;
-mod output;
+pub(super) mod output;
 mod put_in;
 mod script_args;
 mod settings_args;
@@ -52,7 +52,7 @@ impl<'a> Making<'a> {
             name,
             args,
             filesystem: args.filesystem.to_build(threads)?,
-            output: output::path(name, args, home)?,
+            output: output::path(name, args.output.as_deref(), args.filesystem.format(), home)?,
             threads,
             started: Instant::now(),
         })
@@ -133,7 +133,7 @@ impl<'a> Making<'a> {
         report: &Report,
         more: Option<&str>,
     ) -> anyhow::Result<()> {
-        output::remove_other_formats(self.name, self.args, home, &self.output)?;
+        output::remove_other_formats(self.name, self.args.output.as_deref(), home, &self.output)?;
         for odd in contents.odd().iter() {
             talk.warn(odd);
         }

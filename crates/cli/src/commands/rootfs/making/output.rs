@@ -6,38 +6,38 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-use super::ImageArgs;
 use crate::error::CliError;
 use crate::home::Home;
 use crate::images;
 
 /// The image's path; the folder of named images is made.
-pub(super) fn path(name: &str, args: &ImageArgs, home: &Home) -> anyhow::Result<PathBuf> {
-    match &args.output {
+pub(crate) fn path(name: &str, output: Option<&Path>, format: &str, home: &Home) -> anyhow::Result<PathBuf> {
+    match output {
         Some(path) => {
-            check(path, name, args.filesystem.format())?;
-            Ok(path.clone())
+            check(path, name, format)?;
+            Ok(path.to_owned())
         }
         None => {
             let folder = home.images();
             fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {folder:?}"))?;
-            Ok(home.image(name, args.filesystem.format()))
+            Ok(home.image(name, format))
         }
     }
 }
 
-/// One name is one image: once `output` is there, those of the same name in other formats are gone.
-pub(super) fn remove_other_formats(
+/// One name is one image: once its file `image` is there, those of the same name in other formats are gone. With an `output` of its
+/// own, an image has no name.
+pub(crate) fn remove_other_formats(
     name: &str,
-    args: &ImageArgs,
+    output: Option<&Path>,
     home: &Home,
-    output: &Path,
+    image: &Path,
 ) -> anyhow::Result<()> {
-    if args.output.is_some() {
+    if output.is_some() {
         return Ok(());
     }
     for path in images::files_of(home, name) {
-        if path != output {
+        if path != image {
             fs::remove_file(&path)
                 .with_context(|| format!("cannot delete {path:?}, which the new image replaces"))?;
         }

@@ -1,0 +1,252 @@
+//! Images that go to a store in a folder and come back.
+
+use std::fs;
+use std::process::Command;
+
+use firebrick_testkit::oracle;
+use serde_json::Value;
+
+use crate::support::Home;
+use crate::support::image::make;
+use crate::support::layout::home_with;
+
+/// A home with an image `app` of two layers, and the store in `fb-store` as the default.
+fn home() -> Home {
+    let big = "x".repeat(300_000);
+    let layers = [
+        format!("d 0755 /etc\nf 0644 /etc/big \"{big}\"\n"),
+        "f 0644 /etc/motd \"hello\"\n".to_owned(),
+    ];
+    let home = home_with(&[&layers[0], &layers[1]], serde_json::json!({}));
+    make(&home, "app", "oci:img", &["--agent", "none", "--init", "none"]);
+    home
+}
+
+/// Runs a command with the store, which must succeed; stdout and stderr.
+fn run(home: &Home, args: &[&str]) -> (String, String) {
+    let output = home
+        .firebrick(args)
+        .env("FIREBRICK_STORE", "./store")
+        .output()
+        .expect("the binary starts");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+    assert!(output.status.success(), "{args:?}: {}", text(output.stderr));
+    (text(output.stdout), text(output.stderr))
+}
+
+fn json(home: &Home, args: &[&str]) -> Value {
+    serde_json::from_str(&run(home, args).0).expect("JSON")
+}
+
+fn digest_of(home: &Home, name: &str) -> String {
+    let list = json(home, &["rootfs", "list", "-r", "-l", name, "--json"]);
+    list[0]["digest"].as_str().expect("a digest").to_owned()
+}
+
+#[test]
+fn an_image_goes_and_comes_back() {
+    let home = home();
+    let image = home.path().join("fb/images/rootfs-app.ext4");
+    let bytes = fs::read(&image).expect("the image");
+    let (name, talk) = run(&home, &["rootfs", "upload", "-l", "app"]);
+    assert_eq!(name, format!("app:latest@{}\n", digest_of(&home, "app")));
+    assert!(
+        talk.lines()
+            .last()
+            .is_some_and(|line| line.starts_with("sent ") && line.ends_with(" already there)")),
+        "{talk}"
+    );
+    let again = json(&home, &["rootfs", "upload", "-l", "app", "--json"]);
+    assert_eq!(
+        (&again["sent_bytes"], &again["changed"]),
+        (&Value::from(0), &Value::from(false))
+    );
+
+    fs::remove_file(&image).expect("it is there");
+    let (path, _) = run(&home, &["rootfs", "download", "-l", "app"]);
+    assert_eq!(path, format!("{}\n", image.display()));
+    assert_eq!(fs::read(&image).expect("the image"), bytes);
+    let rows = run(&home, &["rootfs", "list", "--remote"]).0;
+    let head: Vec<&str> = rows
+        .lines()
+        .next()
+        .expect("a line")
+        .split("  ")
+        .map(str::trim)
+        .filter(|word| !word.is_empty())
+        .collect();
+    assert_eq!(head, ["LANGUAGE", "SIZE", "LAST MODIFIED", "KEY"]);
+    // What it holds is what the image holds.
+    let (out, _) = run(&home, &["rootfs", "cat", "app", "/etc/motd"]);
+    assert_eq!(out, "hello");
+    let other = json(
+        &home,
+        &["rootfs", "download", "-l", "app", "-o", "copy.ext4", "--json"],
+    );
+    assert_eq!(
+        (&other["new_chunks"], &other["digest"]),
+        (&Value::from(0), &again["digest"])
+    );
+    let fetched = json(
+        &home,
+        &[
+            "rootfs",
+            "download",
+            "-l",
+            "app",
+            "-o",
+            "copy.ext4",
+            "--no-reuse",
+            "--json",
+        ],
+    );
+    assert_eq!(fetched["known_chunks"], 0);
+    assert_eq!(fs::read(home.path().join("copy.ext4")).expect("the copy"), bytes);
+}
+
+#[test]
+fn a_name_has_versions() {
+    let home = home();
+    run(&home, &["rootfs", "upload", "-l", "app"]);
+    let first = digest_of(&home, "app");
+    run(&home, &["rootfs", "edit", "app", "--set-hostname", "other"]);
+    let (_, talk) = run(&home, &["rootfs", "upload", "-l", "app"]);
+    assert!(
+        talk.contains(&format!("the version before stays as app:latest@{first}")),
+        "{talk}"
+    );
+    let second = digest_of(&home, "app");
+    assert_ne!(first, second);
+    let history = json(&home, &["rootfs", "list", "-r", "--history", "--json"]);
+    assert_eq!(
+        (history[0]["digest"].as_str(), history[1]["digest"].as_str()),
+        (Some(&*second), Some(&*first))
+    );
+
+    run(&home, &["rootfs", "tag", &format!("app@{first}"), "app:stable"]);
+    let stable = json(
+        &home,
+        &[
+            "rootfs",
+            "download",
+            "-l",
+            "app:stable",
+            "-o",
+            "stable.ext4",
+            "--json",
+        ],
+    );
+    assert_eq!(stable["digest"].as_str(), Some(&*first));
+    // The current version is not deleted from under its name.
+    let refused = home.transcript(&["rootfs", "rm", "-r", "-b", "./store", &format!("app@{second}")]);
+    assert!(refused.contains("is what app:latest means now"), "{refused}");
+    run(&home, &["rootfs", "rm", "-r", &format!("app@{first}")]);
+    run(&home, &["rootfs", "rm", "-r", "app"]);
+    let left = json(&home, &["rootfs", "list", "-r", "--history", "--json"]);
+    assert_eq!(left.as_array().map(Vec::len), Some(1), "{left}");
+    let gone = home.transcript(&["rootfs", "download", "-l", "app", "-b", "./store"]);
+    assert!(gone.contains("hint: there are: app:stable"), "{gone}");
+}
+
+#[test]
+fn whole_files_go_and_come_back() {
+    let home = home();
+    let image = home.path().join("fb/images/rootfs-app.ext4");
+    let bytes = fs::read(&image).expect("the image");
+    run(&home, &["rootfs", "upload", "-l", "app", "--plain"]);
+    fs::write(home.path().join("kernel"), b"a kernel").expect("a file");
+    run(&home, &["rootfs", "upload", "--plain", "--kernel", "kernel"]);
+    let store = home.path().join("store");
+    let check = Command::new("sha256sum")
+        .arg("--check")
+        .args(["rootfs-app.ext4.sha256", "vmlinux.sha256"])
+        .current_dir(&store)
+        .output();
+    assert!(check.expect("sha256sum").status.success());
+    let keys = json(&home, &["rootfs", "list", "-r", "--json"]);
+    assert_eq!(
+        (&keys[0]["key"], &keys[1]["key"]),
+        (&"rootfs-app.ext4".into(), &"vmlinux".into())
+    );
+    fs::remove_file(&image).expect("it is there");
+    run(&home, &["rootfs", "download", "-l", "app", "--plain"]);
+    assert_eq!(fs::read(&image).expect("the image"), bytes);
+    run(&home, &["rootfs", "download", "--plain", "--kernel", "-o", "k2"]);
+    assert_eq!(fs::read(home.path().join("k2")).expect("the kernel"), b"a kernel");
+
+    // Not what its digest says: refused, and what was there stays.
+    fs::write(store.join("rootfs-app.ext4"), b"damaged").expect("a file");
+    let refused = home.transcript(&["rootfs", "download", "-l", "app", "--plain", "-b", "./store"]);
+    assert!(
+        refused.contains("rootfs-app.ext4.sha256") && refused.ends_with("exit code 1\n"),
+        "{refused}"
+    );
+    assert_eq!(fs::read(&image).expect("the image"), bytes);
+    // Nothing says what it must be: taken, with a warning.
+    fs::remove_file(store.join("rootfs-app.ext4.sha256")).expect("it is there");
+    let (_, talk) = run(&home, &["rootfs", "download", "-l", "app", "--plain", "-o", "x"]);
+    assert!(talk.contains("warning:"), "{talk}");
+    run(&home, &["rootfs", "rm", "-r", "--plain", "app"]);
+    assert!(!store.join("rootfs-app.ext4").exists());
+}
+
+#[test]
+fn the_store_is_named_in_a_file() {
+    let home = home();
+    let lost = home.transcript(&["rootfs", "upload", "-l", "app"]);
+    assert!(
+        lost.contains("error: no store is named\nhint: name one: -b file:///srv/images"),
+        "{lost}"
+    );
+    let folder = home.path().join(".config/firebrick");
+    fs::create_dir_all(&folder).expect("a folder");
+    fs::write(
+        folder.join("config.toml"),
+        format!("store = \"file://{}/s\"\n", home.path().display()),
+    )
+    .expect("a file");
+    home.firebrick(&["rootfs", "upload", "-l", "app"])
+        .assert()
+        .success();
+    assert!(home.path().join("s/index.json").exists());
+    fs::write(folder.join("config.toml"), "shop = 1\n").expect("a file");
+    let odd = home.transcript(&["rootfs", "list", "-r"]);
+    assert!(
+        odd.contains("config.toml") && odd.contains("unknown field `shop`"),
+        "{odd}"
+    );
+    let bad = home.transcript(&["rootfs", "list", "-r", "-b", "ftp://x"]);
+    assert!(
+        bad.contains("is no store: expected file:///dir") && bad.ends_with("exit code 2\n"),
+        "{bad}"
+    );
+}
+
+#[test]
+fn skopeo_carries_an_image() {
+    let home = home();
+    let bytes = fs::read(home.path().join("fb/images/rootfs-app.ext4")).expect("the image");
+    run(&home, &["rootfs", "upload", "-l", "app:v1"]);
+    if !oracle::have("skopeo").expect("an oracle, or leave to go without") {
+        return;
+    }
+    let at = |name: &str| format!("oci:{}:app:v1", home.path().join(name).display());
+    oracle::run_ok("skopeo", ["copy", "--quiet", &at("store"), &at("other")]).expect("skopeo copies it");
+    run(
+        &home,
+        &[
+            "rootfs",
+            "download",
+            "-l",
+            "app:v1",
+            "-b",
+            "./other",
+            "-o",
+            "back",
+            "--no-reuse",
+        ],
+    );
+    assert_eq!(fs::read(home.path().join("back")).expect("the image"), bytes);
+    let list = json(&home, &["rootfs", "list", "-r", "-b", "./other", "--json"]);
+    assert_eq!(list[0]["size_bytes"], bytes.len());
+}
