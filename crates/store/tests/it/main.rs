@@ -1,4 +1,5 @@
 //! Images through whole stores.
 
 mod common;
+mod faults;
 mod folder;
