@@ -116,7 +116,7 @@ impl Bucket {
         Version(version.unwrap_or_default())
     }
 
-    async fn head(&self, key: &str) -> Result<Option<ObjectMeta>, ObjectError> {
+    pub(crate) async fn head(&self, key: &str) -> Result<Option<ObjectMeta>, ObjectError> {
         let attempt = self.attempt("read", key);
         let path = self.path(attempt)?;
         match self.opened.patient.head(&path).await {

@@ -51,8 +51,26 @@ pub(crate) fn wire(address: &str, options: &Options) -> Result<Wire, BucketError
         client: builder.build().map_err(|error| failed(error.into()))?,
         plain_http: options.plain_http || options.says_yes(&["AWS_ALLOW_HTTP", "AZURE_ALLOW_HTTP"]),
         silence: options.silence,
+        metadata: metadata(options),
         longest_wait: options.retry.limit,
     })
+}
+
+/// Where variables say that the machine's credentials are.
+fn metadata(options: &Options) -> Vec<String> {
+    let names = [
+        "AWS_EC2_METADATA_SERVICE_ENDPOINT",
+        "AWS_METADATA_ENDPOINT",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        "IDENTITY_ENDPOINT",
+        "GCE_METADATA_HOST",
+    ];
+    let values = names.into_iter().filter_map(|name| options.variable(&[name]));
+    let authority = |value: &str| {
+        let bare = value.split_once("://").map_or(value, |(_, rest)| rest);
+        bare.split('/').next().unwrap_or("").to_owned()
+    };
+    values.map(authority).collect()
 }
 
 fn proxy(option: &Proxy) -> Result<reqwest::Proxy, BucketError> {

@@ -96,7 +96,7 @@ impl Bucket {
             Err(object_store::Error::Precondition { .. }) if transfer.e_tag.is_some() => {
                 return Err(attempt.failed(Words("it was overwritten while it was read".to_owned())));
             }
-            Err(error) => return Err(past_the_end(attempt, start, transfer.end, &error)),
+            Err(error) => return Err(self.past_the_end(transfer, &error).await),
         };
         self.saw();
         let size = found.meta.size;
@@ -128,6 +128,24 @@ impl Bucket {
         Ok((transfer.at < end).then_some(short))
     }
 
+    /// The error for a request that came to nothing: stores have several ways to say that a range lies behind the end.
+    async fn past_the_end(&self, transfer: &Transfer<'_>, error: &object_store::Error) -> ObjectError {
+        let (attempt, start) = (transfer.attempt, transfer.start);
+        let is_odd = match trouble(error) {
+            Some(Trouble::Refused(refusal)) => refusal.status == 416,
+            Some(_) => false,
+            None => matches!(error, object_store::Error::Generic { .. }),
+        };
+        if is_odd
+            && let Some(end) = transfer.end
+            && let Ok(Some(found)) = self.head(attempt.key).await
+            && found.size < end
+        {
+            return attempt.short(end.saturating_sub(start), found.size.saturating_sub(start));
+        }
+        attempt.error(error)
+    }
+
     /// Appends the whole of an object to a file.
     pub(crate) async fn download(
         &self,
@@ -144,20 +162,5 @@ impl Bucket {
         };
         self.fetch(attempt, None, None, sink).await?;
         Ok(())
-    }
-}
-
-/// The error for a request that was refused: a range that begins behind the object's end is one that is short.
-fn past_the_end(
-    attempt: Attempt<'_>,
-    start: u64,
-    end: Option<u64>,
-    error: &object_store::Error,
-) -> ObjectError {
-    match (trouble(error), end) {
-        (Some(Trouble::Refused(refusal)), Some(end)) if refusal.status == 416 => {
-            attempt.short(end.saturating_sub(start), 0)
-        }
-        _ => attempt.error(error),
     }
 }

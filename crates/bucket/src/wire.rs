@@ -34,6 +34,8 @@ pub(crate) struct Wire {
     /// Whether anyone may be spoken to without TLS.
     pub(crate) plain_http: bool,
     pub(crate) silence: Duration,
+    /// Hosts, maybe with ports, that give credentials to the machine, besides those that every cloud has.
+    pub(crate) metadata: Vec<String>,
     /// The longest `Retry-After` that is kept.
     pub(crate) longest_wait: Duration,
 }
@@ -49,7 +51,7 @@ impl HttpService for Wire {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let host = request.uri().host().unwrap_or("").to_owned();
         let endpoint = endpoint(request.uri());
-        if is_metadata(&host) {
+        if self.is_metadata(request.uri()) {
             let asked = tokio::time::timeout(METADATA_LIMIT, self.exchange(request, endpoint.clone()));
             return match asked.await {
                 Ok(Ok(answer)) if answer.status().is_success() => Ok(answer),
@@ -70,9 +72,14 @@ impl HttpService for Wire {
 }
 
 impl Wire {
+    fn is_metadata(&self, uri: &http::Uri) -> bool {
+        let authority = uri.authority().map_or("", |authority| authority.as_str());
+        is_metadata(uri.host().unwrap_or("")) || self.metadata.iter().any(|known| known == authority)
+    }
+
     async fn exchange(&self, request: HttpRequest, endpoint: String) -> Result<HttpResponse, HttpError> {
         let (parts, body) = request.into_parts();
-        let is_object = is_object(&parts.method, &parts.uri);
+        let is_object = is_object(&parts.method, &parts.uri) && !self.is_metadata(&parts.uri);
         let url = parts.uri.to_string().parse();
         let url = url.map_err(|error| HttpError::new(HttpErrorKind::Unknown, error))?;
         let mut request = reqwest::Request::new(parts.method, url);
@@ -189,7 +196,7 @@ fn is_object(method: &http::Method, uri: &http::Uri) -> bool {
     let is_question = names
         .into_iter()
         .any(|name| matches!(name, "list-type" | "comp" | "uploads" | "uploadId"));
-    method == http::Method::GET && !is_question && !is_metadata(uri.host().unwrap_or(""))
+    method == http::Method::GET && !is_question
 }
 
 fn words(error: &HttpError) -> String {
@@ -290,7 +297,6 @@ mod tests {
         for uri in [
             "https://h/b?list-type=2&prefix=x",
             "https://h/b?restype=container&comp=list",
-            "http://169.254.169.254/x",
         ] {
             assert!(!get(uri), "{uri}");
         }
