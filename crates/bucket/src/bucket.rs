@@ -218,7 +218,12 @@ impl Bucket {
                 Some(last) => self.opened.patient.list_with_offset(Some(&root), last),
             };
             let broken = loop {
-                match listed.next().await {
+                // Pages without entries, each of which promises another, come as nothing here.
+                let patience = self.options.silence.saturating_mul(10);
+                let Ok(next) = tokio::time::timeout(patience, listed.next()).await else {
+                    return Err(attempt.failed(Words("its listing does not end".to_owned())));
+                };
+                match next {
                     None => break None,
                     Some(Err(error)) => break Some(error),
                     Some(Ok(meta)) => {

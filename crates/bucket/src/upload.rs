@@ -9,11 +9,14 @@ use futures_util::stream::FuturesUnordered;
 use object_store::path::Path;
 use object_store::{MultipartUpload, ObjectStore as _, ObjectStoreExt as _, PutOptions, PutPayload};
 
-use crate::bucket::Bucket;
-use crate::error::Attempt;
+use crate::bucket::{Bucket, broke_off};
+use crate::error::{Attempt, Words};
 
 /// The most parts of one object: S3's and Google's limit.
 const PARTS: u64 = 10_000;
+/// What is known when the last answer of an upload was lost.
+const UNKNOWN: &str =
+    "the store does not know the upload any more: it may have been finished, and its answer lost";
 
 impl Bucket {
     pub(crate) async fn upload(
@@ -37,15 +40,15 @@ impl Bucket {
             moved(len);
             return Ok(());
         }
-        let begun = self.begin(attempt, &path).await;
-        let mut upload = begun?;
+        let mut upload = self.begin(attempt, &path).await?;
         let sent = self.parts(attempt, upload.as_mut(), file, len, part, moved).await;
         let sent = match sent {
-            Ok(()) => upload
-                .complete()
-                .await
-                .map(|_| ())
-                .map_err(|error| attempt.error(&error)),
+            Ok(()) => match upload.complete().await {
+                Ok(_) => Ok(()),
+                // After an answer that was lost, the library asks once more for what is done by then.
+                Err(object_store::Error::NotFound { .. }) => Err(attempt.failed(Words(UNKNOWN.to_owned()))),
+                Err(error) => Err(attempt.error(&error)),
+            },
             failed => failed,
         };
         if sent.is_err() {
@@ -62,8 +65,15 @@ impl Bucket {
         attempt: Attempt<'_>,
         path: &Path,
     ) -> Result<Box<dyn MultipartUpload>, ObjectError> {
-        let begun = self.opened.patient.put_multipart(path).await;
-        begun.map_err(|error| attempt.error(&error))
+        let mut waits = self.options.retry.waits();
+        loop {
+            match (self.opened.patient.put_multipart(path).await, waits.next()) {
+                (Ok(upload), _) => return Ok(upload),
+                // The name of an upload was lost on the way: it stays empty, and another is begun.
+                (Err(error), Some(wait)) if broke_off(&error) => tokio::time::sleep(wait).await,
+                (Err(error), _) => return Err(attempt.error(&error)),
+            }
+        }
     }
 
     /// Sends all parts, never more at a time than fit in memory.

@@ -79,6 +79,8 @@ impl Wire {
 
     async fn exchange(&self, request: HttpRequest, endpoint: String) -> Result<HttpResponse, HttpError> {
         let (parts, body) = request.into_parts();
+        // What is removed may be removed again; the library takes only questions for such.
+        let may_repeat = parts.method == http::Method::DELETE;
         let is_object = is_object(&parts.method, &parts.uri) && !self.is_metadata(&parts.uri);
         let url = parts.uri.to_string().parse();
         let url = url.map_err(|error| HttpError::new(HttpErrorKind::Unknown, error))?;
@@ -90,9 +92,15 @@ impl Wire {
             _ => reqwest::Body::wrap(Sent::new(body, clock.clone())),
         });
         let answer = match clock.unless_silent(self.client.execute(request)).await {
-            Some(answer) => answer.map_err(|error| unsent(&endpoint, error))?,
-            None => return Err(silent(&endpoint, self.silence)),
+            Some(answer) => answer.map_err(|error| unsent(&endpoint, error)),
+            None => Err((HttpErrorKind::Timeout, silent(&endpoint, self.silence))),
         };
+        let answer = answer.map_err(|(kind, trouble)| match kind {
+            HttpErrorKind::Interrupted | HttpErrorKind::Timeout if may_repeat => {
+                HttpError::new(HttpErrorKind::Request, trouble)
+            }
+            kind => HttpError::new(kind, trouble),
+        })?;
         let (parts, body) = http::Response::<reqwest::Body>::from(answer).into_parts();
         let limit = match parts.status.is_success() {
             true if is_object => None,
@@ -216,20 +224,19 @@ fn no_credentials(endpoint: &str, why: &str) -> HttpError {
     HttpError::new(HttpErrorKind::Unknown, Trouble::NoCredentials { why })
 }
 
-fn silent(endpoint: &str, limit: Duration) -> HttpError {
-    let trouble = Trouble::Silent {
+fn silent(endpoint: &str, limit: Duration) -> Trouble {
+    Trouble::Silent {
         endpoint: endpoint.to_owned(),
         seconds: limit.as_secs(),
-    };
-    HttpError::new(HttpErrorKind::Timeout, trouble)
+    }
 }
 
-/// A request that got no answer.
-fn unsent(endpoint: &str, error: reqwest::Error) -> HttpError {
+/// A request that got no answer, and what the library is to think of it.
+fn unsent(endpoint: &str, error: reqwest::Error) -> (HttpErrorKind, Trouble) {
     let source = error.without_url();
     let endpoint = endpoint.to_owned();
     if !source.is_connect() {
-        return HttpError::new(HttpErrorKind::Interrupted, Trouble::Broken { endpoint, source });
+        return (HttpErrorKind::Interrupted, Trouble::Broken { endpoint, source });
     }
     // A certificate does not get better.
     let kind = if is_tls(&source) {
@@ -237,7 +244,7 @@ fn unsent(endpoint: &str, error: reqwest::Error) -> HttpError {
     } else {
         HttpErrorKind::Connect
     };
-    HttpError::new(kind, Trouble::Unreachable { endpoint, source })
+    (kind, Trouble::Unreachable { endpoint, source })
 }
 
 fn is_tls(error: &(dyn std::error::Error + 'static)) -> bool {

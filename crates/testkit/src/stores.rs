@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -77,20 +77,80 @@ pub fn seaweed() -> anyhow::Result<Option<Store>> {
     if !oracle::have("weed")? {
         return Ok(None);
     }
-    // Another process may take a port between our look and the server's: then we look again.
-    let started = start_seaweed()
-        .or_else(|_| start_seaweed())
-        .or_else(|_| start_seaweed());
-    started.map(Some)
+    started_seaweed(false).map(Some)
 }
 
-fn start_seaweed() -> anyhow::Result<Store> {
+/// The same behind TLS, with an authority of its own: `ca.pem` in its folder.
+///
+/// # Errors
+/// If it or `openssl` is missing, or does not start.
+pub fn seaweed_with_tls() -> anyhow::Result<Option<Store>> {
+    if !oracle::have("weed")? || !oracle::have("openssl")? {
+        return Ok(None);
+    }
+    started_seaweed(true).map(Some)
+}
+
+fn started_seaweed(is_tls: bool) -> anyhow::Result<Store> {
+    // Another process may take a port between our look and the server's: then we look again.
+    let start = |_| start_seaweed(is_tls);
+    start(()).or_else(|_| start(())).or_else(|_| start(()))
+}
+
+fn start_seaweed(is_tls: bool) -> anyhow::Result<Store> {
     let folder = tempfile::tempdir()?;
     let data = folder.path().join("data");
     std::fs::create_dir(&data)?;
+    let ports: [u16; 11] = free_ports()?;
+    let [s3, s3_tls, ..] = ports;
+    let [key, secret] = S3_KEYS;
+    let mut command = Command::new("weed");
+    command.arg("mini");
+    let (mut port, mut scheme) = (s3, "http");
+    if is_tls {
+        make_certificate(folder.path())?;
+        let at = |name: &str| folder.path().join(name).display().to_string();
+        command.arg(format!("-s3.port.https={s3_tls}"));
+        command.args([
+            format!("-s3.cert.file={}", at("cert.pem")),
+            format!("-s3.key.file={}", at("key.pem")),
+        ]);
+        (port, scheme) = (s3_tls, "https");
+    }
+    command
+        .args(seaweed_args(ports, data))
+        .env("AWS_ACCESS_KEY_ID", key)
+        .env("AWS_SECRET_ACCESS_KEY", secret);
+    let process = start(command, folder.path())?;
+    let mut store = Store {
+        process,
+        folder,
+        port,
+        scheme: "s3",
+        variables: pairs([
+            ("AWS_ACCESS_KEY_ID", key),
+            ("AWS_SECRET_ACCESS_KEY", secret),
+            ("AWS_REGION", "us-east-1"),
+            ("AWS_ENDPOINT_URL", &format!("{scheme}://127.0.0.1:{port}")),
+        ]),
+    };
+    // Who does not sign is turned away, also before the bucket is there: the store's own files tell of that.
+    store.wait(|_| {
+        let is_made = status(ports[FILER], "GET /buckets/fbtest HTTP/1.0")? == Some(200);
+        Ok(is_made && status(s3, "GET /fbtest HTTP/1.0")? == Some(403))
+    })?;
+    Ok(store)
+}
+
+/// Which of the ports shows the store's own files.
+const FILER: usize = 7;
+
+/// How it is told where to listen and what to leave out. The second port is that of TLS, which not every server has.
+fn seaweed_args(ports: [u16; 11], data: PathBuf) -> Vec<String> {
     let data = data.display();
     let [
         s3,
+        _,
         s3_rpc,
         master,
         master_rpc,
@@ -100,9 +160,8 @@ fn start_seaweed() -> anyhow::Result<Store> {
         filer_rpc,
         admin,
         admin_rpc,
-    ] = free_ports()?;
-    let args = [
-        "mini".to_owned(),
+    ] = ports;
+    vec![
         format!("-dir={data}"),
         "-ip=127.0.0.1".to_owned(),
         "-ip.bind=127.0.0.1".to_owned(),
@@ -125,29 +184,7 @@ fn start_seaweed() -> anyhow::Result<Store> {
         "-s3.port.iceberg=0".to_owned(),
         "-s3.port.lance=0".to_owned(),
         "-master.telemetry=false".to_owned(),
-    ];
-    let [key, secret] = S3_KEYS;
-    let mut command = Command::new("weed");
-    command
-        .args(args)
-        .env("AWS_ACCESS_KEY_ID", key)
-        .env("AWS_SECRET_ACCESS_KEY", secret);
-    let process = start(command, folder.path())?;
-    let mut store = Store {
-        process,
-        folder,
-        port: s3,
-        scheme: "s3",
-        variables: pairs([
-            ("AWS_ACCESS_KEY_ID", key),
-            ("AWS_SECRET_ACCESS_KEY", secret),
-            ("AWS_REGION", "us-east-1"),
-            ("AWS_ENDPOINT_URL", &format!("http://127.0.0.1:{s3}")),
-        ]),
-    };
-    // Who does not sign is turned away; before the bucket is there, with other words.
-    store.wait(|store| Ok(status(store.port, "HEAD /fbtest HTTP/1.0")? == Some(403)))?;
-    Ok(store)
+    ]
 }
 
 /// Azurite, Microsoft's own emulator of Azure Blob; nothing where it is left out.
@@ -223,6 +260,47 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// An authority, `ca.pem`, and a certificate for this machine that it signs: `cert.pem` and `key.pem`.
+fn make_certificate(folder: &Path) -> anyhow::Result<()> {
+    let at = |name: &str| folder.join(name).display().to_string();
+    let make = |key: &str, certificate: &str, more: &[&str]| {
+        let kind = [
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-days",
+            "2",
+        ];
+        let (key, certificate) = (at(key), at(certificate));
+        let files = [
+            "-subj",
+            "/CN=firebrick test",
+            "-keyout",
+            &key,
+            "-out",
+            &certificate,
+        ];
+        oracle::run_ok("openssl", kind.iter().chain(&files).chain(more)).map(drop)
+    };
+    make("ca.key", "ca.pem", &[])?;
+    let (ca, ca_key) = (at("ca.pem"), at("ca.key"));
+    let name = [
+        "-addext",
+        "subjectAltName=IP:127.0.0.1",
+        "-addext",
+        "basicConstraints=critical,CA:FALSE",
+    ];
+    make(
+        "key.pem",
+        "cert.pem",
+        &[&name[..], &["-CA", &ca, "-CAkey", &ca_key]].concat(),
+    )
 }
 
 /// Starts a server whose words go to `log` in its folder.

@@ -30,10 +30,11 @@ pub(super) fn builder(setup: &Setup<'_>) -> Result<GoogleCloudStorageBuilder, Bu
         .into_iter()
         .find_map(|(key, names)| Some((key, options.variable(names)?)));
     let emulator = options.variable(&["STORAGE_EMULATOR_HOST"]);
-    if options.says_yes(&["GOOGLE_SKIP_SIGNATURE"]) || (emulator.is_some() && named.is_none()) {
-        builder = builder.with_skip_signature(true);
-    }
+    let is_anonymous =
+        options.says_yes(&["GOOGLE_SKIP_SIGNATURE"]) || (emulator.is_some() && named.is_none());
     match named {
+        // Not `with_skip_signature`: with it the library (0.14) still looks for credentials before it writes.
+        _ if is_anonymous => builder = builder.with_bearer_token(""),
         Some((key, value)) => builder = builder.with_config(key, value),
         None => {
             // What `gcloud auth application-default login` leaves.

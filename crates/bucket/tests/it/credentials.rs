@@ -17,16 +17,13 @@ fn without_keys(store: &Store, more: &[(&str, &str)]) -> Vec<(String, String)> {
     with(&with(&store.variables(), &nothing), more)
 }
 
-#[test]
-fn keys_of_s3_are_found_in_every_place() {
-    let Some(store) = stores::seaweed().unwrap() else {
-        return;
-    };
+/// Everybody who may give a machine its keys: EC2's metadata, a container's, and the service that takes web identities.
+fn machine() -> Server {
     let [key, secret] = S3_KEYS;
     let credentials = serde_json::json!({
         "AccessKeyId": key, "SecretAccessKey": secret, "Token": "", "Expiration": "2999-01-01T00:00:00Z",
     });
-    let machine = Server::start(move |request| match (request.method.as_str(), request.path()) {
+    Server::start(move |request| match (request.method.as_str(), request.path()) {
         ("PUT", "/latest/api/token") => Answer::new(200, "a-session"),
         ("GET", path) if request.header("x-aws-ec2-metadata-token") == Some("a-session") => match path {
             "/latest/meta-data/iam/security-credentials/" => Answer::new(200, "a-role"),
@@ -44,7 +41,16 @@ fn keys_of_s3_are_found_in_every_place() {
         ),
         _ => Answer::new(400, "<Error><Code>InvalidIdentityToken</Code></Error>"),
     })
-    .unwrap();
+    .unwrap()
+}
+
+#[test]
+fn keys_of_s3_are_found_in_every_place() {
+    let Some(store) = stores::seaweed().unwrap() else {
+        return;
+    };
+    let [key, secret] = S3_KEYS;
+    let machine = machine();
     let (folder, at) = (store.folder(), format!("http://127.0.0.1:{}", machine.port()));
     let file = |name: &str, text: &str| {
         let path = folder.join(name);

@@ -29,7 +29,7 @@ fn a_google_bucket_keeps_the_contract() {
         variables(server.port(), &[("GOOGLE_BEARER_TOKEN", "a-token")]),
     );
     contract::check(&bucket);
-    contract::race(&bucket, 12);
+    contract::race(&bucket, 8);
     contract::files(&bucket, 20 << 20);
     // Conditions are Google's own: a generation, and zero for none.
     let requests = server.requests();

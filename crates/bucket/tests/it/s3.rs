@@ -14,7 +14,7 @@ fn an_s3_bucket_keeps_the_contract() {
     };
     let bucket = open("s3://fbtest/some/prefix", store.variables());
     contract::check(&bucket);
-    contract::race(&bucket, 12);
+    contract::race(&bucket, 8);
     contract::files(&bucket, 40 << 20);
     // All of it lies below the prefix.
     let whole = open("s3://fbtest/", store.variables());
