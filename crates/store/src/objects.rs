@@ -149,6 +149,50 @@ pub enum ObjectError {
         /// The store's words.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// There is nothing to show that we may.
+    #[error("no credentials for {address}")]
+    NoCredentials {
+        /// The store.
+        address: String,
+        /// Where they were looked for.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The credentials themselves are wrong or over, whatever they would allow.
+    #[error("{address} does not accept the credentials")]
+    BadCredentials {
+        /// The store.
+        address: String,
+        /// The store's words.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// There is no such bucket, container or repository at all.
+    #[error("there is no {address}")]
+    NoBucket {
+        /// The store.
+        address: String,
+        /// The store's words.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The bucket is in another region than the one that was asked.
+    #[error("{address} is in {}", region.as_deref().map_or("another region".to_owned(), |region| format!("region {region}")))]
+    WrongRegion {
+        /// The store.
+        address: String,
+        /// The region that it is in, where the store tells.
+        region: Option<String>,
+        /// The store's words.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// No connection, or one on which nothing came, however often it was tried.
+    #[error("{endpoint} is not reached, where {address} is")]
+    Unreachable {
+        /// The store.
+        address: String,
+        /// Scheme, host and port.
+        endpoint: String,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The store cannot do such a thing.
     #[error("{address} cannot {action}")]
     Unsupported {

@@ -11,6 +11,7 @@
 //! - [`view`]: the view of the `ext4-view` crate, written by others; [`own`]: that of our own reader;
 //! - [`oracle`]: `e2fsck`, `debugfs`, `resize2fs`, `umoci`, and [`oracle::Image`], which is checked when it is made;
 //! - [`registry`]: a registry of one layout; [`server`]: a web server of a folder, and an archive of packages for it;
+//! - [`stores`]: object stores; [`fault`]: a proxy before one that can be told to fail;
 //! - [`random`]: random layers for property tests;
 //! - [`targets`]: what is fuzzed, and damage that needs no fuzzer;
 //! - [`fixtures`]: real images.
@@ -22,6 +23,7 @@ pub mod acl;
 pub mod build;
 pub mod child;
 pub mod debian;
+pub mod fault;
 pub mod fixtures;
 pub mod layers;
 pub mod listing;
@@ -33,6 +35,7 @@ pub mod reference;
 pub mod registry;
 pub mod server;
 pub mod squashfs;
+pub mod stores;
 pub mod targets;
 pub mod uml;
 pub mod view;

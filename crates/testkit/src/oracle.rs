@@ -42,6 +42,7 @@ pub fn have(tool: &str) -> anyhow::Result<bool> {
         "linux.uml" => "apt-get install user-mode-linux",
         "getfacl" => "apt-get install acl",
         "bsdtar" => "apt-get install libarchive-tools",
+        "weed" | "azurite-blob" | "aws" => "scripts/install-deps",
         "getcap" => "apt-get install libcap2-bin",
         _ => "apt-get install the package of that name",
     };
