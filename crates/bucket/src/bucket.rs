@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
-use firebrick_store::{Entry, ObjectError, Objects, Swap, Version};
+use firebrick_store::{ObjectEntry as Entry, ObjectError, Objects, Swap, Version};
 use futures_util::StreamExt as _;
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore as _, ObjectStoreExt as _, PutOptions};
@@ -250,6 +250,31 @@ impl Bucket {
         Ok(entries)
     }
 
+    /// Objects that lie directly below the prefix.
+    async fn top(&self) -> Result<Vec<Entry>, ObjectError> {
+        let attempt = self.attempt("list", "");
+        let root = Path::parse(&self.prefix).map_err(|error| attempt.failed(Words(error.to_string())))?;
+        let mut waits = self.options.retry.waits();
+        let listed = loop {
+            match self.opened.patient.list_with_delimiter(Some(&root)).await {
+                Ok(listed) => break listed,
+                Err(error) if broke_off(&error) => match waits.next() {
+                    Some(wait) => tokio::time::sleep(wait).await,
+                    None => return Err(attempt.error(&error)),
+                },
+                Err(error) => return Err(attempt.error(&error)),
+            }
+        };
+        self.saw();
+        let mut entries: Vec<Entry> = listed
+            .objects
+            .into_iter()
+            .filter_map(|meta| self.entry(meta))
+            .collect();
+        entries.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(entries)
+    }
+
     /// An object as we call it; nothing for what lies elsewhere.
     fn entry(&self, meta: ObjectMeta) -> Option<Entry> {
         let full = meta.location.as_ref();
@@ -311,6 +336,10 @@ impl Objects for Bucket {
 
     fn list(&self, prefix: &str) -> Result<Vec<Entry>, ObjectError> {
         self.runtime.block_on(self.entries(prefix))
+    }
+
+    fn list_top(&self) -> Result<Vec<Entry>, ObjectError> {
+        self.runtime.block_on(self.top())
     }
 
     fn put_file(&self, key: &str, file: &File, moved: &(dyn Fn(u64) + Sync)) -> Result<(), ObjectError> {

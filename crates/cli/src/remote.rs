@@ -9,12 +9,15 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use anyhow::Context as _;
+use firebrick_bucket::Bucket;
 use firebrick_store::{Backend, Folder, Layout, Listener, Seal, Store, TableCache};
 
 pub(crate) use about::about;
 pub(crate) use address::Address;
 
 use crate::home::Home;
+use crate::proxy::proxy_of_environment;
 
 /// Which store, and how to get into it.
 #[derive(Debug, clap::Args)]
@@ -28,6 +31,14 @@ pub(crate) struct StoreArgs {
     /// Open encrypted images with the key in this file, and encrypt what is uploaded with it
     #[arg(long, value_name = "FILE", help_heading = "Store")]
     key: Option<PathBuf>,
+
+    /// Allow HTTP without TLS to the store
+    #[arg(long, help_heading = "Store")]
+    plain_http: bool,
+
+    /// Trust the certificate authorities in this PEM file, too (repeatable)
+    #[arg(long, value_name = "FILE", help_heading = "Store")]
+    ca_file: Vec<PathBuf>,
 }
 
 impl StoreArgs {
@@ -44,10 +55,28 @@ impl StoreArgs {
         let address = self.address()?;
         let backend: Box<dyn Backend> = match &address {
             Address::Folder(path) => Box::new(Layout::new(Folder::new(path))),
+            Address::Bucket(text) => Box::new(Layout::new(self.open_bucket(text)?)),
         };
         let cache = TableCache::new(&tables(home));
         let stop = Arc::new(AtomicBool::new(false));
         Ok(Store::new(backend, Some(cache), listener, stop))
+    }
+
+    fn open_bucket(&self, address: &str) -> anyhow::Result<Bucket> {
+        let proxy = proxy_of_environment().map(|proxy| firebrick_bucket::Proxy {
+            url: proxy.url,
+            no_proxy: proxy.no_proxy,
+        });
+        let options = firebrick_bucket::Options {
+            variables: std::env::vars_os()
+                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+                .collect(),
+            proxy,
+            ca_files: self.ca_file.clone(),
+            plain_http: self.plain_http,
+            ..firebrick_bucket::Options::default()
+        };
+        Bucket::open(address, options).with_context(|| format!("cannot open {address}"))
     }
 
     /// What closes and opens chunks.

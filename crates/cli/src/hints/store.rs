@@ -37,10 +37,33 @@ fn of_object(error: &ObjectError) -> Option<String> {
                 address.trim_start_matches("file://")
             )
         }
+        ObjectError::NoCredentials { address, .. } => credentials(address).to_owned(),
+        ObjectError::BadCredentials { address, .. } => credentials(address).to_owned(),
+        ObjectError::NoBucket { .. } => {
+            "make it first, with the tools of its provider; or name another: -b STORE".to_owned()
+        }
+        ObjectError::WrongRegion {
+            region: Some(region), ..
+        } => format!("say so: AWS_REGION={region}"),
+        ObjectError::WrongRegion { .. } => "say which: AWS_REGION=REGION".to_owned(),
+        ObjectError::Unreachable { endpoint, .. } => format!("see whether it answers: curl -I {endpoint}"),
         ObjectError::Denied { .. } => "look which key is used, and what it may do".to_owned(),
         ObjectError::Missing { .. } | ObjectError::Short { .. } => {
             "something else removed or changed it; see what the store lacks: firebrick store check".to_owned()
         }
         _ => return None,
     })
+}
+
+fn credentials(address: &str) -> &'static str {
+    match address.split("://").next() {
+        Some("gs") => {
+            "name a key file: GOOGLE_APPLICATION_CREDENTIALS=FILE; or log in: gcloud auth application-default login"
+        }
+        Some("az") => {
+            "set AZURE_STORAGE_ACCOUNT_NAME, and AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN"
+        }
+        Some("s3") => "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+        _ => "log in: docker login REGISTRY",
+    }
 }

@@ -9,6 +9,8 @@ use std::str::FromStr;
 pub(crate) enum Address {
     /// A folder of this host.
     Folder(PathBuf),
+    /// A bucket, as its crate reads it.
+    Bucket(String),
 }
 
 impl FromStr for Address {
@@ -20,6 +22,7 @@ impl FromStr for Address {
             Some(("file", _)) => Err(format!(
                 "{text:?} has no absolute path: a folder is file:///path/to/it"
             )),
+            Some(("s3" | "gs" | "az" | "abfs" | "abfss", _)) => Ok(Address::Bucket(text.to_owned())),
             // What could be nothing else is a path, as a shell completes it.
             None if text.contains('/') || text.starts_with('.') => std::path::absolute(text)
                 .map(Address::Folder)
@@ -35,6 +38,7 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Address::Folder(path) => write!(f, "file://{}", path.display()),
+            Address::Bucket(text) => f.write_str(text),
         }
     }
 }
