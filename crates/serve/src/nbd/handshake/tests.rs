@@ -98,13 +98,13 @@ fn go_tells_what_was_asked_about() {
     let (said, terms) = talk(&[
         MODERN,
         &option(8, b""),
-        &option(11, &querying(b"disk", &[b"base:allocation"])),
+        &option(10, &querying(b"disk", &[b"base:allocation"])),
         &option(7, &asking(b"disk", &[3, 1, 77])),
     ]);
     let expected = [
         reply(8, 1, b""),
-        reply(11, 4, b"\0\0\0\x01base:allocation"),
-        reply(11, 1, b""),
+        reply(10, 4, b"\0\0\0\x01base:allocation"),
+        reply(10, 1, b""),
         reply(7, 3, b"\0\0\0\0\x01\x02\x03\x04\x05\x06\x05\x87"),
         reply(7, 3, b"\0\x01disk"),
         reply(7, 3, b"\0\x03\0\0\0\x01\0\0\x10\0\x02\0\0\0"),
@@ -139,7 +139,7 @@ fn info_leaves_the_choice_open() {
 #[test]
 fn contexts_belong_to_the_name_they_were_chosen_for() {
     let chosen = |name: &[u8], queries: &[&[u8]], used: &[u8]| {
-        let set = option(11, &querying(name, queries));
+        let set = option(10, &querying(name, queries));
         let (_, terms) = talk(&[MODERN, &option(8, b""), &set, &option(7, &asking(used, &[]))]);
         terms.unwrap().allocation
     };
@@ -151,8 +151,8 @@ fn contexts_belong_to_the_name_they_were_chosen_for() {
     // The last choice counts, also one that failed.
     let twice = [
         option(8, b""),
-        option(11, &querying(b"", &[b"base:allocation"])),
-        option(11, &querying(b"nothing", &[b"base:allocation"])),
+        option(10, &querying(b"", &[b"base:allocation"])),
+        option(10, &querying(b"nothing", &[b"base:allocation"])),
         option(7, &asking(b"", &[])),
     ];
     assert_eq!(types(&twice), [1, 4, 1, UNKNOWN, 3, 1]);
@@ -162,15 +162,15 @@ fn contexts_belong_to_the_name_they_were_chosen_for() {
 #[test]
 fn contexts_are_listed() {
     let options = [
-        option(10, &querying(b"", &[])),
+        option(9, &querying(b"", &[])),
         option(8, b""),
-        option(10, &querying(b"", &[])),
-        option(10, &querying(b"disk", &[b"base:"])),
-        option(10, &querying(b"", &[b"base:allocation"])),
-        option(10, &querying(b"", &[b"base:other", b"x"])),
-        option(10, b"\0\0\0\0\xff\xff\xff\xff"),
-        option(10, b"\xff\xff\xff\xff"),
-        option(10, &[querying(b"", &[]), vec![0]].concat()),
+        option(9, &querying(b"", &[])),
+        option(9, &querying(b"disk", &[b"base:"])),
+        option(9, &querying(b"", &[b"base:allocation"])),
+        option(9, &querying(b"", &[b"base:other", b"x"])),
+        option(9, b"\0\0\0\0\xff\xff\xff\xff"),
+        option(9, b"\xff\xff\xff\xff"),
+        option(9, &[querying(b"", &[]), vec![0]].concat()),
     ];
     assert_eq!(
         types(&options),
@@ -181,10 +181,10 @@ fn contexts_are_listed() {
 #[test]
 fn the_rest_is_refused_without_an_end() {
     let options = [
-        // TLS, PEEK_EXPORT, BLOCK_SIZE, EXTENDED_HEADERS, and numbers of nobody.
+        // TLS, PEEK_EXPORT, EXTENDED_HEADERS, and numbers of nobody.
         option(5, b""),
         option(4, b"disk"),
-        option(9, b""),
+        option(11, b""),
         option(12, b""),
         option(0, b"?"),
         option(255, &[7; 60_000]),
