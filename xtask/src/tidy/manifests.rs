@@ -16,11 +16,12 @@ pub(crate) struct Crate {
 }
 
 /// Who may link whom. Formats never see layers or sources, the guest links the protocol alone.
-const DIRECTIONS: [(&str, &[&str]); 21] = [
+const DIRECTIONS: [(&str, &[&str]); 22] = [
     ("digest", &[]),
     ("tree", &[]),
     ("protocol", &[]),
     ("store", &["digest"]),
+    ("serve", &[]),
     ("layer", &["digest", "tree"]),
     ("source", &["digest", "layer", "tree"]),
     ("reader", &[]),
@@ -55,6 +56,7 @@ const DIRECTIONS: [(&str, &[&str]); 21] = [
             "sandbox",
             "inventory",
             "store",
+            "serve",
             "protocol",
             "embed",
             "guest",
@@ -73,6 +75,7 @@ const DIRECTIONS: [(&str, &[&str]); 21] = [
             "squashfs",
             "build",
             "inventory",
+            "serve",
             "protocol",
             "vmm",
         ],
