@@ -17,7 +17,7 @@ use super::handshake::{Offer, Terms, negotiate};
 use super::queue::Queue;
 use super::reply::Reply;
 use super::request::{EIO, REQUEST_LEN, Request, Step, Task};
-use super::stream::{Timed, ending, is_gone, send_all};
+use super::stream::{Timed, ending, send_all};
 use super::{PAYLOAD_BYTES_MAX, Violation};
 use crate::{Counts, Disk, Ending, Options};
 
@@ -67,7 +67,8 @@ pub fn serve_stream(
     };
     let ending = std::thread::scope(|scope| {
         let ending = session.read_requests(scope, &mut reader);
-        if !matches!(ending, Ending::Disconnected) && (is_gone(stream) || !matches!(ending, Ending::HungUp)) {
+        // Who only went quiet may still take what was asked for; if nobody is there, the first answer finds out.
+        if matches!(ending, Ending::Broke(_) | Ending::Failed(_)) {
             session.hang_up();
         }
         session.queue.close();

@@ -4,7 +4,6 @@ use std::io::{self, IoSlice, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
 
@@ -100,19 +99,6 @@ pub(super) fn send_all(stream: &UnixStream, pieces: &[Vec<u8>]) -> io::Result<()
     Ok(())
 }
 
-/// Whether nobody could read any more what is sent.
-pub(super) fn is_gone(stream: &UnixStream) -> bool {
-    let mut asked = [PollFd::new(stream, PollFlags::empty())];
-    let found = poll(
-        &mut asked,
-        Some(&Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        }),
-    );
-    found.is_ok() && asked[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
-}
-
 /// What it means for a connection that reading or writing failed.
 pub(super) fn ending(error: io::Error) -> Ending {
     match error.kind() {
@@ -166,15 +152,5 @@ mod tests {
         (&theirs).write_all(b"abcd").unwrap();
         timed.read_exact(&mut [0; 4]).unwrap();
         assert_eq!(ours.read_timeout().unwrap(), None);
-    }
-
-    #[test]
-    fn a_client_that_only_stopped_talking_is_not_gone() {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        assert!(!is_gone(&ours));
-        theirs.shutdown(std::net::Shutdown::Write).unwrap();
-        assert!(!is_gone(&ours));
-        drop(theirs);
-        assert!(is_gone(&ours));
     }
 }

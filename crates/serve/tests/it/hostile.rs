@@ -1,6 +1,6 @@
 //! Clients that break the protocol, vanish, or never read: others go on.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -46,6 +46,31 @@ fn who_breaks_the_protocol_is_hung_up_on_and_nobody_else() {
         let (bytes, _) = witness.read(0, 0, 100).unwrap();
         assert_eq!(bytes, TestDisk::bytes(0, 100));
     });
+}
+
+#[test]
+fn a_violation_does_not_wait_for_the_disk() {
+    let mut disk = TestDisk::new(SIZE);
+    disk.held = 0..1;
+    serve_and_watch(&disk, Options::default(), |socket, events| {
+        let mut client = Client::plain(socket);
+        for cookie in 0..12 {
+            client.ask(READ, 0, cookie, 0, 100);
+        }
+        disk.wait_for_reads(8);
+        client.send(&[0; 28]);
+        client
+            .stream
+            .set_read_timeout(Some(Duration::from_secs(5)))
+            .unwrap();
+        let ended_with = client.stream.read(&mut [0]);
+        disk.open();
+        assert_eq!(ended_with.unwrap(), 0);
+        let (_, ending) = ended(events, 1);
+        assert!(matches!(ending, Ending::Broke(_)), "{ending:?}");
+    });
+    // What waited was not read any more.
+    assert_eq!(disk.reads.load(Ordering::SeqCst), 8);
 }
 
 #[test]
