@@ -6,6 +6,7 @@ mod agent;
 mod ext4;
 mod inventory;
 pub mod mutate;
+mod nbd;
 mod source;
 mod squashfs;
 
@@ -20,6 +21,7 @@ use firebrick_tree::{EntryKind, MergeOptions, RegionIndex, Timestamp, Tree};
 pub use agent::{jobs, replies, requests};
 pub use ext4::{ext4, ext4_check, to_records};
 pub use inventory::inventory;
+pub use nbd::nbd;
 pub use source::{archives, manifests};
 pub use squashfs::squashfs;
 

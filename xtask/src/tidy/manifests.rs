@@ -16,12 +16,13 @@ pub(crate) struct Crate {
 }
 
 /// Who may link whom. Formats never see layers or sources, the guest links the protocol alone.
-const DIRECTIONS: [(&str, &[&str]); 22] = [
+const DIRECTIONS: [(&str, &[&str]); 23] = [
     ("digest", &[]),
     ("tree", &[]),
     ("protocol", &[]),
     ("store", &["digest"]),
     ("bucket", &["store"]),
+    ("serve", &[]),
     ("layer", &["digest", "tree"]),
     ("source", &["digest", "layer", "tree"]),
     ("reader", &[]),
@@ -57,6 +58,7 @@ const DIRECTIONS: [(&str, &[&str]); 22] = [
             "inventory",
             "store",
             "bucket",
+            "serve",
             "protocol",
             "embed",
             "guest",
@@ -75,6 +77,7 @@ const DIRECTIONS: [(&str, &[&str]); 22] = [
             "squashfs",
             "build",
             "inventory",
+            "serve",
             "protocol",
             "vmm",
         ],

@@ -302,6 +302,7 @@ fn seeds() {
         ("ext4_check", seeds_of_checks()),
         ("inventory", seeds_of_databases()),
         ("squashfs", seeds_of_squashfs()),
+        ("nbd", seeds_of_nbd()),
     ] {
         assert!(seeds.iter().all(|seed| !seed.is_empty()), "{target}");
         let Some(folder) = &folder else { continue };
@@ -480,4 +481,51 @@ fn seeds_of_databases() -> Vec<Vec<u8>> {
 #[test]
 fn damaged_databases_of_packages() {
     damage(&seeds_of_databases(), 12_000, |_| {}, targets::inventory);
+}
+
+/// Clients of a disk: one of each way into the transmission, with every request.
+fn seeds_of_nbd() -> Vec<Vec<u8>> {
+    let option = |kind: u8, data: &[u8]| {
+        let len = u32::try_from(data.len()).unwrap().to_be_bytes();
+        [b"IHAVEOPT\0\0\0", &[kind][..], &len, data].concat()
+    };
+    let request = |kind: u8, flags: u8, offset: u64, len: u32| {
+        let start = b"\x25\x60\x95\x13\0";
+        let [offset, cookie] = [offset, 7].map(u64::to_be_bytes);
+        [start, &[flags, 0, kind][..], &cookie, &offset, &len.to_be_bytes()].concat()
+    };
+    let requests = [
+        request(0, 0, 100, 60_000),
+        request(7, 0, 0, 65_543),
+        request(0, 4, 4096, 30_000),
+        request(7, 8, 9000, 10),
+        request(5, 0, 0, 65_543),
+        request(3, 0, 0, 0),
+        request(1, 0, 0, 5),
+        b"hello".to_vec(),
+        request(0, 0, 65_000, 543),
+        request(6, 0, 0, 512),
+        request(2, 0, 0, 0),
+    ]
+    .concat();
+    let context = b"\0\0\0\0\0\0\0\x01\0\0\0\x0fbase:allocation";
+    let rich = [
+        b"\0\0\0\x03".to_vec(),
+        option(8, b""),
+        option(3, b""),
+        option(5, b""),
+        option(9, b"\0\0\0\0\0\0\0\0"),
+        option(10, context),
+        option(6, b"\0\0\0\0\0\x01\0\x03"),
+        option(7, b"\0\0\0\0\0\x02\0\x01\0\x03"),
+        requests.clone(),
+    ];
+    let simple = [b"\0\0\0\x03".to_vec(), option(7, &[0; 6]), requests.clone()];
+    let old = [b"\0\0\0\x01".to_vec(), option(1, b""), requests];
+    vec![rich.concat(), simple.concat(), old.concat()]
+}
+
+#[test]
+fn damaged_clients_of_a_disk() {
+    damage(&seeds_of_nbd(), 2000, |_| {}, targets::nbd);
 }
