@@ -16,10 +16,11 @@ pub(crate) struct Crate {
 }
 
 /// Who may link whom. Formats never see layers or sources, the guest links the protocol alone.
-const DIRECTIONS: [(&str, &[&str]); 21] = [
+const DIRECTIONS: [(&str, &[&str]); 22] = [
     ("digest", &[]),
     ("tree", &[]),
     ("protocol", &[]),
+    ("trust", &["digest"]),
     ("store", &["digest"]),
     ("layer", &["digest", "tree"]),
     ("source", &["digest", "layer", "tree"]),
@@ -55,6 +56,7 @@ const DIRECTIONS: [(&str, &[&str]); 21] = [
             "sandbox",
             "inventory",
             "store",
+            "trust",
             "protocol",
             "embed",
             "guest",
