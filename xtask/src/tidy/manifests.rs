@@ -21,7 +21,7 @@ const DIRECTIONS: [(&str, &[&str]); 22] = [
     ("tree", &[]),
     ("protocol", &[]),
     ("trust", &["digest"]),
-    ("store", &["digest"]),
+    ("store", &["digest", "trust"]),
     ("layer", &["digest", "tree"]),
     ("source", &["digest", "layer", "tree"]),
     ("reader", &[]),
