@@ -16,11 +16,12 @@ pub(crate) struct Crate {
 }
 
 /// Who may link whom. Formats never see layers or sources, the guest links the protocol alone.
-const DIRECTIONS: [(&str, &[&str]); 23] = [
+const DIRECTIONS: [(&str, &[&str]); 24] = [
     ("digest", &[]),
     ("tree", &[]),
     ("protocol", &[]),
-    ("store", &["digest"]),
+    ("trust", &["digest"]),
+    ("store", &["digest", "trust"]),
     ("bucket", &["store"]),
     ("serve", &[]),
     ("layer", &["digest", "tree"]),
@@ -59,6 +60,7 @@ const DIRECTIONS: [(&str, &[&str]); 23] = [
             "store",
             "bucket",
             "serve",
+            "trust",
             "protocol",
             "embed",
             "guest",
