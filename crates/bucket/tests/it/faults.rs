@@ -145,6 +145,9 @@ fn a_server_says_how_long_to_wait() {
     assert!(matches!(error, ObjectError::Failed { .. }), "{error:?}");
     assert!(began.elapsed() < Duration::from_secs(1));
     assert_eq!(server.requests().len(), 4);
+    // Without TLS the body is part of the signature: this is the digest of nothing.
+    let digest = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    assert_eq!(server.requests()[0].header("x-amz-content-sha256"), Some(digest));
 }
 
 #[test]
@@ -169,14 +172,14 @@ fn silence_ends() {
     })
     .unwrap();
     let mut quick = options(variables(server.port()));
-    quick.silence = Duration::from_millis(300);
+    quick.silence = Duration::from_millis(600);
     quick.retry.retries = 1;
     let bucket = Bucket::open("s3://b", quick).unwrap();
     assert_eq!(bucket.get_range("k", 0..1000).unwrap(), noise(1000));
     let began = Instant::now();
     let error = bucket.get_range("k", 0..1000).unwrap_err();
     assert!(matches!(error, ObjectError::Unreachable { .. }), "{error:?}");
-    assert!(began.elapsed() < Duration::from_secs(5));
+    assert!(began.elapsed() < Duration::from_secs(15));
 }
 
 #[test]
@@ -207,7 +210,7 @@ fn hostile_answers_end_in_errors() {
     })
     .unwrap();
     let mut quick = options(variables(server.port()));
-    quick.silence = Duration::from_millis(200);
+    quick.silence = Duration::from_millis(500);
     let bucket = Bucket::open("s3://b", quick).unwrap();
     for key in ["more", "other", "whole", "words", "away", "garbage"] {
         let error = bucket.get_range(key, 0..10).unwrap_err();
