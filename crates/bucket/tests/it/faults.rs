@@ -192,6 +192,8 @@ fn hostile_answers_end_in_errors() {
     };
     let long = vec![b'x'; 20 << 20];
     let endless = "<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>x</NextContinuationToken></ListBucketResult>";
+    let odd = "<ListBucketResult><IsTruncated>false</IsTruncated><Contents><Key>odd//b</Key><Size>1</Size>\
+               <LastModified>2020-01-01T00:00:00Z</LastModified></Contents></ListBucketResult>";
     let server = Server::start(move |request| match request.path() {
         // More bytes than were asked for.
         "/b/more" => honest(request).with("Content-Range", "bytes 0-9/1000"),
@@ -205,6 +207,7 @@ fn hostile_answers_end_in_errors() {
         "/b/words" => Answer::new(403, long.clone()),
         "/b/away" => Answer::new(302, "").with("Location", "http://192.0.2.1/"),
         "/b" if request.query("prefix") == Some("endless%2F") => Answer::new(200, endless),
+        "/b" if request.query("prefix") == Some("odd%2F") => Answer::new(200, odd),
         "/b" => Answer::new(200, long.clone()),
         _ => Answer::new(200, "").with("Content-Length", "none"),
     })
@@ -224,8 +227,10 @@ fn hostile_answers_end_in_errors() {
             "{key}: {error:?}"
         );
     }
-    for prefix in ["", "endless/"] {
+    for prefix in ["", "endless/", "odd/"] {
         let error = bucket.list(prefix).unwrap_err();
+        let words = std::error::Error::source(&error).unwrap().to_string();
+        assert!(prefix != "odd/" || words.contains("odd//b"), "{words}");
         assert!(matches!(error, ObjectError::Failed { .. }), "{prefix}: {error:?}");
     }
 }
