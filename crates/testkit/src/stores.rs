@@ -31,6 +31,8 @@ pub struct Store {
     port: u16,
     scheme: &'static str,
     variables: Vec<(String, String)>,
+    /// What it leaves elsewhere.
+    litter: Vec<PathBuf>,
 }
 
 impl Store {
@@ -66,6 +68,9 @@ impl Drop for Store {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+        for path in &self.litter {
+            let _ = std::fs::remove_file(path);
+        }
     }
 }
 
@@ -133,6 +138,7 @@ fn start_seaweed(is_tls: bool) -> anyhow::Result<Store> {
             ("AWS_REGION", "us-east-1"),
             ("AWS_ENDPOINT_URL", &format!("{scheme}://127.0.0.1:{port}")),
         ]),
+        litter: litter(ports),
     };
     // Who does not sign is turned away, also before the bucket is there: the store's own files tell of that.
     store.wait(|_| {
@@ -140,6 +146,14 @@ fn start_seaweed(is_tls: bool) -> anyhow::Result<Store> {
         Ok(is_made && status(s3, "GET /fbtest HTTP/1.0")? == Some(403))
     })?;
     Ok(store)
+}
+
+/// Sockets in the system's folder for such, whose place cannot be chosen: one for each port of its own protocol.
+fn litter(ports: [u16; 11]) -> Vec<PathBuf> {
+    let parts = ["admin", "filer", "master", "s3", "volume"];
+    let path = |part, port| PathBuf::from(format!("/tmp/seaweedfs-{part}-grpc-{port}.sock"));
+    let all = parts.iter().flat_map(|part| ports.map(|port| path(part, port)));
+    all.collect()
 }
 
 /// Which of the ports shows the store's own files.
@@ -220,6 +234,7 @@ pub fn azurite() -> anyhow::Result<Option<Store>> {
             ("AZURE_STORAGE_ACCOUNT_KEY", key),
             ("AZURE_STORAGE_ENDPOINT", &endpoint),
         ]),
+        litter: Vec::new(),
     };
     store.wait(|store| Ok(status(store.port, "GET / HTTP/1.0")?.is_some()))?;
     oracle::run_ok(

@@ -186,3 +186,81 @@ impl CredentialProvider for Nobody {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address::Address;
+    use crate::options::Options;
+
+    /// Endpoint, whether the name is in the host, and whether bodies go unsigned.
+    fn built(address: &str, variables: &[(&str, &str)]) -> (String, String, String) {
+        let own = |text: &str| text.to_owned();
+        let variables = variables
+            .iter()
+            .map(|(name, value)| (own(name), own(value)))
+            .collect();
+        let options = Options {
+            variables,
+            system_ca: false,
+            ..Options::default()
+        };
+        let setup = Setup {
+            text: address,
+            address: &Address::parse(address).unwrap(),
+            options: &options,
+            wire: &crate::client::wire(address, &options).unwrap(),
+        };
+        let builder = builder(&setup).unwrap();
+        let keys = [
+            Key::Endpoint,
+            Key::VirtualHostedStyleRequest,
+            Key::UnsignedPayload,
+        ];
+        let [endpoint, in_host, unsigned] =
+            keys.map(|key| builder.get_config_value(&key).unwrap_or_default());
+        (endpoint, in_host, unsigned)
+    }
+
+    #[test]
+    fn where_the_buckets_name_stands() {
+        let (plain, tls) = ("http://127.0.0.1:1/", "https://s3.example.org");
+        let in_host = ("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "true");
+        for (address, variables, endpoint, is_in_host, unsigned) in [
+            ("s3://b", vec![], "", "true", "true"),
+            ("s3://b.c", vec![], "", "false", "true"),
+            ("s3://b", vec![("AWS_ENDPOINT_URL", tls)], tls, "false", "true"),
+            (
+                "s3://b",
+                vec![("AWS_ENDPOINT_URL", plain)],
+                "http://127.0.0.1:1",
+                "false",
+                "false",
+            ),
+            (
+                "s3://b",
+                vec![("AWS_ENDPOINT_URL_S3", tls), ("AWS_ENDPOINT_URL", plain)],
+                tls,
+                "false",
+                "true",
+            ),
+            (
+                "s3://b",
+                vec![("AWS_ENDPOINT_URL", tls), in_host],
+                "https://b.s3.example.org",
+                "true",
+                "true",
+            ),
+            (
+                "s3://b",
+                vec![("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "false")],
+                "",
+                "false",
+                "true",
+            ),
+        ] {
+            let expected = (endpoint.to_owned(), is_in_host.to_owned(), unsigned.to_owned());
+            assert_eq!(built(address, &variables), expected, "{address} {variables:?}");
+        }
+    }
+}

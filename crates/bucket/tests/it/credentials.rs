@@ -63,7 +63,7 @@ fn keys_of_s3_are_found_in_every_place() {
         &format!("[work]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n"),
     );
     let config = format!(
-        "[profile work]\nendpoint_url = http://{}\nregion = eu-west-1\n[profile sso]\nsso_session = x\n",
+        "[profile work]\nendpoint_url = http://{}\nregion = eu-west-1\n",
         store.host()
     );
     file(".aws/config", &config);
@@ -108,25 +108,21 @@ fn keys_of_s3_are_found_in_every_place() {
         put.unwrap_or_else(|error| panic!("{place}: {error:?}"));
     }
     assert_eq!(open("s3://fbtest", store.variables()).list("").unwrap().len(), 4);
-    let sso = Bucket::open(
-        "s3://fbtest",
-        options(without_keys(&store, &[("HOME", home), ("AWS_PROFILE", "sso")])),
-    );
-    assert!(matches!(
-        sso.unwrap_err(),
-        BucketError::Profile {
-            by: "sso_session",
-            ..
-        }
-    ));
-    // A token that is not taken is the credentials' fault, and nobody else's.
-    let wrong = file("web", "other-token");
-    let more = [
-        ("AWS_WEB_IDENTITY_TOKEN_FILE", wrong.as_str()),
+}
+
+/// A token that is not taken is the credentials' fault, and nobody else's.
+#[test]
+fn a_web_identity_may_be_refused() {
+    let machine = machine();
+    let at = format!("http://127.0.0.1:{}", machine.port());
+    let token = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(token.path(), "other-token").unwrap();
+    let variables = [
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", token.path().to_str().unwrap()),
         ("AWS_ROLE_ARN", "arn:x"),
         ("AWS_ENDPOINT_URL_STS", &at),
     ];
-    let error = open("s3://fbtest", without_keys(&store, &more))
+    let error = open("s3://fbtest", with(&[], &variables))
         .put("k", Vec::new())
         .unwrap_err();
     assert!(matches!(error, ObjectError::BadCredentials { .. }), "{error:?}");
@@ -204,4 +200,23 @@ fn what_cannot_be_opened() {
     assert!(matches!(error, BucketError::Refused { .. }), "{error}");
     let error = opened("gs://b", &[("GOOGLE_APPLICATION_CREDENTIALS", "/no/such/file")]).unwrap_err();
     assert!(matches!(error, BucketError::Refused { .. }), "{error}");
+    let config = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(config.path(), "[profile sso]\nsso_session = x\n").unwrap();
+    let named = [
+        ("AWS_CONFIG_FILE", config.path().to_str().unwrap()),
+        ("AWS_PROFILE", "sso"),
+    ];
+    let error = opened("s3://b", &named).unwrap_err();
+    assert!(
+        matches!(
+            &error,
+            BucketError::Profile {
+                by: "sso_session",
+                ..
+            }
+        ),
+        "{error}"
+    );
+    let error = opened("s3://b", &[named[0], ("AWS_PROFILE", "nobody")]).unwrap_err();
+    assert!(matches!(error, BucketError::NoProfile { .. }), "{error}");
 }
