@@ -16,13 +16,14 @@ pub(crate) struct Crate {
 }
 
 /// Who may link whom. Formats never see layers or sources, the guest links the protocol alone.
-const DIRECTIONS: [(&str, &[&str]); 21] = [
+const DIRECTIONS: [(&str, &[&str]); 22] = [
     ("digest", &[]),
     ("tree", &[]),
     ("protocol", &[]),
     ("store", &["digest"]),
     ("layer", &["digest", "tree"]),
-    ("source", &["digest", "layer", "tree"]),
+    ("registry", &["digest"]),
+    ("source", &["digest", "registry", "layer", "tree"]),
     ("reader", &[]),
     ("ext4", &["digest", "reader", "tree"]),
     ("squashfs", &["reader", "tree"]),
