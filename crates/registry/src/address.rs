@@ -43,6 +43,9 @@ pub(crate) fn join(base: &Uri, location: &str) -> Option<String> {
     if location.contains("://") {
         return Some(location.to_owned());
     }
+    if location.starts_with('?') {
+        return Some(format!("{scheme}://{authority}{}{location}", base.path()));
+    }
     let folder = base
         .path()
         .rfind('/')
@@ -102,6 +105,7 @@ mod tests {
             ("//b.io/y", Some("https://b.io/y")),
             ("/y", Some("https://a.io:8443/y")),
             ("y?z", Some("https://a.io:8443/v2/x/blobs/y?z")),
+            ("?z", Some("https://a.io:8443/v2/x/blobs/1?z")),
             ("", None),
             ("#f", None),
         ] {

@@ -1,6 +1,8 @@
 //! Lists: the tags of a repository, the repositories of a registry. They come in pages.
 #![deny(clippy::as_conversions, clippy::arithmetic_side_effects)]
 
+use std::collections::BTreeSet;
+
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use ureq::ResponseExt as _;
@@ -132,7 +134,11 @@ impl Repository {
             limit,
         };
         let mut url = first.to_owned();
-        for _ in 0..PAGES_MAX {
+        let mut read = BTreeSet::new();
+        while read.insert(url.clone()) {
+            if read.len() > PAGES_MAX {
+                return Err(endless("pages", PAGES_MAX));
+            }
             let page = self.attempt("read", &url, || self.page(access, &url))?;
             if take(&page)? > ENTRIES_MAX {
                 return Err(endless("entries", ENTRIES_MAX));
@@ -142,7 +148,10 @@ impl Repository {
                 Some(next) => url = next,
             }
         }
-        Err(endless("pages", PAGES_MAX))
+        Err(RegistryError::Protocol {
+            url: shown(&url),
+            problem: "the list leads in a circle",
+        })
     }
 
     fn page(&self, access: Access<'_>, url: &str) -> Result<Page, Failure> {
@@ -161,13 +170,6 @@ impl Repository {
         let base = answer.get_uri().clone();
         let (headers, bytes) = small(url, answer, PAGE_MAX)?;
         let next = next_page(&headers).and_then(|next| join(&base, &next));
-        let is_same = next.as_deref() == Some(url);
-        if is_same {
-            return Err(Failure::Final(RegistryError::Protocol {
-                url: shown(url),
-                problem: "the page after this one is this one",
-            }));
-        }
         Ok(Page { headers, bytes, next })
     }
 }

@@ -101,8 +101,9 @@ impl Repository {
         let filter = artifact_type.map(|wanted| format!("?artifactType={}", percent_encoded(wanted)));
         let url = self.url(&format!("referrers/{subject}{}", filter.unwrap_or_default()));
         let mut all = Vec::new();
-        let mut is_index = true;
+        let (mut is_index, mut is_begun) = (true, false);
         let read = self.pages(Access::Pull, &url, &mut |page| {
+            is_begun = true;
             // Some answer every question, with a page for people.
             is_index &= header(&page.headers, "content-type").is_some_and(|said| said.starts_with(OCI_INDEX));
             if is_index {
@@ -118,7 +119,7 @@ impl Repository {
                     status: 400 | 405 | 501,
                     ..
                 },
-            ) => Ok(None),
+            ) if !is_begun => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -27,6 +27,8 @@ pub struct Setup {
     pub htpasswd: bool,
     /// Speaks TLS with a certificate of its own for 127.0.0.1, in `ca.pem` of its folder.
     pub tls: bool,
+    /// Lets manifests be removed.
+    pub deletes: bool,
     /// An `auth:` section of its own.
     pub auth: Option<String>,
 }
@@ -78,7 +80,8 @@ impl DockerRegistry {
                 .unwrap()
                 .port();
             let config = format!(
-                "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: 127.0.0.1:{port}\n{tls}{auth}",
+                "version: 0.1\nlog:\n  level: error\nstorage:\n  delete:\n    enabled: {}\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: 127.0.0.1:{port}\n{tls}{auth}",
+                setup.deletes,
                 at("data")
             );
             fs::write(at("config.yml"), config).unwrap();

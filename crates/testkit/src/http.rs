@@ -37,7 +37,7 @@ impl Request {
 /// What the server answers.
 #[derive(Debug, Clone, Default)]
 pub struct Answer {
-    /// The HTTP status.
+    /// The HTTP status; with 0 the connection ends without an answer.
     pub status: u16,
     /// Besides the length and the end of the connection.
     pub headers: Vec<(String, String)>,
@@ -135,11 +135,16 @@ impl Drop for Server {
 }
 
 fn serve(stream: &TcpStream, handler: &Handler, log: &Mutex<Vec<Request>>) {
+    // Head and body are written one after the other; neither is to wait for word of the other.
+    let _ = stream.set_nodelay(true);
     let Some(request) = read_request(stream) else {
         return;
     };
     log.lock().unwrap().push(request.clone());
     let answer = handler(&request);
+    if answer.status == 0 {
+        return;
+    }
     let mut head = format!("HTTP/1.1 {} X\r\nConnection: close\r\n", answer.status);
     for (name, value) in &answer.headers {
         head.push_str(&format!("{name}: {value}\r\n"));
@@ -197,20 +202,27 @@ fn read_headers(reader: &mut impl BufRead) -> BTreeMap<String, String> {
     headers
 }
 
-/// Asks the real server the same. HTTP/1.0, so that the answer comes in one piece.
+/// Asks the real server the same, who takes itself to be where the client asked. HTTP/1.0, so that the answer comes in one piece.
 pub fn forward(upstream: &str, request: &Request) -> Answer {
     let mut stream = TcpStream::connect(upstream).unwrap();
-    let mut head = format!(
-        "{} {} HTTP/1.0\r\nHost: {upstream}\r\n",
-        request.method, request.target
-    );
-    for name in ["accept", "range", "authorization"] {
+    stream.set_nodelay(true).unwrap();
+    let mut head = format!("{} {} HTTP/1.0\r\n", request.method, request.target);
+    for name in [
+        "host",
+        "accept",
+        "range",
+        "authorization",
+        "content-type",
+        "content-length",
+    ] {
         if let Some(value) = request.header(name) {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
     }
     head.push_str("\r\n");
     stream.write_all(head.as_bytes()).unwrap();
+    // Who has seen enough hangs up early.
+    let _ = stream.write_all(&request.body);
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
     reader.read_line(&mut line).unwrap();
@@ -218,6 +230,10 @@ pub fn forward(upstream: &str, request: &Request) -> Answer {
     let headers = read_headers(&mut reader);
     let mut body = Vec::new();
     reader.read_to_end(&mut body).unwrap();
+    if request.method == "HEAD" {
+        let len = headers.get("content-length").and_then(|len| len.parse().ok());
+        body = vec![0; len.unwrap_or(0)];
+    }
     let kept = [
         "content-type",
         "docker-content-digest",
@@ -225,6 +241,8 @@ pub fn forward(upstream: &str, request: &Request) -> Answer {
         "www-authenticate",
         "location",
         "retry-after",
+        "link",
+        "oci-subject",
     ];
     let headers = headers
         .into_iter()
