@@ -23,7 +23,17 @@ pub(crate) fn is_loopback(host: &str) -> bool {
 
 /// Whether both are of the same server: whoever may hear a secret of one.
 pub(crate) fn same_origin(one: &Uri, other: &Uri) -> bool {
-    (one.scheme(), one.authority()) == (other.scheme(), other.authority())
+    origin(one) == origin(other)
+}
+
+fn origin(uri: &Uri) -> (Option<&str>, Option<String>, Option<u16>) {
+    let default = match uri.scheme_str() {
+        Some("https") => Some(443),
+        Some("http") => Some(80),
+        _ => None,
+    };
+    let host = uri.host().map(str::to_ascii_lowercase);
+    (uri.scheme_str(), host, uri.port_u16().or(default))
 }
 
 /// Resolves a redirect's target (<https://www.rfc-editor.org/rfc/rfc3986#section-5>, without dot segments, which
@@ -110,6 +120,23 @@ mod tests {
             ("#f", None),
         ] {
             assert_eq!(join(&base, location).as_deref(), expected, "{location:?}");
+        }
+    }
+
+    #[test]
+    fn origins() {
+        let same = |one: &str, other: &str| same_origin(&one.parse().unwrap(), &other.parse().unwrap());
+        for other in ["https://a.io/x?y", "https://A.io:443/", "HTTPS://a.io"] {
+            assert!(same("https://a.io/v2/", other), "{other}");
+        }
+        for other in [
+            "http://a.io/",
+            "http://a.io:443/",
+            "https://a.io:8443/",
+            "https://b.a.io/",
+            "https://a.io.evil/",
+        ] {
+            assert!(!same("https://a.io/v2/", other), "{other}");
         }
     }
 

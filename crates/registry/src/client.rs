@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use ureq::http::{self, Method, Response, Uri, header};
 use ureq::tls::{RootCerts, TlsConfig};
-use ureq::{Agent, Body, ResponseExt as _};
+use ureq::{Agent, Body};
 
 use crate::address::{is_loopback, join, same_origin, shown};
 use crate::answer::message;
@@ -296,13 +296,6 @@ impl Client {
             retry_after,
         })
     }
-}
-
-/// Whether an answer is by the one whom we asked, and no one to whom we were sent on.
-pub(crate) fn is_from(answer: &Response<Body>, origin: &str) -> bool {
-    origin
-        .parse()
-        .is_ok_and(|origin| same_origin(answer.get_uri(), &origin))
 }
 
 #[cfg(test)]

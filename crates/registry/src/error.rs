@@ -60,7 +60,7 @@ pub enum RegistryError {
     Endless {
         /// The address.
         url: String,
-        /// What there is too much of: pages, entries.
+        /// What there is too much of: pages, entries, bytes.
         what: &'static str,
         /// How many there may be.
         limit: usize,

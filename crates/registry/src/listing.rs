@@ -19,6 +19,8 @@ use crate::repository::Repository;
 
 /// The longest page, in bytes.
 const PAGE_MAX: u64 = 8 << 20;
+/// The most bytes of all its pages together.
+const LIST_MAX: usize = 64 << 20;
 /// The most pages of one list.
 const PAGES_MAX: usize = 10_000;
 /// The most entries of one list.
@@ -135,11 +137,16 @@ impl Repository {
         };
         let mut url = first.to_owned();
         let mut read = BTreeSet::new();
+        let mut len = 0usize;
         while read.insert(url.clone()) {
             if read.len() > PAGES_MAX {
                 return Err(endless("pages", PAGES_MAX));
             }
             let page = self.attempt("read", &url, || self.page(access, &url))?;
+            len = len.saturating_add(page.bytes.len());
+            if len > LIST_MAX {
+                return Err(endless("bytes", LIST_MAX));
+            }
             if take(&page)? > ENTRIES_MAX {
                 return Err(endless("entries", ENTRIES_MAX));
             }

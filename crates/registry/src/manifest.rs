@@ -132,7 +132,7 @@ impl Repository {
         })
     }
 
-    /// Removes a manifest and every tag that names it; says whether it was there.
+    /// Removes a manifest and every tag that names it; says whether it was there, as far as the last try could see.
     ///
     /// # Errors
     /// [`RegistryError::Unsupported`] if the registry removes nothing.

@@ -3,15 +3,15 @@
 use std::fmt;
 use std::sync::{Mutex, OnceLock};
 
-use ureq::Body;
-use ureq::http::Response;
+use ureq::http::{Response, Uri};
+use ureq::{Body, ResponseExt as _};
 
 use crate::access::Access;
-use crate::address::shown;
+use crate::address::{same_origin, shown};
 use crate::answer::message;
 use crate::attempts::Failure;
 use crate::auth::Authorizer;
-use crate::client::{Client, Request, is_from};
+use crate::client::{Client, Request};
 use crate::error::RegistryError;
 use crate::name::RepositoryName;
 use crate::options::{OnRetry, RegistryOptions};
@@ -90,13 +90,13 @@ impl Repository {
         access: Access<'_>,
         request: &Request<'_>,
     ) -> Result<Response<Body>, Failure> {
-        let is_ours = self.is_ours(request.url);
+        let is_ours = request.url.parse().is_ok_and(|uri| self.is_ours(&uri));
         let mut authorization = self.authorizer.current(access).filter(|_| is_ours);
         for last in [false, false, true] {
             let mut answer = self.client.send(request, authorization.as_deref())?;
             let status = answer.status().as_u16();
             // Whom we were sent on to has no business with who we are.
-            if status == 401 && !last && is_ours && is_from(&answer, self.origin()) {
+            if status == 401 && !last && is_ours && self.is_ours(answer.get_uri()) {
                 let next = self
                     .authorizer
                     .answer(&self.client, access, &answer, authorization.as_deref())?;
@@ -118,9 +118,10 @@ impl Repository {
     }
 
     /// Whether an address is of the registry itself, not of a store that it uses.
-    fn is_ours(&self, url: &str) -> bool {
-        url.strip_prefix(self.origin())
-            .is_some_and(|rest| rest.starts_with('/'))
+    fn is_ours(&self, uri: &Uri) -> bool {
+        self.origin()
+            .parse()
+            .is_ok_and(|origin| same_origin(uri, &origin))
     }
 
     /// What an answer means that is none of those that were hoped for. `what` was asked about.

@@ -4,8 +4,8 @@
 //! done again from the start: a blob is known by its digest, so it does not matter whether it was there already.
 
 use firebrick_digest::Digest;
-use ureq::Body;
 use ureq::http::{Method, Response, header};
+use ureq::{Body, ResponseExt as _};
 
 use crate::access::Access;
 use crate::address::{join, percent_encoded, shown};
@@ -15,8 +15,6 @@ use crate::client::Request;
 use crate::error::RegistryError;
 use crate::name::RepositoryName;
 use crate::repository::Repository;
-
-use ureq::ResponseExt as _;
 
 impl Repository {
     /// Puts a blob into the repository, in one piece.

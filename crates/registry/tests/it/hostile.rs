@@ -78,6 +78,22 @@ fn answers_without_end() {
     );
 }
 
+/// Few entries, but each as large as a page may be.
+#[test]
+fn large_pages_without_end() {
+    let body = format!(r#"{{"manifests":["{}"]}}"#, "x".repeat(7 << 20));
+    let server = Server::start(move |request| {
+        let next = format!("<{}x>; rel=next", request.target);
+        Answer::new(200, body.clone())
+            .with("Content-Type", firebrick_registry::media_type::OCI_INDEX)
+            .with("Link", next)
+    });
+    says(
+        repository(server.address).referrers(Digest::of(b""), Some("a/b")),
+        &["the listing has more than 67108864 bytes"],
+    );
+}
+
 #[test]
 fn nonsense_in_lists() {
     for (body, why) in [
