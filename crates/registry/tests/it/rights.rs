@@ -1,7 +1,7 @@
 //! Who may do what: passwords, and tokens that are good for one thing.
 
 use firebrick_digest::Digest;
-use firebrick_registry::{ManifestName, RegistryError, RegistryOptions, Repository};
+use firebrick_registry::{ManifestName, RegistryError, RegistryOptions, Repository, Trouble};
 use firebrick_testkit::docker_registry::{DockerRegistry, Setup, have_tools};
 use firebrick_testkit::http::{Answer, Server};
 use firebrick_testkit::tokens::Tokens;
@@ -53,6 +53,26 @@ fn passwords_of_a_real_registry() {
     );
     let error = stranger.catalog("").unwrap_err();
     assert!(matches!(error, RegistryError::Unsupported { .. }), "{error}");
+}
+
+#[test]
+fn passwords_over_tls() {
+    if !have_tools() {
+        return;
+    }
+    let setup = Setup {
+        htpasswd: true,
+        tls: true,
+        deletes: true,
+        ..Setup::default()
+    };
+    let registry = DockerRegistry::start(&setup);
+    let mut joe = as_joe(&registry.host);
+    let untrusting = open(&format!("{}/test/x", registry.host), &joe);
+    let error = untrusting.upload_blob(Digest::of(b"abc"), b"abc").unwrap_err();
+    assert_eq!(error.trouble(), Some(Trouble::Untrusted));
+    joe.ca_files = vec![registry.folder.path().join("ca.pem")];
+    do_all(&registry.host, &joe);
 }
 
 /// The registry itself judges the tokens, and each is good for what it was asked for.
