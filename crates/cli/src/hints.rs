@@ -5,6 +5,7 @@ mod edit;
 mod firecracker;
 mod layer;
 mod recipe;
+mod registry;
 mod sandbox;
 mod source;
 mod store;

@@ -6,12 +6,12 @@
 use std::collections::BTreeMap;
 
 use firebrick_digest::Digest;
+use firebrick_registry::quote::quoted;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use crate::error::{Part, SourceError};
 use crate::platform::Platform;
-use crate::quote::quoted;
 
 /// The parsed image config. Fields that the config leaves out are empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -10,13 +10,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use firebrick_digest::Digest;
+use firebrick_registry::quote::quoted;
 use serde::Deserialize;
 
 use crate::config::{ImageConfig, parse_config};
 use crate::error::{Part, SourceError};
 use crate::options::{Limits, Options};
 use crate::platform::Platform;
-use crate::quote::quoted;
 use crate::reference::{Reference, Selector};
 use crate::resolve;
 use crate::tarindex::{Member, TarIndex};

@@ -7,13 +7,11 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use firebrick_digest::{Digest, Mismatch};
+use firebrick_registry::{JsonError, RegistryError, RegistryReference, Trouble};
 
 use crate::platform::Platform;
-use crate::quote::JsonError;
-use crate::reference::RegistryReference;
 
 /// Which part of an OCI image an error speaks of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,26 +35,6 @@ impl fmt::Display for Part {
             Part::Layer(index) => write!(f, "layer {index}"),
         }
     }
-}
-
-/// What is in the way of a registry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Trouble {
-    /// Nobody knows the host's name.
-    UnknownHost,
-    /// Nothing listens there.
-    Refused,
-    /// Nothing answers in time, or no way leads there.
-    Silent,
-    /// The proxy does not let us through.
-    Proxy,
-    /// Its certificate is not by an authority that we trust, or not for it, or not for now.
-    Untrusted,
-    /// It does not speak TLS.
-    NotTls,
-    /// It speaks TLS, but we cannot agree.
-    Tls,
 }
 
 /// Why an OCI image cannot be had from its reference.
@@ -169,16 +147,6 @@ pub enum SourceError {
         name: String,
         /// The archive.
         place: PathBuf,
-    },
-    /// The registry's digest header does not describe the manifest it came with.
-    #[error("the registry says that the manifest of {reference} is {header}, but its bytes are {actual}")]
-    DigestHeader {
-        /// The image.
-        reference: Box<RegistryReference>,
-        /// The header's digest.
-        header: Digest,
-        /// The bytes' digest.
-        actual: Digest,
     },
 
     // Unsupported.
@@ -324,46 +292,6 @@ pub enum SourceError {
         /// Why not.
         source: io::Error,
     },
-    /// The registry's options are wrong.
-    #[error("{option} {value:?} is not usable")]
-    Option {
-        /// Which option.
-        option: &'static str,
-        /// Its value.
-        value: String,
-    },
-    /// The registry could not be reached, or the connection broke, each time it was tried.
-    #[error("cannot read {url} ({attempts} tries)")]
-    Transport {
-        /// The address.
-        url: String,
-        /// How often it was tried in a row.
-        attempts: u32,
-        /// The last failure.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// The registry answered with a failure.
-    #[error("{url} answers {status}{}", detail(.message))]
-    Status {
-        /// The address.
-        url: String,
-        /// The HTTP status.
-        status: u16,
-        /// The registry's own words, maybe none.
-        message: String,
-    },
-    /// The registry wants other credentials, or any.
-    #[error("{registry} does not let us read {repository}{}", detail(.message))]
-    Unauthorized {
-        /// The registry.
-        registry: String,
-        /// The repository.
-        repository: String,
-        /// The registry's own words, maybe none.
-        message: String,
-        /// Credentials were sent.
-        with_credentials: bool,
-    },
     /// The registry has no such image.
     #[error("{reference} does not exist{}", detail(.message))]
     NotFound {
@@ -372,44 +300,9 @@ pub enum SourceError {
         /// The registry's own words, maybe none.
         message: String,
     },
-    /// The registry asks for a longer pause than we are willing to wait.
-    #[error("{url} answers {status} and asks to wait {} s", .wait.as_secs())]
-    Busy {
-        /// The address.
-        url: String,
-        /// The HTTP status.
-        status: u16,
-        /// The pause.
-        wait: Duration,
-    },
-    /// An answer of the registry that breaks the protocol.
-    #[error("{url}: {problem}")]
-    Protocol {
-        /// The address.
-        url: String,
-        /// What is wrong.
-        problem: &'static str,
-    },
-    /// A credential helper failed, or is not there.
-    #[error("credential helper {helper:?} for {registry} failed: {message}")]
-    CredentialHelper {
-        /// The program.
-        helper: String,
-        /// The file that asks for it.
-        config: PathBuf,
-        /// The registry.
-        registry: String,
-        /// What went wrong, never a secret.
-        message: String,
-    },
-    /// Docker's config file cannot be used.
-    #[error("Docker config {path:?} is not usable: {problem}")]
-    DockerConfig {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        problem: String,
-    },
+    /// The registry did not give what it was asked for.
+    #[error(transparent)]
+    Registry(RegistryError),
     /// The download was given up because nobody wanted it any more.
     #[error("the download of layer {layer} was cancelled")]
     Cancelled {
@@ -419,6 +312,15 @@ pub enum SourceError {
     /// A failure that several readers share.
     #[error(transparent)]
     Shared(#[from] Arc<SourceError>),
+}
+
+impl From<RegistryError> for SourceError {
+    fn from(error: RegistryError) -> SourceError {
+        match error {
+            RegistryError::File { action, path, source } => SourceError::File { action, path, source },
+            error => SourceError::Registry(error),
+        }
+    }
 }
 
 impl SourceError {
@@ -447,14 +349,7 @@ impl SourceError {
             SourceError::NotAnArchive { .. } => {
                 "for a plain root filesystem use tar:FILE or dir:PATH; for `docker save` use docker-archive:FILE".into()
             }
-            SourceError::Unauthorized {
-                registry,
-                with_credentials: false,
-                ..
-            } => format!("log in with `docker login {registry}`; for a public image check its name"),
-            SourceError::Unauthorized { registry, .. } => {
-                format!("check the account's rights, or log in again with `docker login {registry}`")
-            }
+            SourceError::Registry(error) => return error.hint(),
             SourceError::Limit { .. } => "raise the limit if the image is trusted".into(),
             SourceError::Shared(error) => return error.hint(),
             _ => return None,
@@ -465,7 +360,7 @@ impl SourceError {
     /// What is in the way of the registry, if that can be told.
     pub fn trouble(&self) -> Option<Trouble> {
         match self {
-            SourceError::Transport { source, .. } => trouble(source.as_ref()),
+            SourceError::Registry(error) => error.trouble(),
             SourceError::Shared(error) => error.trouble(),
             _ => None,
         }
@@ -475,6 +370,7 @@ impl SourceError {
     pub fn is_corrupt(&self) -> bool {
         match self {
             SourceError::Shared(error) => error.is_corrupt(),
+            SourceError::Registry(error) => error.is_corrupt(),
             error => matches!(
                 error,
                 SourceError::Json { .. }
@@ -487,7 +383,6 @@ impl SourceError {
                     | SourceError::Missing { .. }
                     | SourceError::Outside { .. }
                     | SourceError::LinkLoop { .. }
-                    | SourceError::DigestHeader { .. }
             ),
         }
     }
@@ -499,48 +394,6 @@ impl SourceError {
             false => io::ErrorKind::Other,
         };
         io::Error::new(kind, self)
-    }
-}
-
-fn trouble(error: &(dyn std::error::Error + 'static)) -> Option<Trouble> {
-    if let Some(error) = error.downcast_ref::<io::Error>() {
-        return of_host(error);
-    }
-    match error.downcast_ref::<ureq::Error>()? {
-        ureq::Error::Io(error) => of_host(error),
-        ureq::Error::Rustls(error) => Some(of_tls(error)),
-        ureq::Error::Tls(_) => Some(Trouble::Tls),
-        ureq::Error::HostNotFound => Some(Trouble::UnknownHost),
-        ureq::Error::Timeout(_) | ureq::Error::BodyStalled => Some(Trouble::Silent),
-        ureq::Error::ConnectProxyFailed(_) => Some(Trouble::Proxy),
-        _ => None,
-    }
-}
-
-fn of_host(error: &io::Error) -> Option<Trouble> {
-    let inner = error.get_ref();
-    if let Some(error) = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-        return Some(of_tls(error));
-    }
-    if let Some(inner) = inner.filter(|inner| inner.is::<ureq::Error>()) {
-        return trouble(inner);
-    }
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => Some(Trouble::Refused),
-        io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
-            Some(Trouble::Silent)
-        }
-        // The standard library has no kind for it.
-        _ if error.to_string().starts_with("failed to lookup address") => Some(Trouble::UnknownHost),
-        _ => None,
-    }
-}
-
-fn of_tls(error: &rustls::Error) -> Trouble {
-    match error {
-        rustls::Error::InvalidCertificate(_) => Trouble::Untrusted,
-        rustls::Error::InvalidMessage(_) => Trouble::NotTls,
-        _ => Trouble::Tls,
     }
 }
 

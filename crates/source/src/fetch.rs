@@ -9,12 +9,11 @@ use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 use firebrick_digest::{Digest, Hasher};
+use firebrick_registry::Client;
 
 use crate::error::SourceError;
 use crate::image::file_error;
 use crate::options::{Event, Options};
-use crate::registry::http::{Failure, Http};
-use crate::registry::{CHUNK, CopyError, Opened, PROGRESS, copy, opened, transport};
 
 /// Fetches the file at `url`, whose bytes have this digest, and gives it the name `dest`, whose folder must be there.
 ///
@@ -30,7 +29,7 @@ pub fn fetch_file(
     size_max: u64,
     options: &Options,
 ) -> Result<(), SourceError> {
-    let http = Http::new(&options.registry, options.events.clone())?;
+    let client = Client::new(&options.registry, options.on_retry())?;
     let folder = dest.parent().unwrap_or(Path::new("."));
     let part = Part::open(folder.join(format!(".{}.part", digest.hex())))?;
     if File::open(dest).is_ok_and(|file| digest_of(&file).is_ok_and(|there| there == digest)) {
@@ -39,7 +38,7 @@ pub fn fetch_file(
     let fetch = Fetch {
         url,
         size_max,
-        http: &http,
+        client: &client,
         options,
     };
     let resumed = fetch.complete(&part)?;
@@ -71,14 +70,14 @@ pub fn fetch_file(
 /// # Errors
 /// [`SourceError::FileTooLong`] beyond `size_max` bytes. Otherwise what the server or the host's disk said.
 pub fn fetch_unverified(url: &str, dest: &Path, size_max: u64, options: &Options) -> Result<(), SourceError> {
-    let http = Http::new(&options.registry, options.events.clone())?;
+    let client = Client::new(&options.registry, options.on_retry())?;
     let part = Part::open(dest.with_added_extension("part"))?;
     // What an earlier run left may be of something else.
     part.file.set_len(0).map_err(|error| part.error("empty", error))?;
     let fetch = Fetch {
         url,
         size_max,
-        http: &http,
+        client: &client,
         options,
     };
     fetch.complete(&part)?;
@@ -88,7 +87,7 @@ pub fn fetch_unverified(url: &str, dest: &Path, size_max: u64, options: &Options
 struct Fetch<'a> {
     url: &'a str,
     size_max: u64,
-    http: &'a Http,
+    client: &'a Client,
     options: &'a Options,
 }
 
@@ -99,62 +98,21 @@ impl Fetch<'_> {
         let start = file
             .seek(SeekFrom::End(0))
             .map_err(|error| part.error("read", error))?;
-        let mut position = start;
-        let mut attempts = self.http.attempts(self.url);
-        let mut buffer = vec![0; CHUNK];
-        loop {
-            let before = position;
-            let failure = match self.open(position) {
-                Ok(Opened::End) => break,
-                Ok(Opened::Body { answer, skip, total }) => {
-                    let mut done = position;
-                    let mut sink = |bytes: &[u8]| {
-                        done = done.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
-                        self.check_size(done)?;
-                        file.write_all(bytes)
-                            .map_err(|error| part.error("write", error))?;
-                        (self.options.events)(Event::FileMovedOn {
-                            done_bytes: done,
-                            size_bytes: total,
-                        });
-                        Ok(())
-                    };
-                    self.check_size(total.unwrap_or(0))?;
-                    let mut body = answer.into_body().into_reader();
-                    let all = total.unwrap_or(u64::MAX);
-                    match copy(&mut body, skip, all, &mut position, &mut buffer, &mut sink) {
-                        // Without a length the connection's end is the file's; the digest tells whether it is all.
-                        Ok(()) if total.is_none_or(|total| position >= total) => break,
-                        Ok(()) => transport(io::ErrorKind::UnexpectedEof.into()),
-                        Err(CopyError::Read(error)) => transport(error),
-                        Err(CopyError::Sink(error)) => return Err(error),
-                    }
-                }
-                Err(failure) => failure,
-            };
-            if position.saturating_sub(before) >= PROGRESS {
-                attempts.progressed();
-            }
-            attempts.failed(failure)?;
-        }
+        let mut done = start;
+        self.client
+            .stream_file(self.url, start, &mut |piece| -> Result<(), SourceError> {
+                self.check_size(piece.total.unwrap_or(0))?;
+                done = done.saturating_add(u64::try_from(piece.bytes.len()).unwrap_or(u64::MAX));
+                self.check_size(done)?;
+                file.write_all(piece.bytes)
+                    .map_err(|error| part.error("write", error))?;
+                (self.options.events)(Event::FileMovedOn {
+                    done_bytes: done,
+                    size_bytes: piece.total,
+                });
+                Ok(())
+            })?;
         Ok(start > 0)
-    }
-
-    fn open(&self, start: u64) -> Result<Opened, Failure> {
-        let range = format!("bytes={start}-");
-        let headers: &[(&str, &str)] = match start {
-            0 => &[("accept", "*/*")],
-            _ => &[("accept", "*/*"), ("range", &range)],
-        };
-        let answer = self.http.get(self.url, headers, None)?;
-        match answer.status().as_u16() {
-            200 | 206 | 416 => opened(self.url, start, answer),
-            status => Err(Failure::Final(SourceError::Status {
-                url: self.url.to_owned(),
-                status,
-                message: String::new(),
-            })),
-        }
     }
 
     fn check_size(&self, size: u64) -> Result<(), SourceError> {
@@ -211,7 +169,7 @@ impl Part {
 fn digest_of(mut file: &File) -> io::Result<Digest> {
     file.seek(SeekFrom::Start(0))?;
     let mut hasher = Hasher::new();
-    let mut buffer = vec![0; CHUNK];
+    let mut buffer = vec![0; 128 << 10];
     loop {
         match file.read(&mut buffer)? {
             0 => return Ok(hasher.finish()),

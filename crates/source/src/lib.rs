@@ -28,7 +28,6 @@ mod manifest;
 mod oci;
 mod options;
 mod platform;
-mod quote;
 mod reference;
 mod registry;
 mod resolve;
@@ -44,14 +43,16 @@ use firebrick_digest::Digest;
 pub use cache::{Cache, CachedBlob, Prune, Pruned};
 pub use config::{ImageConfig, parse_config};
 pub use docker_archive::{SavedImage, parse_saved};
-pub use error::{Part, SourceError, Trouble};
+pub use error::{Part, SourceError};
 pub use fetch::{fetch_file, fetch_unverified};
+pub use firebrick_registry::{
+    Credentials, JsonError, Proxy, RegistryError, RegistryOptions, RegistryReference, Retry, Trouble,
+};
 pub use image::{Layer, OciImage};
 pub use manifest::{Descriptor, Document, Index, Manifest, parse_document};
-pub use options::{Credentials, Event, Limits, Options, Proxy, RegistryOptions, Retry};
+pub use options::{Event, Limits, Options};
 pub use platform::{ParsePlatformError, Platform};
-pub use quote::JsonError;
-pub use reference::{ParseReferenceError, Reference, RegistryReference, Selector};
+pub use reference::{ParseReferenceError, Reference, Selector};
 
 use download::Downloads;
 use image::LayerSource;

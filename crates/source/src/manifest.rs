@@ -9,18 +9,15 @@
 use std::collections::BTreeMap;
 
 use firebrick_digest::Digest;
+use firebrick_registry::media_type::{DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST};
+use firebrick_registry::quote::quoted;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use crate::error::{Part, SourceError};
 use crate::options::Limits;
 use crate::platform::Platform;
-use crate::quote::quoted;
 
-pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
-pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-pub(crate) const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
-pub(crate) const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const DOCKER_SCHEMA1: &str = "application/vnd.docker.distribution.manifest.v1";
 const CONFIGS: [&str; 2] = [
     "application/vnd.oci.image.config.v1+json",

@@ -5,13 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use firebrick_digest::Digest;
+use firebrick_registry::quote::quoted;
 
 use crate::error::{Part, SourceError};
 use crate::image::LayerSource;
 use crate::layout::Layout;
 use crate::manifest::{Descriptor, Document, Index, parse_document};
 use crate::options::Options;
-use crate::quote::quoted;
 use crate::reference::Selector;
 use crate::resolve::{self, Blobs, Resolved};
 use crate::tarindex::TarIndex;

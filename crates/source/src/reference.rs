@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use firebrick_digest::Digest;
+use firebrick_registry::{NameError, RegistryReference};
 
 /// Where an OCI image lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,19 +72,6 @@ pub enum Selector {
     Index(usize),
 }
 
-/// A repository in a registry, with a tag or a digest.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RegistryReference {
-    /// The registry's host and maybe port, e.g. `docker.io` or `localhost:5000`.
-    pub registry: String,
-    /// The repository in full, e.g. `library/python`.
-    pub repository: String,
-    /// The tag; `latest` if neither tag nor digest was written.
-    pub tag: Option<String>,
-    /// The digest of the manifest or index; where both are given it decides, and the tag is only for people.
-    pub digest: Option<Digest>,
-}
-
 /// Why a text is not an image reference.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{text:?} is not an image reference: {problem}")]
@@ -106,12 +94,8 @@ enum Problem {
     Found(String),
     #[error("{0}")]
     OtherTransport(String),
-    #[error("repository names are lower-case letters, digits and single separators, at most 255 bytes")]
-    Repository,
-    #[error("the registry's host and port are malformed")]
-    Registry,
-    #[error("a tag is up to 128 letters, digits, '_', '.' and '-', and starts with a letter, digit or '_'")]
-    Tag,
+    #[error(transparent)]
+    Name(#[from] NameError),
     #[error("after '@' stands sha256: and 64 lower-case hex digits")]
     Digest,
 }
@@ -155,13 +139,13 @@ fn parse(text: &str) -> Result<Reference, Problem> {
         return Err(Problem::WebAddress);
     }
     if let Some(rest) = text.strip_prefix("docker://") {
-        return parse_registry(rest).map(Reference::Registry);
+        return registry(rest);
     }
     if let Some(problem) = bare::check(text) {
         return Err(problem);
     }
     let Some((transport, rest)) = text.split_once(':') else {
-        return parse_registry(text).map(Reference::Registry);
+        return registry(text);
     };
     match transport {
         "oci" => split_path(rest, false).map(|(path, selector)| Reference::OciLayout { path, selector }),
@@ -177,8 +161,12 @@ fn parse(text: &str) -> Result<Reference, Problem> {
         }),
         "tar" => whole_path(rest).map(|path| Reference::Tar { path }),
         "dir" => whole_path(rest).map(|path| Reference::Dir { path }),
-        _ => parse_registry(text).map(Reference::Registry),
+        _ => registry(text),
     }
+}
+
+fn registry(text: &str) -> Result<Reference, Problem> {
+    Ok(Reference::Registry(text.parse()?))
 }
 
 fn whole_path(text: &str) -> Result<PathBuf, Problem> {
@@ -201,117 +189,6 @@ fn split_path(text: &str, by_index: bool) -> Result<(PathBuf, Option<Selector>),
         Some(digest) => Some(Selector::Digest(digest.parse().map_err(|_| Problem::Digest)?)),
     };
     Ok((path, selector))
-}
-
-fn parse_registry(text: &str) -> Result<RegistryReference, Problem> {
-    let (name, digest) = match text.split_once('@') {
-        Some((name, digest)) => (name, Some(digest.parse().map_err(|_| Problem::Digest)?)),
-        None => (text, None),
-    };
-    // A colon after the last slash starts the tag; any other belongs to the registry's port.
-    let last = name
-        .rfind('/')
-        .map_or(name, |slash| name.get(slash..).unwrap_or(""));
-    let (name, tag) = match last.contains(':') && !last.ends_with(']') {
-        true => name
-            .rsplit_once(':')
-            .map_or((name, None), |(name, tag)| (name, Some(tag))),
-        false => (name, None),
-    };
-    if name.is_empty() {
-        return Err(Problem::Empty);
-    }
-    if tag.is_some_and(|tag| !is_tag(tag)) {
-        return Err(Problem::Tag);
-    }
-    let (registry, repository) = match name.split_once('/') {
-        Some((host, rest)) if is_host(host) => (host, rest),
-        _ => ("docker.io", name),
-    };
-    if !host_is_well_formed(registry) {
-        return Err(Problem::Registry);
-    }
-    let registry = match registry {
-        "index.docker.io" | "registry-1.docker.io" => "docker.io",
-        other => other,
-    };
-    if !is_repository(repository) {
-        return Err(Problem::Repository);
-    }
-    let repository = match registry == "docker.io" && !repository.contains('/') {
-        true => format!("library/{repository}"),
-        false => repository.to_owned(),
-    };
-    let tag = match (tag, &digest) {
-        (None, None) => Some("latest".to_owned()),
-        (tag, _) => tag.map(str::to_owned),
-    };
-    Ok(RegistryReference {
-        registry: registry.to_owned(),
-        repository,
-        tag,
-        digest,
-    })
-}
-
-/// Docker's rule: the part before the first slash is a host if it could not be a folder of Docker Hub.
-fn is_host(text: &str) -> bool {
-    text == "localhost"
-        || text.contains(['.', ':', '['])
-        || text.bytes().any(|byte| byte.is_ascii_uppercase())
-}
-
-fn host_is_well_formed(text: &str) -> bool {
-    let (host, port) = match text.strip_prefix('[') {
-        Some(rest) => match rest.split_once(']') {
-            Some((address, port)) => {
-                if address.parse::<std::net::Ipv6Addr>().is_err() {
-                    return false;
-                }
-                ("ipv6", port)
-            }
-            None => return false,
-        },
-        None => match text.find(':') {
-            Some(colon) => text.split_at(colon),
-            None => (text, ""),
-        },
-    };
-    let port_is_good = port.is_empty()
-        || port
-            .strip_prefix(':')
-            .is_some_and(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
-    let host_is_good = !host.is_empty()
-        && host.split('.').all(|label| {
-            !label.is_empty()
-                && !label.starts_with('-')
-                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-        });
-    port_is_good && host_is_good
-}
-
-fn is_tag(tag: &str) -> bool {
-    let mut bytes = tag.bytes();
-    let first = bytes
-        .next()
-        .is_some_and(|b| b.is_ascii_alphanumeric() || b == b'_');
-    first && tag.len() <= 128 && bytes.all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
-}
-
-fn is_repository(name: &str) -> bool {
-    name.len() <= 255 && name.split('/').all(is_path_component)
-}
-
-/// Lower-case letters and digits, joined by one dot, one or two underscores, or any number of dashes.
-fn is_path_component(text: &str) -> bool {
-    let alphanumeric = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    let bytes = text.as_bytes();
-    if !bytes.first().is_some_and(alphanumeric) || !bytes.last().is_some_and(alphanumeric) {
-        return false;
-    }
-    bytes.split(alphanumeric).all(|separator| {
-        matches!(separator, b"" | b"." | b"_" | b"__") || separator.iter().all(|&b| b == b'-')
-    })
 }
 
 impl fmt::Display for Reference {
@@ -340,30 +217,6 @@ impl fmt::Display for Selector {
             Selector::Name(name) => f.write_str(name),
             Selector::Digest(digest) => write!(f, "@{digest}"),
             Selector::Index(index) => write!(f, "@{index}"),
-        }
-    }
-}
-
-impl fmt::Display for RegistryReference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.registry, self.repository)?;
-        if let Some(tag) = &self.tag {
-            write!(f, ":{tag}")?;
-        }
-        if let Some(digest) = &self.digest {
-            write!(f, "@{digest}")?;
-        }
-        Ok(())
-    }
-}
-
-impl RegistryReference {
-    /// What stands after `/manifests/` in a request: the digest if there is one, else the tag.
-    pub(crate) fn manifest_name(&self) -> String {
-        match (&self.digest, &self.tag) {
-            (Some(digest), _) => digest.to_string(),
-            (None, Some(tag)) => tag.clone(),
-            (None, None) => "latest".to_owned(),
         }
     }
 }

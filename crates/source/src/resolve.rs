@@ -4,13 +4,13 @@
 #![deny(clippy::as_conversions, clippy::arithmetic_side_effects)]
 
 use firebrick_digest::{Digest, Mismatch};
+use firebrick_registry::quote::quoted;
 
 use crate::config::{ImageConfig, parse_config};
 use crate::error::{Part, SourceError};
 use crate::manifest::{Descriptor, Document, Manifest, parse_document};
 use crate::options::{Limits, Options};
 use crate::platform::Platform;
-use crate::quote::quoted;
 
 /// Where an image's small documents come from.
 pub(crate) trait Blobs {

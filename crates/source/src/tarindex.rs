@@ -12,8 +12,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use firebrick_registry::quote::quoted;
+
 use crate::error::{Part, SourceError};
-use crate::quote::quoted;
 
 const BLOCK: u64 = 512;
 /// Long names and PAX headers beyond this are no archive of images.

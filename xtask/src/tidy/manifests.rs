@@ -16,16 +16,17 @@ pub(crate) struct Crate {
 }
 
 /// Who may link whom. Formats never see layers or sources, the guest links the protocol alone.
-const DIRECTIONS: [(&str, &[&str]); 24] = [
+const DIRECTIONS: [(&str, &[&str]); 25] = [
     ("digest", &[]),
     ("tree", &[]),
     ("protocol", &[]),
     ("trust", &["digest"]),
-    ("store", &["digest", "trust"]),
+    ("store", &["digest", "registry", "trust"]),
     ("bucket", &["store"]),
     ("serve", &[]),
     ("layer", &["digest", "tree"]),
-    ("source", &["digest", "layer", "tree"]),
+    ("registry", &["digest"]),
+    ("source", &["digest", "registry", "layer", "tree"]),
     ("reader", &[]),
     ("ext4", &["digest", "reader", "tree"]),
     ("squashfs", &["reader", "tree"]),

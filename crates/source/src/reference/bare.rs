@@ -8,8 +8,9 @@ use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 
+use firebrick_registry::quote::quoted_to;
+
 use super::Problem;
-use crate::quote::quoted_to;
 use crate::tarindex::TarIndex;
 
 /// What firebrick opens, for messages.

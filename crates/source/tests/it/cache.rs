@@ -3,9 +3,10 @@
 use std::fs;
 
 use firebrick_source::{Cache, Event, Prune};
+use firebrick_testkit::docker_registry::{Setup, have_tools};
+use firebrick_testkit::http::Server;
 
-use crate::support::http::Server;
-use crate::support::registry::{Registry, Setup, have_tools, layers};
+use crate::support::registry::{layers, registry_with};
 use crate::support::{gzip, open, options, read, recorded};
 
 #[test]
@@ -13,7 +14,7 @@ fn corrupt_blobs_are_fetched_again_and_partials_go_on() {
     if !have_tools() {
         return;
     }
-    let registry = Registry::with_layers(&Setup::default(), &layers());
+    let registry = registry_with(&Setup::default(), &layers());
     let front = Server::before(&registry.host, |_, answer| answer);
     let name = format!("{}/test/image:v1", front.address);
     let folder = tempfile::tempdir().unwrap();

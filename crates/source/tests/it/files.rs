@@ -7,9 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use firebrick_digest::Digest;
-use firebrick_source::{Options, RegistryOptions, Retry, SourceError, fetch_file};
-
-use crate::support::http::{Answer, Request, Server};
+use firebrick_source::{Options, RegistryError, RegistryOptions, Retry, SourceError, fetch_file};
+use firebrick_testkit::http::{Answer, Request, Server};
 
 const LIMIT: u64 = 1 << 20;
 
@@ -99,7 +98,10 @@ fn a_later_run_goes_on_where_an_earlier_one_gave_up() {
     let dest = folder.path().join("kernel");
     let broken = server(bytes.clone(), |_| Some(300_000));
     let error = fetch_file(&url(&broken), digest, &dest, LIMIT, &options(1)).unwrap_err();
-    assert!(matches!(error, SourceError::Transport { .. }), "{error}");
+    assert!(
+        matches!(error, SourceError::Registry(RegistryError::Transport { .. })),
+        "{error}"
+    );
     let part = format!(".{}.part", digest.hex());
     assert_eq!(names(folder.path()), [part]);
     let whole = server(bytes.clone(), |_| None);
@@ -152,7 +154,10 @@ fn a_server_without_ranges_and_one_that_lies_about_them_are_coped_with() {
     fs::write(&part, &bytes[..1000]).unwrap();
     let liar = Server::start(|_| Answer::new(206, vec![1; 10]).with("Content-Range", "bytes 5000-5009/5010"));
     let error = fetch_file(&url(&liar), digest, &dest, LIMIT, &options(1)).unwrap_err();
-    assert!(matches!(error, SourceError::Protocol { .. }), "{error}");
+    assert!(
+        matches!(error, SourceError::Registry(RegistryError::Protocol { .. })),
+        "{error}"
+    );
     assert!(!dest.exists());
 }
 
@@ -163,7 +168,10 @@ fn what_is_missing_or_too_long_is_told() {
     let missing = Server::start(|_| Answer::new(404, Vec::new()));
     let error = fetch_file(&url(&missing), Digest::of(b""), &dest, LIMIT, &options(3)).unwrap_err();
     assert!(
-        matches!(error, SourceError::Status { status: 404, .. }),
+        matches!(
+            error,
+            SourceError::Registry(RegistryError::Status { status: 404, .. })
+        ),
         "{error}"
     );
     assert_eq!(missing.requests().len(), 1);

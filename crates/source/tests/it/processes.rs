@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use firebrick_digest::Digest;
 use firebrick_source::{Cache, Event};
+use firebrick_testkit::docker_registry::{DockerRegistry, Setup, have_tools};
+use firebrick_testkit::http::{Request, Server};
 
-use crate::support::http::{Request, Server};
-use crate::support::registry::{Registry, Setup, have_tools, layers};
+use crate::support::registry::{layers, registry_with};
 use crate::support::{gzip, open, options, read};
 
 const REFERENCE: &str = "FIREBRICK_TEST_PULL";
@@ -106,12 +107,12 @@ struct Slow {
     front: Server,
     release: Arc<AtomicBool>,
     cache: tempfile::TempDir,
-    _registry: Registry,
+    _registry: DockerRegistry,
 }
 
 impl Slow {
     fn start() -> Slow {
-        let registry = Registry::with_layers(&Setup::default(), &layers());
+        let registry = registry_with(&Setup::default(), &layers());
         let release = Arc::new(AtomicBool::new(false));
         let held = Arc::clone(&release);
         let front = Server::before(&registry.host, move |request, mut answer| {

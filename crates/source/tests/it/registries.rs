@@ -7,10 +7,11 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use firebrick_source::{Credentials, Options, Proxy, Trouble};
+use firebrick_testkit::docker_registry::{DockerRegistry, PASSWORD, Setup, USER, have_tools};
+use firebrick_testkit::http::{Answer, Server, Tunnels, forward};
+use firebrick_testkit::tokens::Tokens;
 
-use crate::support::http::{Answer, Server, Tunnels, forward};
-use crate::support::registry::{PASSWORD, Registry, Setup, USER, have_tools, layers};
-use crate::support::tokens::Tokens;
+use crate::support::registry::{layers, registry_with};
 use crate::support::{LayoutDir, PLATFORM, for_platform, gzip, open, options, platform, read, refusal, tar};
 
 fn joe() -> Credentials {
@@ -33,7 +34,7 @@ fn plain_with_and_without_cache_by_tag_and_digest() {
     if !have_tools() {
         return;
     }
-    let registry = Registry::with_layers(&Setup::default(), &layers());
+    let registry = registry_with(&Setup::default(), &layers());
     let name = format!("{}/test/image", registry.host);
     check(&format!("{name}:v1"), &options());
     let digest = open(&format!("{name}:v1"), &options())
@@ -60,7 +61,7 @@ fn platforms_in_a_registry() {
     if !have_tools() {
         return;
     }
-    let registry = Registry::start(&Setup::default());
+    let registry = DockerRegistry::start(&Setup::default());
     let layout = LayoutDir::new();
     let images: Vec<String> = ["linux/amd64", "linux/arm64"]
         .iter()
@@ -93,7 +94,7 @@ fn htpasswd_by_option_file_and_helper() {
         htpasswd: true,
         ..Setup::default()
     };
-    let registry = Registry::with_layers(&setup, &layers());
+    let registry = registry_with(&setup, &layers());
     let name = format!("{}/test/image:v1", registry.host);
     let text = refusal(&name, &options());
     assert!(
@@ -152,7 +153,7 @@ fn tls_with_a_private_authority_and_a_proxy() {
         tls: true,
         ..Setup::default()
     };
-    let registry = Registry::with_layers(&setup, &layers());
+    let registry = registry_with(&setup, &layers());
     let name = format!("{}/test/image:v1", registry.host);
     assert_eq!(trouble(&name, &options()), Some(Trouble::Untrusted));
     let mut trusting = options();
@@ -212,7 +213,7 @@ fn plain_http_only_with_localhost_or_when_asked() {
     if !have_tools() {
         return;
     }
-    let registry = Registry::with_layers(&Setup::default(), &layers());
+    let registry = registry_with(&Setup::default(), &layers());
     let upstream = registry.host.clone();
     let elsewhere = Server::start_at("127.0.0.2:0", move |request| forward(&upstream, request));
     let name = format!("{}/test/image:v1", elsewhere.address);
@@ -272,7 +273,7 @@ fn bearer_tokens_are_fetched_kept_and_renewed() {
     if !have_tools() {
         return;
     }
-    let registry = Registry::with_layers(&Setup::default(), &layers());
+    let registry = registry_with(&Setup::default(), &layers());
     let issued = std::sync::atomic::AtomicUsize::new(0);
     let tokens = Server::start(move |request| {
         let asked = request
@@ -329,7 +330,7 @@ fn tokens_that_a_real_registry_wants() {
         auth: Some(tokens.config()),
         ..Setup::default()
     };
-    let registry = Registry::with_layers(&setup, &layers());
+    let registry = registry_with(&setup, &layers());
     let by_skopeo = tokens.server.requests().len();
     assert!(by_skopeo > 0);
     let name = format!("{}/test/image:v1", registry.host);

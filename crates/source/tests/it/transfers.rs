@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use firebrick_digest::Digest;
 use firebrick_source::{Cache, Event};
+use firebrick_testkit::docker_registry::{Setup, have_tools};
+use firebrick_testkit::http::{Answer, Server};
 
-use crate::support::http::{Answer, Server};
-use crate::support::registry::{Registry, Setup, have_tools, layers};
+use crate::support::registry::{layers, registry_with};
 use crate::support::{
     OCI_LAYER, PLATFORM, chain, config_json, descriptor, gzip, manifest_json, noise, open, options, read,
     recorded, refusal, tar,
@@ -19,7 +20,7 @@ fn a_broken_transfer_goes_on_by_range() {
     if !have_tools() {
         return;
     }
-    let registry = Registry::with_layers(&Setup::default(), &layers());
+    let registry = registry_with(&Setup::default(), &layers());
     let front = Server::before(&registry.host, |request, mut answer| {
         if request.is_blob() && answer.body.len() > 2 << 20 {
             answer.cut = Some(1 << 20);
@@ -51,7 +52,7 @@ fn busy_servers_are_asked_again_after_their_pause() {
     if !have_tools() {
         return;
     }
-    let registry = Registry::with_layers(&Setup::default(), &layers());
+    let registry = registry_with(&Setup::default(), &layers());
     let count = AtomicUsize::new(0);
     let front = Server::before(&registry.host, move |request, answer| {
         if request.target == "/v2/" {
@@ -92,7 +93,7 @@ fn redirects_do_not_carry_authorization() {
     if !have_tools() {
         return;
     }
-    let registry = Registry::with_layers(&Setup::default(), &layers());
+    let registry = registry_with(&Setup::default(), &layers());
     let store = Server::before(&registry.host, |_, answer| answer);
     let target = store.address;
     let front = Server::before(&registry.host, move |request, answer| {
@@ -129,7 +130,7 @@ fn readers_follow_the_download() {
     if !have_tools() {
         return;
     }
-    let registry = Registry::with_layers(&Setup::default(), &layers());
+    let registry = registry_with(&Setup::default(), &layers());
     let release = Arc::new(AtomicBool::new(false));
     let hold = Arc::clone(&release);
     let front = Server::before(&registry.host, move |request, mut answer| {
@@ -153,7 +154,7 @@ fn four_layers_download_at_once_and_tell_how_far_they_are() {
         return;
     }
     let layers: Vec<Vec<u8>> = (0..6).map(|n| tar(&[("f", &noise(300 << 10, n))])).collect();
-    let registry = Registry::with_layers(&Setup::default(), &layers);
+    let registry = registry_with(&Setup::default(), &layers);
     let (now, most, all) = (
         AtomicUsize::new(0),
         Arc::new(AtomicUsize::new(0)),
@@ -249,7 +250,7 @@ fn a_registry_that_lies_about_a_layer_is_named() {
     if !have_tools() {
         return;
     }
-    let registry = Registry::with_layers(&Setup::default(), &layers());
+    let registry = registry_with(&Setup::default(), &layers());
     let front = Server::before(&registry.host, |request, mut answer| {
         if request.is_blob() && answer.body.len() > 10_000 {
             answer.body[5000] ^= 1;

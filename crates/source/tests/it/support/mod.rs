@@ -1,8 +1,6 @@
 //! Images made for tests, servers, and what all tests say alike.
 
-pub(crate) mod http;
 pub(crate) mod registry;
-pub(crate) mod tokens;
 
 use std::fs;
 use std::io::{Read, Write};
@@ -12,6 +10,7 @@ use std::time::Duration;
 
 use firebrick_digest::Digest;
 use firebrick_source::{Event, Layer, OciImage, Options, Platform, Reference, SourceError};
+pub(crate) use firebrick_testkit::random::noise;
 
 pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -96,21 +95,6 @@ pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
-}
-
-/// Bytes that do not compress and are the same every time.
-pub(crate) fn noise(len: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(2).wrapping_add(1);
-    let mut bytes = Vec::with_capacity(len + 8);
-    while bytes.len() < len {
-        // xorshift64* (Vigna 2014).
-        state ^= state >> 12;
-        state ^= state << 25;
-        state ^= state >> 27;
-        bytes.extend_from_slice(&state.wrapping_mul(0x2545_F491_4F6C_DD1D).to_le_bytes());
-    }
-    bytes.truncate(len);
-    bytes
 }
 
 /// A descriptor as JSON, with more members (each after a comma) at its end.

@@ -1,169 +1,16 @@
-//! A real `docker-registry` on loopback, filled by `skopeo`.
+//! A real registry with an image in it.
 
-use std::fs;
-use std::net::{TcpListener, TcpStream};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
-
-use firebrick_testkit::oracle;
+use firebrick_testkit::docker_registry::{DockerRegistry, Setup};
 
 use super::{LayoutDir, PLATFORM, noise, tar};
 
-/// The process and its folder; both end with this value.
-pub(crate) struct Registry {
-    pub(crate) host: String,
-    pub(crate) folder: tempfile::TempDir,
-    child: Child,
-    tls: bool,
-}
-
-/// What the registry asks of its users.
-#[derive(Default)]
-pub(crate) struct Setup {
-    /// Asks for user `joe`, password `s3cret:x`.
-    pub(crate) htpasswd: bool,
-    /// Speaks TLS with a certificate of its own for 127.0.0.1, in `ca.pem` of its folder.
-    pub(crate) tls: bool,
-    /// An `auth:` section of its own.
-    pub(crate) auth: Option<String>,
-}
-
-pub(crate) const USER: &str = "joe";
-pub(crate) const PASSWORD: &str = "s3cret:x";
-
-/// Whether the registry tests can run here; panics where a tool is missing and nobody opted out.
-pub(crate) fn have_tools() -> bool {
-    ["docker-registry", "skopeo", "htpasswd", "openssl"]
-        .iter()
-        .all(|tool| oracle::have(tool).unwrap())
-}
-
-impl Registry {
-    pub(crate) fn start(setup: &Setup) -> Registry {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path().to_owned();
-        let at = |name: &str| root.join(name).display().to_string();
-        let mut auth = setup.auth.clone().unwrap_or_default();
-        if setup.htpasswd {
-            let lines = oracle::run_ok("htpasswd", ["-Bbn", "-C", "4", USER, PASSWORD]).unwrap();
-            fs::write(at("htpasswd"), lines).unwrap();
-            auth = format!(
-                "auth:\n  htpasswd:\n    realm: test\n    path: {}\n",
-                at("htpasswd")
-            );
-        }
-        let mut tls = String::new();
-        if setup.tls {
-            make_certificate(&root);
-            tls = format!(
-                "  tls:\n    certificate: {}\n    key: {}\n",
-                at("cert.pem"),
-                at("key.pem")
-            );
-        }
-        // Another test may take the port between our look and the registry's: then we look again.
-        for _ in 0..10 {
-            let port = TcpListener::bind("127.0.0.1:0")
-                .unwrap()
-                .local_addr()
-                .unwrap()
-                .port();
-            let config = format!(
-                "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: 127.0.0.1:{port}\n{tls}{auth}",
-                at("data")
-            );
-            fs::write(at("config.yml"), config).unwrap();
-            let mut child = Command::new("docker-registry")
-                .args(["serve", &at("config.yml")])
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .unwrap();
-            let host = format!("127.0.0.1:{port}");
-            if wait_ready(&mut child, &host) {
-                let tls = setup.tls;
-                return Registry {
-                    host,
-                    child,
-                    tls,
-                    folder,
-                };
-            }
-        }
-        panic!("docker-registry does not start")
-    }
-
-    /// Pushes an image from somewhere to `name`.
-    pub(crate) fn push(&self, from: &str, name: &str) {
-        let verify = format!("--dest-tls-verify={}", self.tls);
-        let cert = format!("--dest-cert-dir={}", self.folder.path().join("trust").display());
-        let creds = format!("--dest-creds={USER}:{PASSWORD}");
-        let to = format!("docker://{}/{name}", self.host);
-        if self.tls {
-            // A folder of its own: skopeo takes every `.key` for a client's.
-            let trust = self.folder.path().join("trust");
-            fs::create_dir_all(&trust).unwrap();
-            fs::copy(self.folder.path().join("ca.pem"), trust.join("ca.crt")).unwrap();
-        }
-        let mut args = vec!["--insecure-policy", "copy", "-q", "--all", &verify, &creds];
-        if self.tls {
-            args.push(&cert);
-        }
-        args.extend([from, to.as_str()]);
-        oracle::run_ok("skopeo", args).unwrap();
-    }
-
-    /// A registry with an image `test/image:v1` of these uncompressed layers.
-    pub(crate) fn with_layers(setup: &Setup, layers: &[Vec<u8>]) -> Registry {
-        let registry = Registry::start(setup);
-        let layout = LayoutDir::new();
-        layout.finish(&[layout.image(PLATFORM, layers, "")]);
-        registry.push(&layout.reference(), "test/image:v1");
-        registry
-    }
-}
-
-/// An authority, `ca.pem`, and a certificate for this address that it signs: `cert.pem` and `key.pem`.
-fn make_certificate(folder: &Path) {
-    let at = |name: &str| folder.join(name).display().to_string();
-    let new = |key: &str, out: &str, more: &[&str]| {
-        let (key, out) = (at(key), at(out));
-        let mut args = vec!["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"];
-        args.extend(["-subj", "/CN=firebrick test", "-keyout", &key, "-out", &out]);
-        args.extend(more);
-        oracle::run_ok("openssl", args).unwrap();
-    };
-    new("ca.key", "ca.pem", &[]);
-    let (ca, ca_key) = (at("ca.pem"), at("ca.key"));
-    let leaf = [
-        "-addext",
-        "subjectAltName=IP:127.0.0.1",
-        "-addext",
-        "basicConstraints=critical,CA:FALSE",
-        "-CA",
-        &ca,
-        "-CAkey",
-        &ca_key,
-    ];
-    new("key.pem", "cert.pem", &leaf);
-}
-
-fn wait_ready(child: &mut Child, host: &str) -> bool {
-    let start = Instant::now();
-    while start.elapsed() < Duration::from_secs(30) {
-        if child.try_wait().unwrap().is_some() {
-            return false;
-        }
-        if TcpStream::connect(host).is_ok() {
-            return true;
-        }
-        thread::sleep(Duration::from_millis(20));
-    }
-    let _ = child.kill();
-    let _ = child.wait();
-    false
+/// A registry with an image `test/image:v1` of these uncompressed layers.
+pub(crate) fn registry_with(setup: &Setup, layers: &[Vec<u8>]) -> DockerRegistry {
+    let registry = DockerRegistry::start(setup);
+    let layout = LayoutDir::new();
+    layout.finish(&[layout.image(PLATFORM, layers, "")]);
+    registry.push(&layout.reference(), "test/image:v1");
+    registry
 }
 
 /// Layers that do not compress: about 3 MiB and 300 KiB.
@@ -172,11 +19,4 @@ pub(crate) fn layers() -> Vec<Vec<u8>> {
         tar(&[("big", &noise(3 << 20, 1))]),
         tar(&[("small", &noise(300 << 10, 2))]),
     ]
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }

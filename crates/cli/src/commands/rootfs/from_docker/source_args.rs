@@ -89,7 +89,7 @@ impl Registry {
             std::fs::metadata(file).with_context(|| format!("cannot read the credentials {file:?}"))?;
         }
         let plain_http = match reference {
-            Reference::Registry(registry) if self.plain_http => vec![registry.registry.clone()],
+            Reference::Registry(registry) if self.plain_http => vec![registry.name.registry.clone()],
             _ => Vec::new(),
         };
         Ok(RegistryOptions {

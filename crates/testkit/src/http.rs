@@ -1,7 +1,9 @@
 //! A small HTTP server in the test's own process, and a proxy in front of a real registry that can be told to fail.
+//!
+//! Whatever goes wrong in here is a test's failure, so it panics.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -9,38 +11,47 @@ use std::thread;
 
 /// What a client asked.
 #[derive(Debug, Clone)]
-pub(crate) struct Request {
-    pub(crate) method: String,
+pub struct Request {
+    /// In capitals.
+    pub method: String,
     /// Path and query.
-    pub(crate) target: String,
+    pub target: String,
     /// Names in lower case.
-    pub(crate) headers: BTreeMap<String, String>,
+    pub headers: BTreeMap<String, String>,
+    /// What follows the head.
+    pub body: Vec<u8>,
 }
 
 impl Request {
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+    /// A header, by its name in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(String::as_str)
     }
 
-    pub(crate) fn is_blob(&self) -> bool {
+    /// Whether it is about a blob, or an upload of one.
+    pub fn is_blob(&self) -> bool {
         self.target.contains("/blobs/")
     }
 }
 
 /// What the server answers.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    pub(crate) headers: Vec<(String, String)>,
-    pub(crate) body: Vec<u8>,
+pub struct Answer {
+    /// The HTTP status; with 0 the connection ends without an answer.
+    pub status: u16,
+    /// Besides the length and the end of the connection.
+    pub headers: Vec<(String, String)>,
+    /// What follows the head; of an answer to `HEAD` only its length is told.
+    pub body: Vec<u8>,
     /// The connection breaks after this many bytes of the body, whatever the length says.
-    pub(crate) cut: Option<usize>,
+    pub cut: Option<usize>,
     /// The body is held back after this many bytes until `release` is set.
-    pub(crate) hold: Option<(usize, Arc<AtomicBool>)>,
+    pub hold: Option<(usize, Arc<AtomicBool>)>,
 }
 
 impl Answer {
-    pub(crate) fn new(status: u16, body: impl Into<Vec<u8>>) -> Answer {
+    /// An answer without headers of its own.
+    pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Answer {
         Answer {
             status,
             body: body.into(),
@@ -48,7 +59,8 @@ impl Answer {
         }
     }
 
-    pub(crate) fn with(mut self, name: &str, value: impl Into<String>) -> Answer {
+    /// With one more header.
+    pub fn with(mut self, name: &str, value: impl Into<String>) -> Answer {
         self.headers.push((name.to_owned(), value.into()));
         self
     }
@@ -57,22 +69,22 @@ impl Answer {
 type Handler = dyn Fn(&Request) -> Answer + Send + Sync;
 
 /// A server on a free loopback port; ends with this value.
-pub(crate) struct Server {
-    pub(crate) address: SocketAddr,
+#[derive(Debug)]
+pub struct Server {
+    /// Where it listens.
+    pub address: SocketAddr,
     requests: Arc<Mutex<Vec<Request>>>,
     stop: Arc<AtomicBool>,
 }
 
 impl Server {
-    pub(crate) fn start(handler: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Server {
+    /// Answers every request by `handler`, each in a thread of its own.
+    pub fn start(handler: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Server {
         Server::start_at("127.0.0.1:0", handler)
     }
 
     /// As [`Server::start`], at another address of this machine.
-    pub(crate) fn start_at(
-        address: &str,
-        handler: impl Fn(&Request) -> Answer + Send + Sync + 'static,
-    ) -> Server {
+    pub fn start_at(address: &str, handler: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Server {
         let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let requests = Arc::new(Mutex::new(Vec::new()));
@@ -96,7 +108,7 @@ impl Server {
     }
 
     /// A proxy before the registry at `upstream`; `edit` may change each answer.
-    pub(crate) fn before(
+    pub fn before(
         upstream: &str,
         edit: impl Fn(&Request, Answer) -> Answer + Send + Sync + 'static,
     ) -> Server {
@@ -104,11 +116,13 @@ impl Server {
         Server::start(move |request| edit(request, forward(&upstream, request)))
     }
 
-    pub(crate) fn requests(&self) -> Vec<Request> {
+    /// What has been asked so far.
+    pub fn requests(&self) -> Vec<Request> {
         self.requests.lock().unwrap().clone()
     }
 
-    pub(crate) fn blob_requests(&self) -> Vec<Request> {
+    /// What of it was about blobs.
+    pub fn blob_requests(&self) -> Vec<Request> {
         self.requests().into_iter().filter(Request::is_blob).collect()
     }
 }
@@ -121,11 +135,16 @@ impl Drop for Server {
 }
 
 fn serve(stream: &TcpStream, handler: &Handler, log: &Mutex<Vec<Request>>) {
+    // Head and body are written one after the other; neither is to wait for word of the other.
+    let _ = stream.set_nodelay(true);
     let Some(request) = read_request(stream) else {
         return;
     };
     log.lock().unwrap().push(request.clone());
     let answer = handler(&request);
+    if answer.status == 0 {
+        return;
+    }
     let mut head = format!("HTTP/1.1 {} X\r\nConnection: close\r\n", answer.status);
     for (name, value) in &answer.headers {
         head.push_str(&format!("{name}: {value}\r\n"));
@@ -133,7 +152,10 @@ fn serve(stream: &TcpStream, handler: &Handler, log: &Mutex<Vec<Request>>) {
     head.push_str(&format!("Content-Length: {}\r\n\r\n", answer.body.len()));
     let mut stream = stream;
     let mut write = |bytes: &[u8]| stream.write_all(bytes).is_ok();
-    let end = answer.cut.unwrap_or(answer.body.len()).min(answer.body.len());
+    let end = match request.method.as_str() {
+        "HEAD" => 0,
+        _ => answer.cut.unwrap_or(answer.body.len()).min(answer.body.len()),
+    };
     let first = answer.hold.as_ref().map_or(end, |(first, _)| *first).min(end);
     if !write(head.as_bytes()) || !write(&answer.body[..first]) {
         return;
@@ -158,12 +180,13 @@ fn read_request(stream: &TcpStream) -> Option<Request> {
         .get("content-length")
         .and_then(|len| len.parse().ok())
         .unwrap_or(0);
-    // Nobody looks at a body, but a client that still sends one would see a reset instead of the answer.
-    io::copy(&mut reader.take(len), &mut io::sink()).ok()?;
+    let mut body = Vec::new();
+    reader.take(len).read_to_end(&mut body).ok()?;
     Some(Request {
         method,
         target,
         headers,
+        body,
     })
 }
 
@@ -179,20 +202,27 @@ fn read_headers(reader: &mut impl BufRead) -> BTreeMap<String, String> {
     headers
 }
 
-/// Asks the real server the same. HTTP/1.0, so that the answer comes in one piece.
-pub(crate) fn forward(upstream: &str, request: &Request) -> Answer {
+/// Asks the real server the same, who takes itself to be where the client asked. HTTP/1.0, so that the answer comes in one piece.
+pub fn forward(upstream: &str, request: &Request) -> Answer {
     let mut stream = TcpStream::connect(upstream).unwrap();
-    let mut head = format!(
-        "{} {} HTTP/1.0\r\nHost: {upstream}\r\n",
-        request.method, request.target
-    );
-    for name in ["accept", "range", "authorization"] {
+    stream.set_nodelay(true).unwrap();
+    let mut head = format!("{} {} HTTP/1.0\r\n", request.method, request.target);
+    for name in [
+        "host",
+        "accept",
+        "range",
+        "authorization",
+        "content-type",
+        "content-length",
+    ] {
         if let Some(value) = request.header(name) {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
     }
     head.push_str("\r\n");
     stream.write_all(head.as_bytes()).unwrap();
+    // Who has seen enough hangs up early.
+    let _ = stream.write_all(&request.body);
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
     reader.read_line(&mut line).unwrap();
@@ -200,6 +230,10 @@ pub(crate) fn forward(upstream: &str, request: &Request) -> Answer {
     let headers = read_headers(&mut reader);
     let mut body = Vec::new();
     reader.read_to_end(&mut body).unwrap();
+    if request.method == "HEAD" {
+        let len = headers.get("content-length").and_then(|len| len.parse().ok());
+        body = vec![0; len.unwrap_or(0)];
+    }
     let kept = [
         "content-type",
         "docker-content-digest",
@@ -207,6 +241,8 @@ pub(crate) fn forward(upstream: &str, request: &Request) -> Answer {
         "www-authenticate",
         "location",
         "retry-after",
+        "link",
+        "oci-subject",
     ];
     let headers = headers
         .into_iter()
@@ -221,18 +257,22 @@ pub(crate) fn forward(upstream: &str, request: &Request) -> Answer {
 }
 
 /// A proxy for `CONNECT` that counts its tunnels.
-pub(crate) struct Tunnels {
-    pub(crate) address: SocketAddr,
-    pub(crate) targets: Arc<Mutex<Vec<String>>>,
+#[derive(Debug)]
+pub struct Tunnels {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Where its tunnels were to lead, as the clients said.
+    pub targets: Arc<Mutex<Vec<String>>>,
 }
 
 impl Tunnels {
-    pub(crate) fn start() -> Tunnels {
+    /// A proxy that does what it is asked.
+    pub fn start() -> Tunnels {
         Tunnels::start_with(None)
     }
 
     /// All tunnels lead to `target`, whatever the client asks.
-    pub(crate) fn start_to(target: SocketAddr) -> Tunnels {
+    pub fn start_to(target: SocketAddr) -> Tunnels {
         Tunnels::start_with(Some(target))
     }
 

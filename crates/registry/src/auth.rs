@@ -1,9 +1,10 @@
 //! How a registry's challenge is answered: not at all, with a name and password, or with a token from its token
 //! server.
 //!
-//! Tokens are kept until shortly before they expire and shared by all threads of one image.
+//! A token is good for what it was asked for, its *scopes*. It is kept until shortly before it expires and shared by all threads.
+//! Scopes: <https://distribution.github.io/distribution/spec/auth/scope/>.
 
-use std::io::Read;
+use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,12 +13,16 @@ use serde::Deserialize;
 use ureq::Body;
 use ureq::http::{Response, header};
 
-use super::challenge::{self, Challenge};
-use super::credentials;
-use super::http::{Failure, Http, message, shown};
-use crate::error::SourceError;
+use crate::access::{Access, Scope};
+use crate::address::{percent_encoded, shown};
+use crate::answer::{message, small};
+use crate::attempts::Failure;
+use crate::challenge::{self, Challenge};
+use crate::client::{Client, Request};
+use crate::credentials;
+use crate::error::RegistryError;
+use crate::name::RepositoryName;
 use crate::options::{Credentials, RegistryOptions};
-use crate::reference::RegistryReference;
 
 const TOKEN_LIMIT: u64 = 1 << 20;
 /// What a token lives if its server does not say: the protocol's default.
@@ -25,19 +30,38 @@ const TOKEN_LIFE: Duration = Duration::from_secs(60);
 /// Tokens are renewed this long before they expire.
 const MARGIN: Duration = Duration::from_secs(10);
 
-/// Keeps the current `Authorization` of one repository.
+/// Keeps the current `Authorization`s of one repository.
 pub(crate) struct Authorizer {
-    registry: String,
-    repository: String,
+    name: RepositoryName,
     options: RegistryOptions,
     /// Looked for only when the registry asks.
     credentials: OnceLock<Option<Credentials>>,
-    current: Mutex<Option<Authorization>>,
+    known: Mutex<Known>,
 }
 
+#[derive(Default)]
+struct Known {
+    /// Good for whatever the account may do.
+    for_all: Option<Authorization>,
+    /// By the scopes that they were asked for.
+    tokens: BTreeMap<Vec<Scope>, Authorization>,
+}
+
+#[derive(Clone)]
 struct Authorization {
     header: String,
     expires: Option<Instant>,
+}
+
+impl Known {
+    /// The header to send for these scopes, if one is known and still good.
+    fn header(&self, scopes: &[Scope]) -> Option<String> {
+        [self.tokens.get(scopes), self.for_all.as_ref()]
+            .into_iter()
+            .flatten()
+            .find(|known| known.expires.is_none_or(|expires| Instant::now() < expires))
+            .map(|known| known.header.clone())
+    }
 }
 
 #[derive(Deserialize)]
@@ -48,29 +72,27 @@ struct TokenAnswer {
 }
 
 impl Authorizer {
-    pub(crate) fn new(reference: &RegistryReference, options: &RegistryOptions) -> Authorizer {
+    pub(crate) fn new(name: &RepositoryName, options: &RegistryOptions) -> Authorizer {
         Authorizer {
-            registry: reference.registry.clone(),
-            repository: reference.repository.clone(),
+            name: name.clone(),
             options: options.clone(),
             credentials: OnceLock::new(),
-            current: Mutex::new(None),
+            known: Mutex::default(),
         }
     }
 
     /// The header to send, if one is known and still good.
-    pub(crate) fn current(&self) -> Option<String> {
-        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        current
-            .as_ref()
-            .filter(|current| current.expires.is_none_or(|expires| Instant::now() < expires))
-            .map(|current| current.header.clone())
+    pub(crate) fn current(&self, access: Access<'_>) -> Option<String> {
+        let scopes = access.scopes(&self.name.repository);
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.header(&scopes)
     }
 
     /// Finds the header that answers a 401; `None` if there is none. `sent` is the header that was refused.
     pub(crate) fn answer(
         &self,
-        http: &Http,
+        client: &Client,
+        access: Access<'_>,
         refusal: &Response<Body>,
         sent: Option<&str>,
     ) -> Result<Option<String>, Failure> {
@@ -81,47 +103,51 @@ impl Authorizer {
             .filter_map(|value| value.to_str().ok())
             .flat_map(challenge::parse)
             .collect();
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let scopes = access.scopes(&self.name.repository);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         // Another thread may have been given a new token while we waited.
-        if let Some(known) = current
-            .as_ref()
-            .filter(|known| sent != Some(known.header.as_str()))
-            && known.expires.is_none_or(|expires| Instant::now() < expires)
-        {
-            return Ok(Some(known.header.clone()));
+        if let Some(header) = known.header(&scopes).filter(|header| sent != Some(header)) {
+            return Ok(Some(header));
         }
         let credentials = self.credentials().map_err(Failure::Final)?;
         let with_scheme = |scheme: &str| challenges.iter().find(|challenge| challenge.scheme == scheme);
-        let found = match (with_scheme("bearer"), with_scheme("basic"), credentials) {
-            (Some(_), _, Some(Credentials::RegistryToken(token))) => Some(Authorization {
-                header: format!("Bearer {token}"),
-                expires: None,
-            }),
-            (Some(bearer), _, credentials) => Some(self.fetch_token(http, bearer, credentials)?),
-            (None, Some(_), Some(Credentials::Basic { username, password })) => Some(Authorization {
-                header: basic(username, password),
-                expires: None,
-            }),
+        known.tokens.remove(&scopes);
+        let header = match (with_scheme("bearer"), with_scheme("basic"), credentials) {
+            (Some(_), _, Some(Credentials::RegistryToken(token))) => {
+                let header = format!("Bearer {token}");
+                known.for_all = Some(Authorization::unlimited(&header));
+                Some(header)
+            }
+            (Some(bearer), _, credentials) => {
+                let token = self.fetch_token(client, access, bearer, credentials)?;
+                let header = token.header.clone();
+                known.tokens.insert(scopes, token);
+                Some(header)
+            }
+            (None, Some(_), Some(Credentials::Basic { username, password })) => {
+                let header = basic(username, password);
+                known.for_all = Some(Authorization::unlimited(&header));
+                Some(header)
+            }
             _ => None,
         };
-        let header = found.as_ref().map(|found| found.header.clone());
-        *current = found;
         Ok(header)
     }
 
-    fn credentials(&self) -> Result<Option<&Credentials>, SourceError> {
+    fn credentials(&self) -> Result<Option<&Credentials>, RegistryError> {
         if let Some(known) = self.credentials.get() {
             return Ok(known.as_ref());
         }
-        let found = credentials::find(&self.options, &self.registry, &self.repository)?;
+        let found = credentials::find(&self.options, &self.name.registry, &self.name.repository)?;
         Ok(self.credentials.get_or_init(|| found).as_ref())
     }
 
     /// The error for a refusal that we have no answer to.
-    pub(crate) fn refused(&self, message: String) -> SourceError {
-        SourceError::Unauthorized {
-            registry: self.registry.clone(),
-            repository: self.repository.clone(),
+    pub(crate) fn refused(&self, action: &'static str, message: String) -> RegistryError {
+        RegistryError::Unauthorized {
+            registry: self.name.registry.clone(),
+            action,
+            repository: self.name.repository.clone(),
             message,
             with_credentials: self.credentials.get().is_some_and(Option::is_some),
         }
@@ -129,28 +155,30 @@ impl Authorizer {
 
     fn fetch_token(
         &self,
-        http: &Http,
+        client: &Client,
+        access: Access<'_>,
         challenge: &Challenge,
         credentials: Option<&Credentials>,
     ) -> Result<Authorization, Failure> {
         let realm = challenge.get("realm").unwrap_or("");
-        let own_scope = format!("repository:{}:pull", self.repository);
-        let scope = challenge.get("scope").unwrap_or(&own_scope);
+        let own = access.scopes(&self.name.repository);
+        let scopes = Scope::wanted(challenge.get("scope").unwrap_or(""), &own);
         let service = challenge.get("service").unwrap_or("");
         let mut answer = match credentials {
             Some(Credentials::IdentityToken(token)) => {
                 let form = [
                     ("grant_type", "refresh_token"),
                     ("service", service),
-                    ("scope", scope),
+                    ("scope", &scopes.join(" ")),
                     ("client_id", "firebrick"),
                     ("refresh_token", token),
                 ];
-                http.post_form(realm, &form)?
+                client.post_form(realm, &form)?
             }
             credentials => {
                 let mut url = realm.to_owned();
-                for (name, value) in [("service", service), ("scope", scope)] {
+                let scopes = scopes.iter().map(|scope| ("scope", scope.as_str()));
+                for (name, value) in [("service", service)].into_iter().chain(scopes) {
                     if !value.is_empty() {
                         url.push(if url.contains('?') { '&' } else { '?' });
                         url.push_str(&format!("{name}={}", percent_encoded(value)));
@@ -160,38 +188,45 @@ impl Authorizer {
                     Some(Credentials::Basic { username, password }) => Some(basic(username, password)),
                     _ => None,
                 };
-                http.get(&url, &[], header.as_deref())?
+                client.send(&Request::get(&url, &[]), header.as_deref())?
             }
         };
         match answer.status().as_u16() {
             200 => {}
-            400 | 401 | 403 => return Err(Failure::Final(self.refused(message(&mut answer)))),
+            400 | 401 | 403 => {
+                return Err(Failure::Final(
+                    self.refused(access.action(), message(&mut answer)),
+                ));
+            }
             status => {
-                return Err(Failure::Final(SourceError::Status {
+                return Err(Failure::Final(RegistryError::Status {
                     url: shown(realm),
                     status,
                     message: message(&mut answer),
                 }));
             }
         }
-        read_token(realm, &mut answer)
+        read_token(realm, answer)
     }
 }
 
-fn read_token(realm: &str, answer: &mut Response<Body>) -> Result<Authorization, Failure> {
+impl Authorization {
+    fn unlimited(header: &str) -> Authorization {
+        Authorization {
+            header: header.to_owned(),
+            expires: None,
+        }
+    }
+}
+
+fn read_token(realm: &str, answer: Response<Body>) -> Result<Authorization, Failure> {
     let protocol = |problem| {
-        Failure::Final(SourceError::Protocol {
+        Failure::Final(RegistryError::Protocol {
             url: shown(realm),
             problem,
         })
     };
-    let mut bytes = Vec::new();
-    let read = answer
-        .body_mut()
-        .as_reader()
-        .take(TOKEN_LIMIT)
-        .read_to_end(&mut bytes);
-    read.map_err(super::transport)?;
+    let (_, bytes) = small(realm, answer, TOKEN_LIMIT)?;
     let answer: TokenAnswer =
         serde_json::from_slice(&bytes).map_err(|_| protocol("the token server's answer is not valid"))?;
     let token = [answer.token, answer.access_token]
@@ -212,30 +247,15 @@ fn basic(username: &str, password: &str) -> String {
     format!("Basic {encoded}")
 }
 
-fn percent_encoded(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn encodings() {
+    fn a_published_encoding() {
         assert_eq!(
             basic("Aladdin", "open sesame"),
             "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="
         ); // RFC 7617, section 2
-        assert_eq!(
-            percent_encoded("repository:a/b:pull"),
-            "repository%3Aa%2Fb%3Apull"
-        );
     }
 }

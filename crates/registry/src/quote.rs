@@ -1,12 +1,12 @@
 //! Words from outside, made fit for a message: short, and unable to move a terminal's cursor.
 
 /// At most 150 characters of `text`, control characters escaped.
-pub(crate) fn quoted(text: &str) -> String {
+pub fn quoted(text: &str) -> String {
     quoted_to(150, text)
 }
 
 /// At most `max` characters of `text`, control characters escaped.
-pub(crate) fn quoted_to(max: usize, text: &str) -> String {
+pub fn quoted_to(max: usize, text: &str) -> String {
     let mut out = String::new();
     for (count, character) in text.chars().enumerate() {
         if count == max {

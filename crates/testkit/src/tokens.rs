@@ -10,23 +10,31 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use firebrick_testkit::oracle;
 use serde_json::{Value, json};
 
-use super::http::{Answer, Request, Server};
-use super::registry::{PASSWORD, USER};
+use crate::docker_registry::{PASSWORD, USER};
+use crate::http::{Answer, Request, Server};
+use crate::oracle;
 
-pub(crate) const SERVICE: &str = "firebrick test registry";
-pub(crate) const ISSUER: &str = "firebrick test";
+/// What the registry calls itself.
+pub const SERVICE: &str = "firebrick test registry";
+/// Whom the registry believes.
+pub const ISSUER: &str = "firebrick test";
 
 /// Gives `joe` whatever he asks for, and anybody the right to pull from `public/…`. Ends with this value.
-pub(crate) struct Tokens {
-    pub(crate) server: Server,
+#[derive(Debug)]
+pub struct Tokens {
+    /// Where tokens are given; it also knows who asked.
+    pub server: Server,
     folder: tempfile::TempDir,
 }
 
 impl Tokens {
-    pub(crate) fn start() -> Tokens {
+    /// A token server with a key of its own.
+    ///
+    /// # Panics
+    /// Where `openssl` fails.
+    pub fn start() -> Tokens {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name).display().to_string();
         let (key, certificate) = (at("key.pem"), at("cert.pem"));
@@ -48,7 +56,7 @@ impl Tokens {
     }
 
     /// The registry's `auth:` section.
-    pub(crate) fn config(&self) -> String {
+    pub fn config(&self) -> String {
         format!(
             "auth:\n  token:\n    realm: http://{}/token\n    service: {SERVICE}\n    issuer: {ISSUER}\n    rootcertbundle: {}\n",
             self.server.address,

@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use base64::Engine as _;
 use serde::Deserialize;
 
-use crate::error::SourceError;
+use crate::error::RegistryError;
 use crate::options::{Credentials, RegistryOptions};
 use crate::quote::quoted;
 
@@ -54,7 +54,7 @@ pub(crate) fn find(
     options: &RegistryOptions,
     registry: &str,
     repository: &str,
-) -> Result<Option<Credentials>, SourceError> {
+) -> Result<Option<Credentials>, RegistryError> {
     if let Some(credentials) = options.credentials.get(registry) {
         return Ok(Some(credentials.clone()));
     }
@@ -92,15 +92,17 @@ pub(crate) fn find(
         .max_by_key(|(key, _)| key.len());
     match best {
         None => Ok(None),
-        Some((_, entry)) => entry.credentials().map_err(|problem| SourceError::DockerConfig {
-            path: path.clone(),
-            problem: format!("the entry for {registry} {problem}"),
-        }),
+        Some((_, entry)) => entry
+            .credentials()
+            .map_err(|problem| RegistryError::DockerConfig {
+                path: path.clone(),
+                problem: format!("the entry for {registry} {problem}"),
+            }),
     }
 }
 
-fn read_config(path: &Path) -> Result<Option<DockerConfig>, SourceError> {
-    let unusable = |problem: String| SourceError::DockerConfig {
+fn read_config(path: &Path) -> Result<Option<DockerConfig>, RegistryError> {
+    let unusable = |problem: String| RegistryError::DockerConfig {
         path: path.to_owned(),
         problem,
     };
@@ -174,9 +176,9 @@ fn ask_helper(
     name: &str,
     registry: &str,
     server: &str,
-) -> Result<Option<Credentials>, SourceError> {
+) -> Result<Option<Credentials>, RegistryError> {
     let program = format!("docker-credential-{name}");
-    let failed = |message: &dyn fmt::Display| SourceError::CredentialHelper {
+    let failed = |message: &dyn fmt::Display| RegistryError::CredentialHelper {
         helper: program.clone(),
         config: config.to_owned(),
         registry: registry.to_owned(),
@@ -253,7 +255,7 @@ mod tests {
         }
     }
 
-    fn find_in(config: &str, registry: &str, repository: &str) -> Result<Option<Credentials>, SourceError> {
+    fn find_in(config: &str, registry: &str, repository: &str) -> Result<Option<Credentials>, RegistryError> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config.json");
         std::fs::write(&path, config).unwrap();
@@ -300,7 +302,7 @@ mod tests {
             r#"{"auths":{"a.io":{"auth":"s3cret"#,
         ] {
             let error = find_in(config, "a.io", "x").unwrap_err();
-            assert!(matches!(error, SourceError::DockerConfig { .. }), "{error}");
+            assert!(matches!(error, RegistryError::DockerConfig { .. }), "{error}");
             assert!(!format!("{error:?}").contains("s3cret"), "{error:?}");
         }
     }
