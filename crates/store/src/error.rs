@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use firebrick_digest::Digest;
+use firebrick_registry::{NameError, RegistryError};
 
 use crate::objects::ObjectError;
 use crate::seal::BadChunk;
@@ -76,7 +77,21 @@ pub enum StoreError {
         action: &'static str,
     },
 
+    /// A registry has no room for such a name.
+    #[error("{name:?} cannot be a repository in {address}")]
+    NoRepository {
+        /// The store.
+        address: String,
+        /// The image's name.
+        name: String,
+        /// Why not.
+        source: NameError,
+    },
+
     // The store or this host failed.
+    /// The registry failed.
+    #[error(transparent)]
+    Registry(Box<RegistryError>),
     /// The store failed.
     #[error(transparent)]
     Object(#[from] ObjectError),
@@ -118,4 +133,10 @@ pub enum StoreError {
     /// Somebody asked for an end.
     #[error("stopped")]
     Stopped,
+}
+
+impl From<RegistryError> for StoreError {
+    fn from(error: RegistryError) -> StoreError {
+        StoreError::Registry(Box::new(error))
+    }
 }
