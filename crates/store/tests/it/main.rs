@@ -2,3 +2,5 @@
 
 mod common;
 mod folder;
+mod lazy;
+mod watched;
