@@ -95,7 +95,6 @@ pub struct Lazy {
 
 struct Inner {
     origin: Arc<Origin>,
-    segments: Segments,
     chunks: Chunks,
     streams: Mutex<Streams>,
     queue: Queue,
@@ -137,11 +136,11 @@ impl Store {
         let keep = Keep::open(folder, &image.digest, root.image_len, warn);
         let origin = Arc::new(Origin::new(Arc::clone(self), image, seal, requests));
         let donors = Donors::open(&origin, &options.donors);
+        let segments = Segments::new(Arc::clone(&origin), root);
         let mut trace = options.trace;
         trace.truncate(TRACE_MAX);
         let inner = Arc::new(Inner {
-            segments: Segments::new(Arc::clone(&origin), root),
-            chunks: Chunks::new(Arc::clone(&origin), keep, donors, options.memory_bytes),
+            chunks: Chunks::new(segments, keep, donors, options.memory_bytes),
             origin,
             streams: Mutex::default(),
             queue: Queue::new(trace),
@@ -164,7 +163,7 @@ impl Store {
 impl Lazy {
     /// Length of the image, in bytes.
     pub fn size(&self) -> u64 {
-        self.inner.segments.image_len()
+        self.inner.chunks.segments.image_len()
     }
 
     /// What the image is.
@@ -194,7 +193,7 @@ impl Lazy {
             let (is_hole, end) = (true, range.end);
             return Ok(Extent { is_hole, end });
         }
-        let opened = self.inner.segments.at(range.start)?;
+        let opened = self.inner.chunks.segments.at(range.start)?;
         let mut found = None;
         for (start, entry) in opened.within(&range) {
             let is_hole = matches!(entry, Entry::Hole(_));
@@ -247,7 +246,7 @@ impl Inner {
     }
 
     fn add_ahead(&self, range: Range<u64>) {
-        let end = range.end.min(self.segments.image_len());
+        let end = range.end.min(self.chunks.segments.image_len());
         if range.start < end {
             self.queue.add(range.start..end);
         }
@@ -263,7 +262,7 @@ impl Inner {
         }
         let mut at = range.start;
         while at < range.end {
-            let opened = self.segments.at(at)?;
+            let opened = self.chunks.segments.at(at)?;
             let end = range.end.min(opened.end).min(at + PIECE_LEN);
             let (piece, rest) = buffer.split_at_mut(index(end - at));
             self.read_piece(&opened, &(at..end), piece)?;
@@ -302,7 +301,7 @@ impl Inner {
         if missing.is_empty() {
             return Ok(());
         }
-        let got = self.chunks.get(&missing, opened)?;
+        let got = self.chunks.get(&missing)?;
         for (bytes, (place, skip)) in got.iter().zip(places) {
             let len = place.len();
             buffer[place].copy_from_slice(&bytes[skip..skip + len]);
@@ -326,7 +325,9 @@ impl Inner {
         let mut at = range.start;
         while at < range.end && !self.origin.is_stopped() {
             // Who reads there hears what is wrong.
-            let Ok(opened) = self.segments.at(at) else { return };
+            let Ok(opened) = self.chunks.segments.at(at) else {
+                return;
+            };
             let piece = at..range.end.min(opened.end);
             let chunks = opened.within(&piece).filter_map(|(offset, entry)| match entry {
                 Entry::Chunk(locator) => Some(Wanted {
@@ -345,11 +346,11 @@ impl Inner {
     fn find(&self, ids: &[Digest]) -> Vec<Wanted> {
         let mut found: HashMap<Digest, Option<Wanted>> = ids.iter().map(|id| (*id, None)).collect();
         let mut left = found.len();
-        for index in 0..self.segments.count() {
+        for index in 0..self.chunks.segments.count() {
             if left == 0 || self.origin.is_stopped() {
                 break;
             }
-            let Ok(opened) = self.segments.get(index) else {
+            let Ok(opened) = self.chunks.segments.get(index) else {
                 continue;
             };
             for wanted in opened.chunks() {

@@ -21,7 +21,7 @@ use crate::lazy::keep::Keep;
 use crate::lazy::memory::Memory;
 use crate::lazy::origin::Origin;
 use crate::lazy::permits::{Permits, Urgency};
-use crate::lazy::segments::Opened;
+use crate::lazy::segments::Segments;
 use crate::seal::Opener;
 use crate::table::Locator;
 
@@ -59,6 +59,7 @@ struct Held {
 /// See the module.
 pub(super) struct Chunks {
     origin: Arc<Origin>,
+    pub(super) segments: Segments,
     pub(super) keep: Keep,
     pub(super) permits: Permits,
     donors: Donors,
@@ -83,7 +84,8 @@ struct Job<'a> {
 }
 
 impl Chunks {
-    pub(super) fn new(origin: Arc<Origin>, keep: Keep, donors: Donors, memory_len: usize) -> Chunks {
+    pub(super) fn new(segments: Segments, keep: Keep, donors: Donors, memory_len: usize) -> Chunks {
+        let origin = Arc::clone(segments.origin());
         let held = Held {
             memory: Memory::new(memory_len),
             known: HashMap::new(),
@@ -91,6 +93,7 @@ impl Chunks {
         Chunks {
             permits: Permits::new(origin.requests),
             origin,
+            segments,
             keep,
             donors,
             held: Mutex::new(held),
@@ -182,10 +185,8 @@ impl Chunks {
         shared
     }
 
-    /// Gets chunks that are not here. `near` may name others that come for nothing.
-    ///
-    /// Each is fetched once, whoever else wants it now.
-    pub(super) fn get(&self, wanted: &[Wanted], near: &Opened) -> Result<Vec<Bytes>, Arc<StoreError>> {
+    /// Gets chunks that are not here. Each is fetched once, whoever else wants it now.
+    pub(super) fn get(&self, wanted: &[Wanted]) -> Result<Vec<Bytes>, Arc<StoreError>> {
         let mut got: Vec<Option<Bytes>> = vec![None; wanted.len()];
         loop {
             let mut duties = Vec::new();
@@ -204,7 +205,7 @@ impl Chunks {
             if flights.is_empty() {
                 return Ok(got.into_iter().flatten().collect());
             }
-            self.bring(duties, Some(near), Urgency::Now);
+            self.bring(duties, Urgency::Now);
             for (place, flight) in flights {
                 match flight.wait(&|| self.stopped()) {
                     Outcome::Landed(bytes) => *place = Some(bytes),
@@ -234,15 +235,11 @@ impl Chunks {
                 asked: false,
             })
         };
-        self.bring(
-            wanted.into_iter().filter_map(duty).collect(),
-            None,
-            Urgency::Ahead,
-        );
+        self.bring(wanted.into_iter().filter_map(duty).collect(), Urgency::Ahead);
     }
 
     /// Brings chunks, or says why not: all duties are done when it returns.
-    fn bring(&self, duties: Vec<Duty<'_>>, near: Option<&Opened>, urgency: Urgency) {
+    fn bring(&self, duties: Vec<Duty<'_>>, urgency: Urgency) {
         let mut missing: HashMap<Key, Duty<'_>> = HashMap::new();
         for duty in duties {
             // It may have come between looking and claiming.
@@ -266,7 +263,7 @@ impl Chunks {
         let next = || jobs.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let work = || {
             while let Some(job) = next() {
-                self.work(job, near, urgency);
+                self.work(job, urgency);
             }
         };
         std::thread::scope(|scope| {
@@ -279,7 +276,7 @@ impl Chunks {
     }
 
     /// Does one request, and what follows from it.
-    fn work<'a>(&'a self, mut job: Job<'a>, near: Option<&Opened>, urgency: Urgency) {
+    fn work<'a>(&'a self, mut job: Job<'a>, urgency: Urgency) {
         let permit = match urgency {
             Urgency::Now => self.permits.take(urgency, &|| self.stopped()),
             // Whoever fetches ahead has one.
@@ -288,9 +285,7 @@ impl Chunks {
         if self.stopped() {
             return give_up(job.duties, StoreError::Stopped);
         }
-        if let Some(near) = near {
-            self.take_along(&mut job, near);
-        }
+        self.take_along(&mut job);
         let Job { group, mut duties } = job;
         let fetched = Opener::new(&self.origin.seal).and_then(|mut opener| {
             self.origin
@@ -314,7 +309,7 @@ impl Chunks {
     }
 
     /// Adds chunks that lie between those of a group, and would be fetched for nothing.
-    fn take_along<'a>(&'a self, job: &mut Job<'a>, near: &Opened) {
+    fn take_along<'a>(&'a self, job: &mut Job<'a>) {
         let Job { group, duties } = job;
         let Some(blob) = group.chunks.first().map(|first| first.blob) else {
             return;
@@ -323,7 +318,13 @@ impl Chunks {
         if stored >= group.range.end - group.range.start {
             return;
         }
-        for wanted in near.chunks() {
+        let of_duty = |duty: &Duty<'_>| self.segments.held_at(duty.wanted.offset);
+        let near: HashMap<u64, _> = duties
+            .values()
+            .filter_map(of_duty)
+            .map(|one| (one.end, one))
+            .collect();
+        for wanted in near.values().flat_map(|one| one.chunks()) {
             let (locator, key) = (&wanted.locator, wanted.key());
             let start = u64::from(locator.offset);
             let inside = locator.blob == blob

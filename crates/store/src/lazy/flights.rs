@@ -135,7 +135,7 @@ mod tests {
         false
     }
 
-    fn follow<'a>(flights: &'a Flights<u8, u8>, key: u8) -> Arc<Flight<u8>> {
+    fn follow(flights: &Flights<u8, u8>, key: u8) -> Arc<Flight<u8>> {
         match flights.claim(key) {
             Claim::Follow(flight) => flight,
             Claim::Lead(_) => panic!("there is no flight of {key}"),

@@ -134,6 +134,15 @@ impl Segments {
         self.ends.len()
     }
 
+    pub(super) fn origin(&self) -> &Arc<Origin> {
+        &self.origin
+    }
+
+    /// The segment that covers a byte of the image, if it is held.
+    pub(super) fn held_at(&self, offset: u64) -> Option<Arc<Opened>> {
+        self.held(self.ends.partition_point(|end| *end <= offset))
+    }
+
     fn held(&self, index: usize) -> Option<Arc<Opened>> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.get(index)
