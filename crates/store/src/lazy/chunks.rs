@@ -5,7 +5,7 @@
 //!                           └─ follow ──────────────────────────────────────────────────────────────────────────────┘
 //! ```
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Builder;
 
@@ -27,7 +27,7 @@ use crate::table::Locator;
 
 /// Bytes that are asked for together, at most: who waits for one chunk waits for all of them.
 const RANGE_MAX: u64 = 1 << 20;
-/// Chunks of the cache file whose place is remembered, of some 80 bytes each.
+/// Chunks of the cache file whose places are remembered, of some 100 bytes each.
 const KNOWN_MAX: usize = 1 << 18;
 
 /// What a chunk is: its id, and its length in bytes.
@@ -52,7 +52,9 @@ impl Wanted {
 /// What this process has.
 struct Held {
     memory: Memory,
-    /// Where in the cache file chunks lie that were verified.
+    /// Where in the image chunks begin that lie in their place in the cache file, and were verified.
+    places: HashSet<u64>,
+    /// One of those for each chunk.
     known: HashMap<Key, u64>,
 }
 
@@ -88,6 +90,7 @@ impl Chunks {
         let origin = Arc::clone(segments.origin());
         let held = Held {
             memory: Memory::new(memory_len),
+            places: HashSet::new(),
             known: HashMap::new(),
         };
         Chunks {
@@ -111,21 +114,19 @@ impl Chunks {
 
     /// Copies the bytes of a chunk that begin at its byte `from`, if it is here.
     pub(super) fn copy_held(&self, wanted: &Wanted, from: usize, to: &mut [u8]) -> bool {
-        let key = wanted.key();
-        let (memory, known) = self.with_held(|held| (held.memory.get(&key), held.known.get(&key).copied()));
-        if let Some(part) = memory.as_ref().and_then(|bytes| bytes.get(from..from + to.len())) {
-            to.copy_from_slice(part);
-            return true;
-        }
-        if let Some(offset) = known {
+        let (key, offset) = (wanted.key(), wanted.offset);
+        let (memory, verified) =
+            self.with_held(|held| (held.memory.get(&key), held.places.contains(&offset)));
+        if verified {
             if self.keep.read(to, offset + from as u64) {
                 return true;
             }
-            // Somebody has cut the file.
-            self.with_held(|held| held.known.remove(&key));
+            self.forget(wanted);
         }
-        let kept = self.kept(wanted);
-        match kept.as_ref().and_then(|bytes| bytes.get(from..from + to.len())) {
+        let whole = memory
+            .or_else(|| self.kept(wanted))
+            .or_else(|| self.elsewhere(wanted));
+        match whole.as_ref().and_then(|bytes| bytes.get(from..from + to.len())) {
             Some(part) => to.copy_from_slice(part),
             None => return false,
         }
@@ -141,8 +142,8 @@ impl Chunks {
         self.with_held(|held| held.known.contains_key(key) || held.memory.get(key).is_some())
     }
 
-    /// A chunk of the cache file that nobody in this process has verified yet.
-    fn kept(&self, wanted: &Wanted) -> Option<Vec<u8>> {
+    /// A chunk from its place in the cache file, where nobody in this process has verified it yet.
+    fn kept(&self, wanted: &Wanted) -> Option<Bytes> {
         let mut bytes = vec![0; usize::try_from(wanted.locator.len).ok()?];
         let right = self.keep.read(&mut bytes, wanted.offset)
             && !is_zero(&bytes)
@@ -150,17 +151,52 @@ impl Chunks {
         if right && self.know(wanted) {
             self.origin.counters.chunk(Found::Cache, wanted.locator.len);
         }
-        right.then_some(bytes)
+        right.then(|| bytes.into())
+    }
+
+    /// A chunk that is in the image more than once, from another place in the cache file. It is put in its own place, too, where
+    /// other processes look for it.
+    fn elsewhere(&self, wanted: &Wanted) -> Option<Bytes> {
+        let place = self.with_held(|held| held.known.get(&wanted.key()).copied())?;
+        let mut bytes = vec![0; usize::try_from(wanted.locator.len).ok()?];
+        if !self.keep.read(&mut bytes, place) {
+            self.with_held(|held| held.known.remove(&wanted.key()));
+            return None;
+        }
+        self.settle(wanted, &bytes);
+        Some(bytes.into())
+    }
+
+    /// Puts a chunk in its place in the cache file, if it is not there and that is possible. Tells whether it is there.
+    fn settle(&self, wanted: &Wanted, bytes: &[u8]) -> bool {
+        if self.with_held(|held| held.places.contains(&wanted.offset)) {
+            return true;
+        }
+        let written = self.keep.write(bytes, wanted.offset);
+        if written {
+            self.know(wanted);
+        }
+        written
     }
 
     /// Remembers that a chunk lies in its place in the cache file; whether that is news.
     fn know(&self, wanted: &Wanted) -> bool {
         self.with_held(|held| {
-            if held.known.len() >= KNOWN_MAX {
+            if held.places.len() >= KNOWN_MAX {
+                held.places.clear();
                 held.known.clear();
             }
-            held.known.insert(wanted.key(), wanted.offset).is_none()
+            held.known.entry(wanted.key()).or_insert(wanted.offset);
+            held.places.insert(wanted.offset)
         })
+    }
+
+    /// What was in its place is no longer there: somebody has cut the file.
+    fn forget(&self, wanted: &Wanted) {
+        self.with_held(|held| {
+            held.places.remove(&wanted.offset);
+            held.known.remove(&wanted.key());
+        });
     }
 
     /// A whole chunk that is here, or that a donor has.
@@ -177,9 +213,7 @@ impl Chunks {
     fn put(&self, wanted: &Wanted, bytes: &[u8], found: Found) -> Bytes {
         self.origin.counters.chunk(found, wanted.locator.len);
         let shared = Bytes::from(bytes);
-        if self.keep.write(bytes, wanted.offset) {
-            self.know(wanted);
-        } else {
+        if !self.settle(wanted, bytes) {
             self.with_held(|held| held.memory.insert(wanted.key(), Arc::clone(&shared)));
         }
         shared
@@ -193,9 +227,9 @@ impl Chunks {
             let mut flights = Vec::new();
             for (place, wanted) in got.iter_mut().zip(wanted).filter(|(place, _)| place.is_none()) {
                 match self.flights.claim(wanted.key()) {
-                    Claim::Follow(flight) => flights.push((place, flight)),
+                    Claim::Follow(flight) => flights.push((place, wanted, flight)),
                     Claim::Lead(lead) => {
-                        flights.push((place, lead.flight()));
+                        flights.push((place, wanted, lead.flight()));
                         let wanted = *wanted;
                         let asked = true;
                         duties.push(Duty { wanted, lead, asked });
@@ -206,9 +240,12 @@ impl Chunks {
                 return Ok(got.into_iter().flatten().collect());
             }
             self.bring(duties, Urgency::Now);
-            for (place, flight) in flights {
+            for (place, wanted, flight) in flights {
                 match flight.wait(&|| self.stopped()) {
-                    Outcome::Landed(bytes) => *place = Some(bytes),
+                    Outcome::Landed(bytes) => {
+                        self.settle(wanted, &bytes);
+                        *place = Some(bytes);
+                    }
                     Outcome::Failed(error) => return Err(error),
                     // Somebody fetched it ahead, and could not: now it is for us.
                     Outcome::Abandoned => {}

@@ -5,11 +5,12 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use firebrick_digest::Digest;
+use tempfile::NamedTempFile;
 
 /// Who hears, once, that a cache file cannot be written, and why.
 pub(super) type Warn = dyn Fn(&Path, &io::Error) + Send + Sync;
@@ -76,16 +77,35 @@ impl Keep {
     }
 }
 
-/// Only its owner may read it: an image that is encrypted in the store is not, here.
+/// Opens the file, or makes a new one, which only its owner may read: an image that is encrypted in the store is not, here.
+///
+/// A file is never given another length: another process may have verified what is in it, and reads on from the old one.
 fn create(folder: &Path, path: &Path, len: u64) -> io::Result<File> {
     fs::create_dir_all(folder)?;
-    let mut options = File::options();
-    options.read(true).write(true).create(true).mode(0o600);
-    let file = options.open(path)?;
-    if file.metadata()?.len() != len {
-        file.set_len(len)?;
+    if let Some(file) = open(path, len)? {
+        return Ok(file);
     }
-    Ok(file)
+    let new = NamedTempFile::new_in(folder)?;
+    new.as_file().set_len(len)?;
+    if path.exists() {
+        return Ok(new.persist(path)?);
+    }
+    match new.persist_noclobber(path) {
+        Ok(file) => Ok(file),
+        // Another process was first.
+        Err(error) => open(path, len)?.ok_or(error.error),
+    }
+}
+
+/// The file, if there is one of that length.
+fn open(path: &Path, len: u64) -> io::Result<Option<File>> {
+    let file = match File::options().read(true).write(true).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let fits = file.metadata()?.len() == len;
+    Ok(fits.then_some(file))
 }
 
 #[cfg(test)]
@@ -110,5 +130,27 @@ mod tests {
         assert!(keep.read(&mut bytes, 49));
         assert_eq!(bytes, *b"\0some\0");
         assert!(!keep.read(&mut bytes, 98));
+    }
+
+    #[test]
+    fn a_file_of_another_length_is_replaced_and_not_changed() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Keep::open(Some(dir.path()), &Digest::of(b"x"), 100, Box::new(|_, _| ()));
+        let first = open();
+        assert!(first.write(b"some", 50));
+        let mut bytes = [0; 4];
+        assert!(open().read(&mut bytes, 50) && bytes == *b"some");
+        let path = first.path.clone();
+        File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_len(10)
+            .unwrap();
+        let second = open();
+        assert_eq!(fs::metadata(&path).unwrap().len(), 100);
+        assert!(second.read(&mut bytes, 50) && bytes == [0; 4]);
+        // Who had read in the old one does not take the new one's holes for what was there.
+        assert!(!first.read(&mut bytes, 50));
     }
 }
