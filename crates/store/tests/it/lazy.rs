@@ -257,6 +257,7 @@ fn what_is_in_an_image_twice_is_fetched_once_and_kept_in_both_places() {
         ..world.options("host")
     };
     let lazy = world.open("host", &Seal::PLAIN, options).unwrap();
+    world.check(&lazy, 0, 500 * BLOCK);
     world.check_all(&lazy);
     let counts = lazy.counts();
     assert!(counts.fetched_data_bytes < 700 * BLOCK, "{counts:?}");
@@ -512,6 +513,26 @@ fn an_announced_range_is_fetched_in_the_background() {
         world.watch.take().len() <= 2,
         "it ends with the request that it is in"
     );
+}
+
+#[test]
+fn what_goes_wrong_ahead_is_no_readers_error() {
+    let world = World::new(&[Part::Data(&content(1, 1000))]);
+    let lazy = world.lazy("host");
+    world.check(&lazy, 0, 1);
+    let (begun_to, begun) = channel();
+    let first = Mutex::new(Some(begun_to));
+    world.watch.set(move |_| match first.lock().unwrap().take() {
+        None => Ok(()),
+        Some(begun_to) => {
+            begun_to.send(()).unwrap();
+            std::thread::sleep(Duration::from_millis(200));
+            Err(no_answer())
+        }
+    });
+    lazy.prefetch(500 * BLOCK..501 * BLOCK);
+    begun.recv().unwrap();
+    world.check(&lazy, 500 * BLOCK, BLOCK);
 }
 
 #[test]
