@@ -1,4 +1,6 @@
-//! The proxy of this process.
+//! How this process reaches registries and other hosts: its proxy, its credentials.
+
+use std::path::{Path, PathBuf};
 
 use firebrick_source::Proxy;
 
@@ -18,4 +20,20 @@ pub(crate) fn proxy_of_environment() -> Option<Proxy> {
         .map(str::to_owned)
         .collect();
     Some(Proxy { url, no_proxy })
+}
+
+/// The file with the credentials for registries: `authfile`, else where podman and Docker keep it.
+pub(crate) fn docker_config(authfile: Option<&Path>) -> Option<PathBuf> {
+    let var = |name: &str| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    authfile
+        .map(Path::to_owned)
+        .or_else(|| var("REGISTRY_AUTH_FILE"))
+        .or_else(|| {
+            let folder = var("DOCKER_CONFIG").or_else(|| Some(var("HOME")?.join(".docker")))?;
+            Some(folder.join("config.json")).filter(|file| file.is_file())
+        })
 }

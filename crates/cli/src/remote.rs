@@ -11,13 +11,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use firebrick_bucket::Bucket;
-use firebrick_store::{Backend, Folder, Layout, Listener, Seal, Store, TableCache};
+use firebrick_registry::RegistryOptions;
+use firebrick_store::{Backend, Folder, Layout, Listener, Registry, Seal, Store, TableCache};
 
 pub(crate) use about::about;
 pub(crate) use address::Address;
 
+use firebrick_trust::SealKey;
+
 use crate::home::Home;
-use crate::proxy::proxy_of_environment;
+use crate::proxy::{docker_config, proxy_of_environment};
 
 /// Which store, and how to get into it.
 #[derive(Debug, clap::Args)]
@@ -35,6 +38,10 @@ pub(crate) struct StoreArgs {
     /// Allow HTTP without TLS to the store
     #[arg(long, help_heading = "Store")]
     plain_http: bool,
+
+    /// Take the credentials of a registry from this file, as docker login writes it
+    #[arg(long, value_name = "FILE", help_heading = "Store")]
+    authfile: Option<PathBuf>,
 
     /// Trust the certificate authorities in this PEM file, too (repeatable)
     #[arg(long, value_name = "FILE", help_heading = "Store")]
@@ -56,6 +63,7 @@ impl StoreArgs {
         let backend: Box<dyn Backend> = match &address {
             Address::Folder(path) => Box::new(Layout::new(Folder::new(path))),
             Address::Bucket(text) => Box::new(Layout::new(self.open_bucket(text)?)),
+            Address::Registry(base) => Box::new(self.open_registry(base)),
         };
         let cache = TableCache::new(&tables(home));
         let stop = Arc::new(AtomicBool::new(false));
@@ -79,13 +87,26 @@ impl StoreArgs {
         Bucket::open(address, options).with_context(|| format!("cannot open {address}"))
     }
 
+    fn open_registry(&self, base: &str) -> Registry {
+        let host = base.split('/').next().unwrap_or(base);
+        let options = RegistryOptions {
+            docker_config: docker_config(self.authfile.as_deref()),
+            plain_http: self.plain_http.then(|| host.to_owned()).into_iter().collect(),
+            ca_files: self.ca_file.clone(),
+            proxy: proxy_of_environment(),
+            ..RegistryOptions::default()
+        };
+        Registry::new(base, options, Arc::new(|_| ()))
+    }
+
     /// What closes and opens chunks.
     pub(crate) fn seal(&self) -> anyhow::Result<Seal> {
         let Some(path) = &self.key else {
             return Ok(Seal::PLAIN);
         };
-        let _ = path;
-        Ok(Seal::PLAIN)
+        let reading = || format!("cannot read the key {path:?}");
+        let text = std::fs::read(path).with_context(reading)?;
+        Ok(Seal::keyed(SealKey::parse(&text).with_context(reading)?.bytes()))
     }
 }
 

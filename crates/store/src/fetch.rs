@@ -15,7 +15,7 @@ use crate::seal::{BadChunk, Opener, Seal};
 use crate::table::Locator;
 
 /// Bytes that are asked for together, at most; each thread holds so many.
-const RANGE_MAX: u64 = 4 << 20;
+pub(crate) const RANGE_MAX: u64 = 4 << 20;
 /// Bytes between two chunks that are rather fetched for nothing than asked around.
 const GAP_MAX: u64 = 64 << 10;
 /// How often a chunk that is not right is asked for again.
@@ -36,18 +36,21 @@ pub(crate) struct Fetching<'a> {
 /// Who takes chunks, in any order and from several threads.
 pub(crate) type Each<'a> = dyn Fn(&Locator, &[u8]) -> Result<(), StoreError> + Sync + 'a;
 
+/// Who takes each chunk of a group, or why there is none; what fails here ends the group.
+pub(crate) type Take<'a> = dyn FnMut(&Locator, Result<&[u8], StoreError>) -> Result<(), StoreError> + 'a;
+
 /// Chunks of one blob that are asked for together.
-struct Group {
-    range: Range<u64>,
-    chunks: Vec<Locator>,
+#[derive(Debug)]
+pub(crate) struct Group {
+    /// Bytes of the blob.
+    pub(crate) range: Range<u64>,
+    pub(crate) chunks: Vec<Locator>,
 }
 
 impl Fetching<'_> {
     /// Fetches chunks, and gives each once.
-    pub(crate) fn chunks(&self, mut wanted: Vec<Locator>, each: &Each<'_>) -> Result<(), StoreError> {
-        wanted.sort_unstable_by_key(|locator| (locator.blob, locator.offset));
-        wanted.dedup();
-        let groups = groups(wanted);
+    pub(crate) fn chunks(&self, wanted: Vec<Locator>, each: &Each<'_>) -> Result<(), StoreError> {
+        let groups = groups(wanted, RANGE_MAX);
         let next = AtomicUsize::new(0);
         let failed: Mutex<Option<StoreError>> = Mutex::new(None);
         let ended = AtomicBool::new(false);
@@ -57,7 +60,7 @@ impl Fetching<'_> {
                 if ended.load(Ordering::Relaxed) || self.stop.load(Ordering::Relaxed) {
                     return Err(StoreError::Stopped);
                 }
-                self.group(group, &mut opener, each)?;
+                self.group(group, &mut opener, &mut |locator, chunk| each(locator, chunk?))?;
             }
             Ok(())
         };
@@ -79,7 +82,13 @@ impl Fetching<'_> {
         }
     }
 
-    fn group(&self, group: &Group, opener: &mut Opener<'_>, each: &Each<'_>) -> Result<(), StoreError> {
+    /// Fetches the chunks of one group. A chunk that is not right concerns no other.
+    pub(crate) fn group(
+        &self,
+        group: &Group,
+        opener: &mut Opener<'_>,
+        take: &mut Take<'_>,
+    ) -> Result<(), StoreError> {
         let Some(first) = group.chunks.first() else {
             return Ok(());
         };
@@ -91,8 +100,8 @@ impl Fetching<'_> {
             let start = u64::from(locator.offset) - group.range.start;
             let stored = slice(&bytes, start, locator.stored);
             match opener.open(&locator.id, stored, chunk_len(locator)) {
-                Ok(chunk) => each(locator, chunk)?,
-                Err(bad) => self.again(locator, bad, opener, each)?,
+                Ok(chunk) => take(locator, Ok(chunk))?,
+                Err(bad) => self.again(locator, bad, opener, take)?,
             }
         }
         Ok(())
@@ -103,25 +112,28 @@ impl Fetching<'_> {
         locator: &Locator,
         mut bad: BadChunk,
         opener: &mut Opener<'_>,
-        each: &Each<'_>,
+        take: &mut Take<'_>,
     ) -> Result<(), StoreError> {
         let start = u64::from(locator.offset);
+        let range = start..start + u64::from(locator.stored);
         for _ in 0..AGAIN {
-            let stored =
-                self.backend
-                    .read_blob(self.name, &locator.blob, start..start + u64::from(locator.stored))?;
+            let stored = match self.backend.read_blob(self.name, &locator.blob, range.clone()) {
+                Ok(stored) => stored,
+                Err(error) => return take(locator, Err(error)),
+            };
             (self.came)(stored.len() as u64);
             match opener.open(&locator.id, &stored, chunk_len(locator)) {
-                Ok(chunk) => return each(locator, chunk),
+                Ok(chunk) => return take(locator, Ok(chunk)),
                 Err(error) => bad = error,
             }
         }
-        Err(StoreError::Chunk {
+        let error = StoreError::Chunk {
             address: self.backend.address().to_owned(),
             blob: locator.blob,
             id: locator.id,
             source: bad,
-        })
+        };
+        take(locator, Err(error))
     }
 }
 
@@ -135,15 +147,17 @@ fn slice(bytes: &[u8], start: u64, len: u32) -> &[u8] {
     bytes.get(at(start)..at(start + u64::from(len))).unwrap_or(&[])
 }
 
-/// Groups chunks that are sorted by blob and offset.
-fn groups(wanted: Vec<Locator>) -> Vec<Group> {
+/// Groups chunks that lie near each other, into ranges of no more than `range_max` bytes or one chunk.
+pub(crate) fn groups(mut wanted: Vec<Locator>, range_max: u64) -> Vec<Group> {
+    wanted.sort_unstable_by_key(|locator| (locator.blob, locator.offset));
+    wanted.dedup();
     let mut groups: Vec<Group> = Vec::new();
     for locator in wanted {
         let range = u64::from(locator.offset)..u64::from(locator.offset) + u64::from(locator.stored);
         let near = |group: &&mut Group| {
             group.chunks.last().is_some_and(|last| last.blob == locator.blob)
                 && range.start <= group.range.end + GAP_MAX
-                && range.end.max(group.range.end) - group.range.start <= RANGE_MAX
+                && range.end.max(group.range.end) - group.range.start <= range_max
         };
         match groups.last_mut().filter(near) {
             Some(group) => {
@@ -167,7 +181,7 @@ mod tests {
     #[test]
     fn what_lies_near_is_asked_for_together() {
         let locator = |blob: u8, offset, stored| Locator {
-            blob: Digest::of(&[blob]),
+            blob: Digest::from_bytes([blob; 32]),
             offset,
             stored,
             len: 4096,
@@ -181,7 +195,7 @@ mod tests {
             locator(0, 26 + 2 * far, 10),
             locator(1, 26 + 2 * far, 10),
         ];
-        let found: Vec<_> = groups(wanted)
+        let found: Vec<_> = groups(wanted, RANGE_MAX)
             .iter()
             .map(|group| (group.range.clone(), group.chunks.len()))
             .collect();

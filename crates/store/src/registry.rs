@@ -9,7 +9,9 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use firebrick_digest::Digest;
-use firebrick_registry::{self as oci, ManifestName, OnRetry, RegistryError, RegistryOptions, Repository, RepositoryName};
+use firebrick_registry::{
+    self as oci, ManifestName, OnRetry, RegistryError, RegistryOptions, Repository, RepositoryName,
+};
 
 use crate::backend::{Backend, Replaced};
 use crate::error::StoreError;
@@ -56,11 +58,13 @@ impl Registry {
     }
 
     fn repository_name(&self, name: &Name) -> Result<RepositoryName, StoreError> {
-        format!("{}/{name}", self.base).parse().map_err(|source| StoreError::NoRepository {
-            address: self.address.clone(),
-            name: name.to_string(),
-            source,
-        })
+        format!("{}/{name}", self.base)
+            .parse()
+            .map_err(|source| StoreError::NoRepository {
+                address: self.address.clone(),
+                name: name.to_string(),
+                source,
+            })
     }
 
     fn repository(&self, name: &Name) -> Result<Arc<Repository>, StoreError> {
@@ -68,14 +72,24 @@ impl Registry {
         if let Some(known) = all.get(name) {
             return Ok(Arc::clone(known));
         }
-        let repository = Repository::new(&self.repository_name(name)?, &self.options, Arc::clone(&self.on_retry.0))?;
-        Ok(Arc::clone(all.entry(name.clone()).or_insert(Arc::new(repository))))
+        let repository = Repository::new(
+            &self.repository_name(name)?,
+            &self.options,
+            Arc::clone(&self.on_retry.0),
+        )?;
+        Ok(Arc::clone(
+            all.entry(name.clone()).or_insert(Arc::new(repository)),
+        ))
     }
 
     /// The names below the base.
     fn names(&self) -> Result<Vec<Name>, StoreError> {
         let path = self.base.split_once('/').map_or("", |(_, path)| path);
-        let prefix = if path.is_empty() { String::new() } else { format!("{path}/") };
+        let prefix = if path.is_empty() {
+            String::new()
+        } else {
+            format!("{path}/")
+        };
         // Any repository can be asked what others there are.
         let probe = self.repository(&"catalog".parse().expect("this is a name"))?;
         let found = match probe.catalog(&prefix) {
@@ -87,15 +101,20 @@ impl Registry {
             }
             found => found?,
         };
-        Ok(found.iter().filter_map(|one| one.repository.strip_prefix(&prefix)?.parse().ok()).collect())
+        Ok(found
+            .iter()
+            .filter_map(|one| one.repository.strip_prefix(&prefix)?.parse().ok())
+            .collect())
     }
 
     /// The versions of a name; of its tags only those that `tag` is, if it is any.
     fn versions_of(&self, name: &Name, tag: Option<&Tag>) -> Result<Vec<Published>, StoreError> {
         let repository = self.repository(name)?;
         let all = repository.tags()?;
-        let mut versions: Vec<Published> =
-            all.iter().filter_map(|text| version_of(name, text.as_str())).collect();
+        let mut versions: Vec<Published> = all
+            .iter()
+            .filter_map(|text| version_of(name, text.as_str()))
+            .collect();
         versions.sort_by_key(|version| std::cmp::Reverse(version.time));
         let is_current = |text: &&oci::Tag| {
             let text = text.as_str();
@@ -103,13 +122,23 @@ impl Registry {
         };
         let mut found = Vec::new();
         for text in all.iter().filter(is_current) {
-            let own: Tag = text.as_str().parse().map_err(|_| not_there(&self.address, name))?;
+            let own: Tag = text
+                .as_str()
+                .parse()
+                .map_err(|_| not_there(&self.address, name))?;
             if tag.is_some_and(|tag| *tag != own) {
                 continue;
             }
-            let tagged = Tagged { name: name.clone(), tag: own };
-            let Some(manifest) = repository.manifest(&ManifestName::Tag(text.clone()), MANIFEST_MAX)? else { continue };
-            let known = versions.iter().find(|version| version.tagged == tagged && version.digest == manifest.digest);
+            let tagged = Tagged {
+                name: name.clone(),
+                tag: own,
+            };
+            let Some(manifest) = repository.manifest(&ManifestName::Tag(text.clone()), MANIFEST_MAX)? else {
+                continue;
+            };
+            let known = versions
+                .iter()
+                .find(|version| version.tagged == tagged && version.digest == manifest.digest);
             found.push(Published {
                 time: known.map_or(0, |version| version.time),
                 manifest_size: manifest.bytes.len() as u64,
@@ -118,7 +147,9 @@ impl Registry {
         }
         versions.retain(|version| {
             tag.is_none_or(|tag| version.tagged.tag == *tag)
-                && !found.iter().any(|one| (&one.tagged, one.digest) == (&version.tagged, version.digest))
+                && !found
+                    .iter()
+                    .any(|one| (&one.tagged, one.digest) == (&version.tagged, version.digest))
         });
         found.extend(versions);
         found.sort_by(|a, b| (&a.tagged, !a.current).cmp(&(&b.tagged, !b.current)));
@@ -127,16 +158,32 @@ impl Registry {
 }
 
 fn published(tagged: &Tagged, digest: Digest, current: bool) -> Published {
-    Published { tagged: tagged.clone(), digest, manifest_size: 0, image_size: 0, time: 0, current }
+    Published {
+        tagged: tagged.clone(),
+        digest,
+        manifest_size: 0,
+        image_size: 0,
+        time: 0,
+        current,
+    }
 }
 
 fn not_there(address: &str, name: &Name) -> StoreError {
-    StoreError::NoImage { address: address.to_owned(), name: name.to_string(), known: Vec::new() }
+    StoreError::NoImage {
+        address: address.to_owned(),
+        name: name.to_string(),
+        known: Vec::new(),
+    }
 }
 
 /// The tag that a version keeps.
 fn version_tag(version: &Published) -> Result<oci::Tag, StoreError> {
-    let text = format!("{}.v{}-{}", version.tagged.tag, version.time, version.digest.hex());
+    let text = format!(
+        "{}.v{}-{}",
+        version.tagged.tag,
+        version.time,
+        version.digest.hex()
+    );
     match text.parse() {
         Ok(tag) if version.tagged.tag.as_str().len() <= TAG_MAX => Ok(tag),
         _ => Err(StoreError::Unsupported {
@@ -150,9 +197,15 @@ fn version_tag(version: &Published) -> Result<oci::Tag, StoreError> {
 fn version_of(name: &Name, text: &str) -> Option<Published> {
     let (rest, hex) = text.rsplit_once('-')?;
     let (tag, time) = rest.rsplit_once(".v")?;
-    let tagged = Tagged { name: name.clone(), tag: tag.parse().ok()? };
+    let tagged = Tagged {
+        name: name.clone(),
+        tag: tag.parse().ok()?,
+    };
     let digest = format!("sha256:{hex}").parse().ok()?;
-    Some(Published { time: time.parse().ok()?, ..published(&tagged, digest, false) })
+    Some(Published {
+        time: time.parse().ok()?,
+        ..published(&tagged, digest, false)
+    })
 }
 
 /// A tag of ours as one of theirs: ours are a part of those.
@@ -191,7 +244,8 @@ impl Backend for Registry {
     }
 
     fn write_manifest(&self, name: &Name, digest: &Digest, bytes: Vec<u8>) -> Result<(), StoreError> {
-        self.repository(name)?.put_manifest(&(*digest).into(), MANIFEST, &bytes)?;
+        self.repository(name)?
+            .put_manifest(&(*digest).into(), MANIFEST, &bytes)?;
         Ok(())
     }
 
@@ -207,19 +261,30 @@ impl Backend for Registry {
     fn publish(&self, version: &Published) -> Result<Replaced, StoreError> {
         let repository = self.repository(&version.tagged.name)?;
         let read = |name: ManifestName| repository.manifest(&name, MANIFEST_MAX);
-        let own = read(version.digest.into())?.ok_or_else(|| not_there(&self.address, &version.tagged.name))?;
-        let put = |tag: oci::Tag, bytes: &[u8]| repository.put_manifest(&ManifestName::Tag(tag), MANIFEST, bytes);
+        let own =
+            read(version.digest.into())?.ok_or_else(|| not_there(&self.address, &version.tagged.name))?;
+        let put =
+            |tag: oci::Tag, bytes: &[u8]| repository.put_manifest(&ManifestName::Tag(tag), MANIFEST, bytes);
         put(version_tag(version)?, &own.bytes)?;
-        let previous = read(ManifestName::Tag(their(&version.tagged.tag)))?.filter(|one| one.digest != version.digest);
+        let previous =
+            read(ManifestName::Tag(their(&version.tagged.tag)))?.filter(|one| one.digest != version.digest);
         if let Some(previous) = &previous {
             let there = self.versions_of(&version.tagged.name, Some(&version.tagged.tag))?;
-            let kept = there.iter().any(|one| one.digest == previous.digest && one.time > 0);
+            let kept = there
+                .iter()
+                .any(|one| one.digest == previous.digest && one.time > 0);
             if !kept {
-                put(version_tag(&published(&version.tagged, previous.digest, false))?, &previous.bytes)?;
+                put(
+                    version_tag(&published(&version.tagged, previous.digest, false))?,
+                    &previous.bytes,
+                )?;
             }
         }
         put(their(&version.tagged.tag), &own.bytes)?;
-        Ok(Replaced { previous: previous.map(|one| one.digest), atomic: false })
+        Ok(Replaced {
+            previous: previous.map(|one| one.digest),
+            atomic: false,
+        })
     }
 
     fn remove(&self, name: &Name, which: &dyn Fn(&Published) -> bool) -> Result<Vec<Published>, StoreError> {
@@ -298,11 +363,17 @@ mod tests {
             ..published(&"app:v1.v2-x".parse().unwrap(), Digest::of(b"x"), false)
         };
         let tag = version_tag(&version).unwrap();
-        assert_eq!(version_of(&"app".parse().unwrap(), tag.as_str()), Some(version.clone()));
+        assert_eq!(
+            version_of(&"app".parse().unwrap(), tag.as_str()),
+            Some(version.clone())
+        );
         for other in ["latest", "v1.v2-x", "latest.v1-abc", "sha256-0", "x.vx-1"] {
             assert_eq!(version_of(&"app".parse().unwrap(), other), None);
         }
-        let long = Published { tagged: format!("a:{}", "x".repeat(49)).parse().unwrap(), ..version };
+        let long = Published {
+            tagged: format!("a:{}", "x".repeat(49)).parse().unwrap(),
+            ..version
+        };
         assert!(version_tag(&long).is_err());
     }
 }

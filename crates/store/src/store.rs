@@ -1,6 +1,8 @@
 //! A store: a back end, what this host remembers of it, and who is told how things go.
 
 use std::fmt;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -42,6 +44,8 @@ pub enum Progress<'a> {
         /// Bytes that came from the store.
         came: u64,
     },
+    /// What is read cannot be kept in the cache file of that path. It is said once of each.
+    Uncached(&'a Path, &'a io::Error),
     /// Blobs are read again.
     Check {
         /// Bytes that are done.

@@ -24,7 +24,12 @@ pub(super) fn of(error: &StoreError) -> Option<String> {
         }
         StoreError::Contended { .. } => "try again".to_owned(),
         StoreError::Stopped => "go on with the same command: what came is kept".to_owned(),
+        StoreError::NoRepository { .. } => {
+            "registries take lower-case names only: give it another, as in rootfs upload -l NAME -i FILE"
+                .to_owned()
+        }
         StoreError::Object(error) => return of_object(error),
+        StoreError::Registry(error) => return super::registry::of(error),
         _ => return None,
     })
 }

@@ -11,6 +11,8 @@ pub(crate) enum Address {
     Folder(PathBuf),
     /// A bucket, as its crate reads it.
     Bucket(String),
+    /// A registry and the path above the images in it.
+    Registry(String),
 }
 
 impl FromStr for Address {
@@ -23,6 +25,7 @@ impl FromStr for Address {
                 "{text:?} has no absolute path: a folder is file:///path/to/it"
             )),
             Some(("s3" | "gs" | "az" | "abfs" | "abfss", _)) => Ok(Address::Bucket(text.to_owned())),
+            Some(("oci", base)) if !base.is_empty() => Ok(Address::Registry(base.to_owned())),
             // What could be nothing else is a path, as a shell completes it.
             None if text.contains('/') || text.starts_with('.') => std::path::absolute(text)
                 .map(Address::Folder)
@@ -39,6 +42,7 @@ impl fmt::Display for Address {
         match self {
             Address::Folder(path) => write!(f, "file://{}", path.display()),
             Address::Bucket(text) => f.write_str(text),
+            Address::Registry(base) => write!(f, "oci://{base}"),
         }
     }
 }

@@ -3,4 +3,6 @@
 mod common;
 mod faults;
 mod folder;
+mod lazy;
 mod signatures;
+mod watched;

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use firebrick_source::{Cache, Event, OciImage, Options, Platform, Reference, RegistryOptions};
 
 use crate::home::Home;
-use crate::proxy::proxy_of_environment;
+use crate::proxy::{docker_config, proxy_of_environment};
 use crate::talk::{Steps, Talk};
 use crate::text;
 
@@ -93,27 +93,12 @@ impl Registry {
             _ => Vec::new(),
         };
         Ok(RegistryOptions {
-            docker_config: self.docker_config(),
+            docker_config: docker_config(self.authfile.as_deref()),
             plain_http,
             ca_files: self.ca_file.clone(),
             proxy: proxy_of_environment(),
             ..RegistryOptions::default()
         })
-    }
-
-    fn docker_config(&self) -> Option<PathBuf> {
-        let var = |name: &str| {
-            std::env::var_os(name)
-                .filter(|value| !value.is_empty())
-                .map(PathBuf::from)
-        };
-        self.authfile
-            .clone()
-            .or_else(|| var("REGISTRY_AUTH_FILE"))
-            .or_else(|| {
-                let folder = var("DOCKER_CONFIG").or_else(|| Some(var("HOME")?.join(".docker")))?;
-                Some(folder.join("config.json")).filter(|file| file.is_file())
-            })
     }
 }
 
