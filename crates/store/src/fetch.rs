@@ -37,9 +37,9 @@ pub(crate) struct Fetching<'a> {
 pub(crate) type Each<'a> = dyn Fn(&Locator, &[u8]) -> Result<(), StoreError> + Sync + 'a;
 
 /// Chunks of one blob that are asked for together.
-struct Group {
-    range: Range<u64>,
-    chunks: Vec<Locator>,
+pub(crate) struct Group {
+    pub(crate) range: Range<u64>,
+    pub(crate) chunks: Vec<Locator>,
 }
 
 impl Fetching<'_> {
@@ -136,7 +136,7 @@ fn slice(bytes: &[u8], start: u64, len: u32) -> &[u8] {
 }
 
 /// Groups chunks that are sorted by blob and offset.
-fn groups(wanted: Vec<Locator>) -> Vec<Group> {
+pub(crate) fn groups(wanted: Vec<Locator>) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     for locator in wanted {
         let range = u64::from(locator.offset)..u64::from(locator.offset) + u64::from(locator.stored);

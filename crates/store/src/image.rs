@@ -50,7 +50,7 @@ impl Source<'_> {
     }
 
     /// Bytes by their digest, from the cache or by `read`; verified.
-    fn verified(
+    pub(crate) fn verified(
         &self,
         what: &str,
         digest: &Digest,

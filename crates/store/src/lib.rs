@@ -1,43 +1,57 @@
 //! Images as content-addressed chunks, kept and sent once, in a folder, an object store or a registry.
 #![forbid(unsafe_code)]
 
+mod archive;
 mod backend;
 mod bundle;
 mod cache;
+mod check;
 mod cut;
 mod download;
 mod error;
 mod fetch;
 mod folder;
+mod gc;
 mod image;
+mod import;
 mod index;
 mod known;
 mod layout;
+mod ledger;
 mod local;
 mod manifest;
 mod name;
 mod objects;
 mod pack;
 mod parallel;
+mod reach;
 mod seal;
+mod stats;
 mod store;
 mod table;
+mod tar;
 mod upload;
 
+pub use archive::{Export, Exported};
 pub use backend::{Backend, Replaced};
 pub use cache::TableCache;
+pub use check::{CheckOptions, Checked, Fault, Finding};
 pub use cut::{BLOCK_LEN, Cuts, Piece, cut};
 pub use download::{Download, Downloaded};
 pub use error::StoreError;
 pub use folder::Folder;
+pub use gc::{Amount, Collected, GcOptions};
 pub use image::Image;
+pub use import::{Import, Imported};
 pub use index::Published;
 pub use layout::Layout;
+pub use ledger::Claim;
 pub use local::LocalImage;
 pub use manifest::{ARTIFACT, About, Config, Descriptor};
 pub use name::{Name, ParseNameError, Reference, Tag, Tagged};
 pub use objects::{Entry as ObjectEntry, ObjectError, Objects, Swap, Version};
 pub use seal::{BadChunk, Seal};
+pub use stats::{ImageStats, Sharing, Stats};
 pub use store::{Listener, Progress, Store};
 pub use table::{Entry, Locator, Root, Segment};
 pub use upload::{Upload, Uploaded};
