@@ -517,6 +517,12 @@ impl<'a> Check<'a> {
             {
                 needs.extend(manifest.blobs().map(|blob| blob.digest));
             }
+            // That an image does not open says nothing beside the blob that it is for.
+            let is_wrong = |finding: &Finding| matches!(finding.fault, Fault::Wrong(_));
+            let others = needs.iter().skip(1).filter_map(|digest| findings.get(digest));
+            if findings.get(&version.digest).is_some_and(is_wrong) && !others.into_iter().all(is_wrong) {
+                findings.remove(&version.digest);
+            }
             let mut broken = false;
             for digest in needs.iter().collect::<HashSet<_>>() {
                 if let Some(finding) = findings.get_mut(digest) {

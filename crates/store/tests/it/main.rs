@@ -1,4 +1,11 @@
 //! Images through whole stores.
+//!
+//! Needs `skopeo` and `docker-registry`; see `firebrick_testkit::oracle` for what happens without.
 
+mod archives;
+mod carried;
+mod check;
 mod common;
 mod folder;
+mod gc;
+mod stats;
