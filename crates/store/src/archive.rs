@@ -168,22 +168,7 @@ impl Store {
         let source = self.source();
         let root = source.root(image, seal)?;
         let mut entries = source.segments(image, &root.segments, seal, &|_| {})?.concat();
-        let mut used: HashMap<Digest, u64> = HashMap::new();
-        let mut seen = HashSet::new();
-        for at in chunks(&entries).chain(root.segments.iter().map(|segment| segment.at)) {
-            if seen.insert((at.blob, at.offset)) {
-                *used.entry(at.blob).or_default() += u64::from(at.stored);
-            }
-        }
-        let hardly = |layer: &&Descriptor| used.get(&layer.digest).copied().unwrap_or(0) < layer.size / 2;
-        let sparse: BTreeMap<Digest, u64> = image
-            .manifest
-            .layers
-            .iter()
-            .skip(1)
-            .filter(hardly)
-            .map(|layer| (layer.digest, layer.size))
-            .collect();
+        let sparse = sparse(image, &root, &entries);
         if sparse.is_empty() {
             return Ok(None);
         }
@@ -270,7 +255,7 @@ impl Store {
                         address: self.backend().address().to_owned(),
                         blob: at.blob,
                         id: at.id,
-                        source,
+                        source: source.into(),
                     })?;
                 moved.insert(at.id, bundles.add(&at.id, stored)?);
             }
@@ -284,6 +269,26 @@ impl Store {
             false => Ok(()),
         }
     }
+}
+
+/// Bundles of whose bytes an image uses less than half, with their lengths.
+fn sparse(image: &Image, root: &Root, entries: &[Entry]) -> BTreeMap<Digest, u64> {
+    let mut used: HashMap<Digest, u64> = HashMap::new();
+    let mut seen = HashSet::new();
+    for at in chunks(entries).chain(root.segments.iter().map(|segment| segment.at)) {
+        if seen.insert((at.blob, at.offset)) {
+            *used.entry(at.blob).or_default() += u64::from(at.stored);
+        }
+    }
+    let hardly = |layer: &&Descriptor| used.get(&layer.digest).copied().unwrap_or(0) < layer.size / 2;
+    image
+        .manifest
+        .layers
+        .iter()
+        .skip(1)
+        .filter(hardly)
+        .map(|layer| (layer.digest, layer.size))
+        .collect()
 }
 
 fn from_store(blob: &Descriptor) -> Member {

@@ -33,7 +33,7 @@ pub enum StoreError {
         /// Which chunk.
         id: Digest,
         /// What is wrong with it.
-        source: BadChunk,
+        source: Box<BadChunk>,
     },
 
     // Nothing is wrong; something is not there or not supported.

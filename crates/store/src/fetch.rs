@@ -120,7 +120,7 @@ impl Fetching<'_> {
             address: self.backend.address().to_owned(),
             blob: locator.blob,
             id: locator.id,
-            source: bad,
+            source: bad.into(),
         })
     }
 }
