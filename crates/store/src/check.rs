@@ -555,3 +555,6 @@ fn read(backend: &dyn Backend, name: &Name, at: &Locator) -> Result<Vec<u8>, Sto
     let start = u64::from(at.offset);
     backend.read_blob(name, &at.blob, start..start + u64::from(at.stored))
 }
+
+#[cfg(test)]
+mod tests;

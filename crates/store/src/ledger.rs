@@ -138,11 +138,12 @@ impl Ledger {
 
     /// Takes blobs off the list, and says whether any was on it.
     fn spare(&mut self, blobs: &[Digest]) -> bool {
-        let spared = |blob: &Digest| {
-            let doomed = self.doomed.remove(blob).is_some();
-            self.condemned.remove(blob).is_some() || doomed
-        };
-        blobs.iter().map(spared).fold(false, |any, one| any || one)
+        let before = self.doomed.len() + self.condemned.len();
+        for blob in blobs {
+            self.doomed.remove(blob);
+            self.condemned.remove(blob);
+        }
+        self.doomed.len() + self.condemned.len() < before
     }
 }
 

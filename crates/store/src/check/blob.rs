@@ -117,81 +117,97 @@ impl<'a> Openers<'a> {
     }
 }
 
+/// The part of a blob that is held while chunks in it are opened.
+struct Window<'a> {
+    held: Vec<u8>,
+    from: u64,
+    /// Pieces that were not opened yet, in the order in which they lie.
+    left: &'a [Piece],
+    bad: Vec<Piece>,
+    opened: u64,
+}
+
+impl Window<'_> {
+    /// Adds the next bytes, opens the pieces that are whole now, and lets go of what no later piece needs.
+    fn add(&mut self, bytes: &[u8], openers: &mut Openers<'_>) {
+        self.held.extend_from_slice(bytes);
+        let end = self.from + self.held.len() as u64;
+        while let Some((piece, rest)) = self.left.split_first() {
+            let start = u64::from(piece.at.offset);
+            let stop = start + u64::from(piece.at.stored);
+            if stop > end {
+                break;
+            }
+            let stored = slice(&self.held, start - self.from, stop - self.from);
+            match openers.open(piece, stored) {
+                Some(_) => self.opened += 1,
+                None => self.bad.push(*piece),
+            }
+            self.left = rest;
+        }
+        let next = self.left.first().map_or(end, |piece| u64::from(piece.at.offset));
+        let keep = next.clamp(self.from, end);
+        let gone = usize::try_from(keep - self.from).unwrap_or(usize::MAX);
+        self.held.drain(..gone.min(self.held.len()));
+        self.from = keep;
+    }
+
+    /// What is not right, and what did not come.
+    fn finish(mut self) -> Vec<Piece> {
+        self.bad.extend_from_slice(self.left);
+        self.bad
+    }
+}
+
 impl Check<'_> {
     /// Reads a blob, notes what is wrong with it, and says whether it came.
-    pub(super) fn read_blob(
-        &self,
-        target: &Target,
-        pieces: &super::Pieces,
-        of: u64,
-    ) -> Result<bool, StoreError> {
+    pub(super) fn read_blob(&self, target: &Target, pieces: &Pieces, of: u64) -> Result<bool, StoreError> {
         let pieces = pieces.of(&target.digest);
-        // What is noted already is missing or has another length.
-        if self.has(&target.digest) {
-            let missing = self
-                .found()
-                .get(&target.digest)
-                .is_some_and(|found| found.fault == Fault::Missing);
-            if missing {
+        let noted = self
+            .found()
+            .get(&target.digest)
+            .map(|finding| finding.fault.clone());
+        match noted {
+            None => {}
+            Some(Fault::Missing) => {
                 self.found().remove(&target.digest);
                 self.note_chunks(target.digest, Fault::Missing, pieces);
+                return Ok(false);
             }
-            return Ok(false);
+            Some(_) => return Ok(false),
         }
         let mut openers = Openers::new(self.options.keys)?;
         let mut hasher = Hasher::new();
-        let mut bad = Vec::new();
-        let mut left = pieces;
-        let (mut held, mut held_from) = (Vec::new(), 0_u64);
+        let mut window = Window {
+            held: Vec::new(),
+            from: 0,
+            left: pieces,
+            bad: Vec::new(),
+            opened: 0,
+        };
         let mut position = 0;
         while position < target.size {
             self.check_stop()?;
             let end = position.saturating_add(RANGE_LEN).min(target.size);
-            match self
+            let bytes = match self
                 .store
                 .backend()
                 .read_blob(&target.name, &target.digest, position..end)
             {
-                Ok(bytes) => {
-                    hasher.update(&bytes);
-                    held.extend_from_slice(&bytes);
-                }
+                Ok(bytes) => bytes,
                 Err(StoreError::Stopped) => return Err(StoreError::Stopped),
                 Err(error) => {
-                    bad.extend_from_slice(left);
-                    self.note_chunks(target.digest, Fault::Unreadable(words(&error)), &bad);
+                    self.note_chunks(target.digest, Fault::Unreadable(words(&error)), &window.finish());
                     return Ok(false);
                 }
-            }
+            };
+            hasher.update(&bytes);
+            window.add(&bytes, &mut openers);
             self.tell(end - position, of);
             position = end;
-            while let Some((piece, rest)) = left.split_first() {
-                let start = u64::from(piece.at.offset);
-                let stop = start + u64::from(piece.at.stored);
-                if stop > position {
-                    break;
-                }
-                let stored = slice(&held, start - held_from, stop - held_from);
-                match openers.open(piece, stored) {
-                    Some(_) => self.chunks.fetch_add(1, Ordering::Relaxed),
-                    None => {
-                        bad.push(*piece);
-                        0
-                    }
-                };
-                left = rest;
-            }
-            // What no later piece needs goes.
-            let keep = left.first().map_or(position, |piece| {
-                u64::from(piece.at.offset).clamp(held_from, position)
-            });
-            let gone = usize::try_from(keep - held_from)
-                .unwrap_or(usize::MAX)
-                .min(held.len());
-            held.drain(..gone);
-            held_from = keep;
         }
-        bad.extend_from_slice(left);
+        self.chunks.fetch_add(window.opened, Ordering::Relaxed);
+        let bad = window.finish();
         match hasher.finish() {
             found if found != target.digest => {
                 self.note_chunks(target.digest, Fault::Damaged { found }, &bad)

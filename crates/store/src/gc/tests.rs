@@ -1,3 +1,5 @@
+//! Collections that end anywhere, and what publishers do meanwhile.
+
 use std::fs::{self, File};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -12,6 +14,7 @@ use crate::{About, Folder, Layout, Seal, Upload, Uploaded};
 #[derive(Debug)]
 struct Failing {
     folder: Folder,
+    swaps: bool,
     left: AtomicUsize,
 }
 
@@ -48,7 +51,7 @@ impl Objects for Failing {
         self.pass()?.swap(key, bytes, expected)
     }
     fn can_swap(&self) -> Result<bool, ObjectError> {
-        self.pass()?.can_swap()
+        Ok(self.pass()?.can_swap()? && self.swaps)
     }
     fn delete(&self, key: &str) -> Result<(), ObjectError> {
         self.pass()?.delete(key)
@@ -202,6 +205,7 @@ fn an_ended_collection_leaves_a_right_store_and_the_next_goes_on() {
         .unwrap();
         let failing = store(Failing {
             folder: Folder::new(&at),
+            swaps: true,
             left: AtomicUsize::new(calls + 1),
         });
         let result = collect(&failing, &options(0, 10));
@@ -361,4 +365,20 @@ fn nothing_is_removed_while_a_document_is_not_right() {
     fs::write(at.join(INDEX_KEY), b"nothing").unwrap();
     assert!(collect(&store, &options(0, 10)).is_err());
     assert_eq!(blobs(&store), before - 1);
+}
+
+#[test]
+fn a_store_that_cannot_swap_is_collected_alone_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = filled(dir.path());
+    let store = store(Failing {
+        folder: Folder::new(&at),
+        swaps: false,
+        left: AtomicUsize::new(usize::MAX),
+    });
+    let error = collect(&store, &options(100, 10)).unwrap_err();
+    assert!(matches!(error, StoreError::Unsupported { .. }), "{error}");
+    assert_eq!(store.backend().versions().unwrap().len(), 3);
+    assert_eq!(collect(&store, &options(0, 10)).unwrap().deleted.count, 4);
+    assert_right(&store, &at);
 }

@@ -209,103 +209,120 @@ fn sign(host: &Host, subject: &Digest, what: &[u8]) {
     backend.refer(&name, subject, &descriptor).unwrap();
 }
 
-#[test]
-fn hostile_archives_are_refused_and_change_nothing() {
-    let dir = tempfile::tempdir().unwrap();
-    let at = |name: &str| dir.path().join(name);
-    image(&at("a"), &[Part::Data(&content(1, 400))]);
-    let host = Host::new(&at("store"), &at("cache"));
-    host.upload(&at("a"), "x").unwrap();
-    let (bytes, _) = export(&host, "x", dir.path());
-    let good = files(&bytes);
-    let other = Host::new(&at("store2"), &at("cache2"));
-    let refused = |files: &Files, what: &str| {
-        let error = import(&other, &packed(files), None, dir.path()).unwrap_err();
-        assert!(error.to_string().contains(what), "{what}: {error}");
-        assert!(other.store.backend().versions().unwrap().is_empty(), "{what}");
-    };
-    let changed = |change: &dyn Fn(&mut Files)| {
-        let mut files = good.clone();
-        change(&mut files);
-        files
-    };
-    refused(&changed(&|files| files.push(files[1].clone())), "there are two");
-    refused(
-        &changed(&|files| drop(files.remove(1))),
-        "index.json in the archive is not right: there is none",
-    );
-    refused(&changed(&|files| files[1].1 = b"[]".to_vec()), "index.json");
-    refused(
-        &changed(&|files| files[1].1 = vec![b' '; 2 << 20]),
-        "it has 2097152 bytes",
-    );
-    refused(
-        &changed(&|files| files[0].1 = br#"{"imageLayoutVersion":"2.0"}"#.to_vec()),
-        "its version is",
-    );
-    for blob in 2..good.len() {
-        refused(&changed(&|files| drop(files.remove(blob))), "it is not there");
-        refused(
-            &changed(&|files| files[blob].1[5] ^= 1),
-            "its bytes have the digest",
-        );
+/// A right archive, and a store that is to refuse what becomes of it.
+struct Hostile {
+    dir: tempfile::TempDir,
+    bytes: Vec<u8>,
+    good: Files,
+    other: Host,
+}
+
+impl Hostile {
+    fn new() -> Hostile {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        image(&at("a"), &[Part::Data(&content(1, 400))]);
+        let host = Host::new(&at("store"), &at("cache"));
+        host.upload(&at("a"), "x").unwrap();
+        let (bytes, _) = export(&host, "x", dir.path());
+        let other = Host::new(&at("store2"), &at("cache2"));
+        let good = files(&bytes);
+        Hostile {
+            dir,
+            bytes,
+            good,
+            other,
+        }
     }
-    // A manifest of something else, one that says other lengths, one whose table is none; all with right digests.
-    let manifest = good[2].1.clone();
-    let with_manifest = |from: &str, to: &str| {
+
+    /// Changes the archive, and sees that it is refused for the right reason.
+    fn refused(&self, what: &str, change: impl Fn(&mut Files)) {
+        let mut files = self.good.clone();
+        change(&mut files);
+        let error = import(&self.other, &packed(&files), None, self.dir.path()).unwrap_err();
+        assert!(error.to_string().contains(what), "{what}: {error}");
+        self.assert_untouched();
+    }
+
+    fn assert_untouched(&self) {
+        assert!(self.other.store.backend().versions().unwrap().is_empty());
+    }
+
+    /// Changes the manifest, and the index so that its digest is right.
+    fn with_manifest(&self, from: &str, to: &str) -> impl Fn(&mut Files) + use<> {
+        let manifest = self.good[2].1.clone();
         let text = String::from_utf8(manifest.clone()).unwrap();
         assert!(text.contains(from), "{from}");
         let new = text.replacen(from, to, 1).into_bytes();
-        changed(&|files| {
+        move |files| {
             let (old, digest) = (Digest::of(&manifest).hex(), Digest::of(&new).hex());
-            files[1].1 = String::from_utf8(files[1].1.clone())
-                .unwrap()
-                .replace(&old, &digest)
-                .into_bytes();
+            let index = String::from_utf8(files[1].1.clone()).unwrap();
+            files[1].1 = index.replace(&old, &digest).into_bytes();
             files[2] = (format!("blobs/sha256/{digest}"), new.clone());
-        })
-    };
-    refused(
-        &with_manifest("vnd.firebrick.image.v1", "vnd.other.image.v1"),
-        "no image that this firebrick reads",
-    );
-    let size = format!("\"size\":{}", good[3].1.len());
-    refused(&with_manifest(&size, "\"size\":9"), "the manifest says 9");
-    refused(
-        &with_manifest("\"size\":", "\"size\":999999999999,\"x\":"),
-        "999999999999 bytes",
-    );
-    refused(&with_manifest("image.table.v1", "image.bundle.v1"), "no table");
-    // Two images, and none with a name.
-    let index = String::from_utf8(good[1].1.clone()).unwrap();
-    let nameless = index.replace("org.opencontainers.image.ref.name", "nothing");
-    refused(
-        &changed(&|files| files[1].1 = nameless.clone().into_bytes()),
-        "no name",
-    );
-    let evil = index.replace("x:latest", "../../x");
-    refused(
-        &changed(&|files| files[1].1 = evil.clone().into_bytes()),
-        "no name",
-    );
-    let two = r#""manifests": [{"mediaType":"a","digest":"sha256:0000000000000000000000000000000000000000000000000000000000000000","size":1},"#;
-    let two = index.replacen("\"manifests\": [", two, 1);
-    refused(
-        &changed(&|files| files[1].1 = two.clone().into_bytes()),
-        "2 images",
-    );
-    // Cut anywhere.
-    for cut in (0..bytes.len() - 1024).step_by(bytes.len() / 50) {
-        let error = import(&other, &bytes[..cut], None, dir.path()).unwrap_err();
-        assert!(matches!(error, StoreError::Corrupt { .. }), "{cut}: {error}");
+        }
     }
-    assert!(other.store.backend().versions().unwrap().is_empty());
-    import(&other, &packed(&good), None, dir.path()).unwrap();
-    assert_eq!(
-        fs::read_dir(dir.path()).unwrap().count(),
-        5,
-        "nothing is left beside"
+}
+
+#[test]
+fn archives_that_are_not_right_are_refused() {
+    let hostile = Hostile::new();
+    hostile.refused("there are two", |files| files.push(files[1].clone()));
+    hostile.refused("index.json in the archive is not right: there is none", |files| {
+        drop(files.remove(1));
+    });
+    hostile.refused("index.json", |files| files[1].1 = b"[]".to_vec());
+    hostile.refused("it has 2097152 bytes", |files| files[1].1 = vec![b' '; 2 << 20]);
+    hostile.refused("its version is", |files| {
+        files[0].1 = br#"{"imageLayoutVersion":"2.0"}"#.to_vec();
+    });
+    for blob in 2..hostile.good.len() {
+        hostile.refused("it is not there", |files| drop(files.remove(blob)));
+        hostile.refused("its bytes have the digest", |files| files[blob].1[5] ^= 1);
+    }
+    // Cut anywhere.
+    let bytes = &hostile.bytes;
+    for place in (0..bytes.len() - 1024).step_by(bytes.len() / 60) {
+        let error = import(&hostile.other, &bytes[..place], None, hostile.dir.path()).unwrap_err();
+        assert!(matches!(error, StoreError::Corrupt { .. }), "{place}: {error}");
+        hostile.assert_untouched();
+    }
+    import(&hostile.other, &packed(&hostile.good), None, hostile.dir.path()).unwrap();
+    let left = fs::read_dir(hostile.dir.path()).unwrap().count();
+    assert_eq!(left, 5, "nothing is left beside");
+}
+
+/// All with right digests.
+#[test]
+fn archives_whose_documents_lie_are_refused() {
+    let hostile = Hostile::new();
+    let manifest = |what: &str, from: &str, to: &str| hostile.refused(what, hostile.with_manifest(from, to));
+    manifest(
+        "no image that this firebrick reads",
+        "vnd.firebrick.image.v1",
+        "vnd.other.image.v1",
     );
+    let size = format!("\"size\":{}", hostile.good[3].1.len());
+    manifest("the manifest says 9", &size, "\"size\":9");
+    manifest("999999999999 bytes", "\"size\":", "\"size\":999999999999,\"x\":");
+    manifest("no table", "image.table.v1", "image.bundle.v1");
+    // The table is a blob that is there, and no table.
+    let digest = |place: usize| format!("sha256:{}", Digest::of(&hostile.good[place].1).hex());
+    let (config, root) = (&hostile.good[3].1, &hostile.good[4].1);
+    let from = format!("\"digest\":\"{}\",\"size\":{}", digest(4), root.len());
+    let to = format!("\"digest\":\"{}\",\"size\":{}", digest(3), config.len());
+    manifest("is not right: ", &from, &to);
+    // Two images, and none with a name.
+    let index = String::from_utf8(hostile.good[1].1.clone()).unwrap();
+    let with_index = |what: &str, from: &str, to: &str| {
+        assert!(index.contains(from));
+        let new = index.replacen(from, to, 1).into_bytes();
+        hostile.refused(what, |files| files[1].1.clone_from(&new));
+    };
+    with_index("no name", "org.opencontainers.image.ref.name", "nothing");
+    with_index("no name", "x:latest", "../../x");
+    let zeros = "0".repeat(64);
+    let another = format!(r#""manifests": [{{"mediaType":"a","digest":"sha256:{zeros}","size":1}},"#);
+    with_index("2 images", "\"manifests\": [", &another);
 }
 
 /// An archive that claims a file of many terabytes is read no further than it goes, and holds no memory for it.

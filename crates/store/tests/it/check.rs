@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use firebrick_digest::Digest;
-use firebrick_store::{CheckOptions, Checked, Export, Fault, Import, LocalImage, Seal};
+use firebrick_store::{CheckOptions, Checked, Fault, LocalImage, Seal};
 
+use crate::archives::{export, import};
 use crate::common::{Host, Part, content, image};
 
 fn check(host: &Host, repair: bool, local: &[LocalImage]) -> Checked {
@@ -44,6 +45,23 @@ fn without_cache(dir: &Path, number: u32) -> Host {
     Host::new(&dir.join("store"), &dir.join(format!("empty{number}")))
 }
 
+/// A kind of damage, and what does it to a file.
+type Kind = (&'static str, fn(&Path));
+
+const KINDS: [Kind; 3] = [
+    ("a flipped bit", |path| {
+        let mut bytes = fs::read(path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 4;
+        fs::write(path, bytes).unwrap();
+    }),
+    ("a lost end", |path| {
+        let bytes = fs::read(path).unwrap();
+        fs::write(path, &bytes[..bytes.len() - 10]).unwrap();
+    }),
+    ("nothing", |path| fs::remove_file(path).unwrap()),
+];
+
 #[test]
 fn each_damage_is_found_and_made_good() {
     let dir = tempfile::tempdir().unwrap();
@@ -66,23 +84,10 @@ fn each_damage_is_found_and_made_good() {
     );
     assert_eq!(clean.read.count as usize, blobs(&at("store")).len());
     assert!(clean.chunks > sent.new_chunks);
-    let kinds: [(&str, fn(&Path)); 3] = [
-        ("a flipped bit", |path| {
-            let mut bytes = fs::read(path).unwrap();
-            let middle = bytes.len() / 2;
-            bytes[middle] ^= 4;
-            fs::write(path, bytes).unwrap();
-        }),
-        ("a lost end", |path| {
-            let bytes = fs::read(path).unwrap();
-            fs::write(path, &bytes[..bytes.len() - 10]).unwrap();
-        }),
-        ("nothing", |path| fs::remove_file(path).unwrap()),
-    ];
     let mut number = 0;
     for (digest, path) in blobs(&at("store")) {
         let before = fs::read(&path).unwrap();
-        for (kind, damage) in &kinds {
+        for (kind, damage) in &KINDS {
             damage(&path);
             number += 1;
             // A host that has nothing finds it, names the image, and changes nothing.
@@ -145,20 +150,8 @@ fn a_bundle_is_made_of_copies_elsewhere() {
     host.upload(&at("b"), "b").unwrap();
     let before = blobs(&at("store"));
     // The same chunks come once more, in a bundle of another store.
-    let mut bytes = Vec::new();
-    let version = other.store.find(&"a".parse().unwrap()).unwrap();
-    let export = Export {
-        version: &version,
-        keys: &Seal::PLAIN,
-        scratch: dir.path(),
-    };
-    other.store.export(&export, &mut bytes).unwrap();
-    let import = Import {
-        tagged: None,
-        scratch: dir.path(),
-        time: 5,
-    };
-    host.store.import(&import, &mut &bytes[..]).unwrap();
+    let (bytes, _) = export(&other, "a", dir.path());
+    import(&host, &bytes, None, dir.path()).unwrap();
     let (digest, path) = blobs(&at("store"))
         .into_iter()
         .filter(|(digest, _)| !before.contains_key(digest))

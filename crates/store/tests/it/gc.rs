@@ -1,5 +1,6 @@
 //! Garbage is collected while many publish, and nothing is lost.
 
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -71,24 +72,30 @@ fn uploads_and_a_collection_at_once() {
         let last: Vec<_> = uploads.into_iter().map(|upload| upload.join().unwrap()).collect();
         ended.store(true, Ordering::Relaxed);
         collector.join().unwrap();
-        let host = Host::new(&at("store"), &at("cache-last"));
-        for (number, path) in last.iter().enumerate() {
-            host.download(&format!("image{number}"), &at("back"), &[])
-                .unwrap();
-            assert_eq!(std::fs::read(at("back")).unwrap(), std::fs::read(path).unwrap());
-        }
-        let options = CheckOptions {
-            repair: false,
-            keys: &Seal::PLAIN,
-            local: &[],
-            threads: 2,
-        };
-        let checked = host.store.check(&options).unwrap();
-        assert!(
-            checked.findings.is_empty() && checked.broken.is_empty(),
-            "{checked:?}"
-        );
-        assert!(checked.images >= 8 && checked.leftovers.count == 0, "{checked:?}");
+        assert_intact(dir.path(), &last);
     });
     assert!(deleted.load(Ordering::Relaxed) > 20, "{deleted:?}");
+}
+
+/// Each image is what was published last, and nothing in the store is damaged.
+fn assert_intact(dir: &Path, last: &[PathBuf]) {
+    let at = |name: &str| dir.join(name);
+    let host = Host::new(&at("store"), &at("cache-last"));
+    for (number, path) in last.iter().enumerate() {
+        host.download(&format!("image{number}"), &at("back"), &[])
+            .unwrap();
+        assert_eq!(std::fs::read(at("back")).unwrap(), std::fs::read(path).unwrap());
+    }
+    let options = CheckOptions {
+        repair: false,
+        keys: &Seal::PLAIN,
+        local: &[],
+        threads: 2,
+    };
+    let checked = host.store.check(&options).unwrap();
+    assert!(
+        checked.findings.is_empty() && checked.broken.is_empty(),
+        "{checked:?}"
+    );
+    assert!(checked.images >= 8 && checked.leftovers.count == 0, "{checked:?}");
 }
