@@ -21,7 +21,7 @@ use crate::layout::{BLOBS, INDEX_KEY};
 use crate::local::LocalImage;
 use crate::manifest::{MANIFEST_MAX, Manifest};
 use crate::name::Name;
-use crate::objects::Objects;
+use crate::objects::{ObjectError, Objects};
 use crate::reach::{Kind, Link, Reached, manifest, roots, walk};
 use crate::seal::Seal;
 use crate::store::Store;
@@ -230,8 +230,11 @@ impl<'a> Check<'a> {
             let links = by_name.entry(&version.tagged.name).or_default();
             links.push(manifest(version.digest, version.manifest_size));
             if backend.objects().is_none() {
-                let referrers = backend.referrers(&version.tagged.name, &version.digest)?;
-                links.extend(referrers.iter().map(|one| manifest(one.digest, one.size)));
+                match backend.referrers(&version.tagged.name, &version.digest) {
+                    Ok(said) => links.extend(said.iter().map(|one| manifest(one.digest, one.size))),
+                    Err(StoreError::Stopped) => return Err(StoreError::Stopped),
+                    Err(error) => self.note(version.digest, Fault::Unreadable(words(&error))),
+                }
             }
         }
         let (mut all, mut owners) = (Reached::default(), HashMap::new());
@@ -288,6 +291,10 @@ impl<'a> Check<'a> {
             },
             Ok(None) => Fault::Missing,
             Err(StoreError::Stopped) => return Err(StoreError::Stopped),
+            // Of what is not known to be a document, it says that it is none.
+            Err(error @ StoreError::Object(ObjectError::TooLarge { .. })) if !self.is_version(digest) => {
+                return Err(error);
+            }
             Err(error) => Fault::Unreadable(words(&error)),
         };
         if fault == Fault::Missing && !self.is_version(digest) {
@@ -435,49 +442,51 @@ impl<'a> Check<'a> {
         owners: &HashMap<Digest, Name>,
         there: &HashMap<Digest, u64>,
     ) -> Result<Vec<Target>, StoreError> {
-        let mut targets = Vec::new();
-        for (digest, link) in &reached.links {
-            let (Some(name), false) = (
-                owners.get(digest),
-                link.kind == Kind::Document || self.has(digest),
-            ) else {
-                if link.kind == Kind::Document && link.required && !self.has(digest) {
+        let mut wanted = Vec::new();
+        for (digest, link) in reached.links.iter().filter(|(digest, _)| !self.has(digest)) {
+            match owners.get(digest) {
+                Some(_) if link.kind == Kind::Document && link.required => {
                     self.look_for(digest, owners, there)?;
                 }
-                continue;
-            };
-            let found = match there.get(digest) {
-                Some(found) => Some(*found),
-                None if !link.required => continue,
-                None => match self.store.backend().blob_size(name, digest) {
-                    Ok(found) => found,
-                    Err(StoreError::Stopped) => return Err(StoreError::Stopped),
-                    Err(error) => {
-                        self.note(*digest, Fault::Unreadable(words(&error)));
-                        continue;
-                    }
-                },
-            };
-            let size = link.size.or(found).unwrap_or(0);
-            match found {
-                None => self.note(*digest, Fault::Missing),
-                Some(found) if found != size => self.note(
-                    *digest,
-                    Fault::Length {
-                        expected: size,
-                        found,
-                    },
-                ),
-                Some(_) => {}
+                Some(name) if link.kind != Kind::Document => wanted.push((link, name)),
+                _ => {}
             }
-            targets.push(Target {
-                digest: *digest,
-                size,
-                name: name.clone(),
-            });
         }
-        targets.sort_by_key(|target| target.digest);
-        Ok(targets)
+        wanted.sort_by_key(|(link, _)| link.digest);
+        let targets = crate::parallel::map(self.options.threads, &wanted, |(link, name)| {
+            self.target(link, name, there)
+        })?;
+        Ok(targets.into_iter().flatten().collect())
+    }
+
+    /// One of them, with its length; what is noted about it here is not read.
+    fn target(
+        &self,
+        link: &Link,
+        name: &Name,
+        there: &HashMap<Digest, u64>,
+    ) -> Result<Option<Target>, StoreError> {
+        let found = match there.get(&link.digest) {
+            Some(found) => Ok(Some(*found)),
+            None if !link.required => return Ok(None),
+            None => self.store.backend().blob_size(name, &link.digest),
+        };
+        let fault = match (found, link.size) {
+            (Err(StoreError::Stopped), _) => return Err(StoreError::Stopped),
+            (Err(error), _) => Some(Fault::Unreadable(words(&error))),
+            (Ok(None), _) => Some(Fault::Missing),
+            (Ok(Some(found)), Some(expected)) if found != expected => Some(Fault::Length { expected, found }),
+            (Ok(Some(_)), _) => None,
+        };
+        if let Some(fault) = fault {
+            self.note(link.digest, fault);
+        }
+        let size = link.size.or(there.get(&link.digest).copied());
+        Ok(size.map(|size| Target {
+            digest: link.digest,
+            size,
+            name: name.clone(),
+        }))
     }
 
     /// A document that must be there and was not given is missing.

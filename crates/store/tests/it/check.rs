@@ -256,6 +256,16 @@ fn garbage_and_strangers_are_counted() {
         index.replacen("\"manifests\": [", &entry, 1),
     )
     .unwrap();
+    // And something of an unknown type that is longer than any document.
+    let large = vec![b'x'; 5 << 20];
+    fs::write(at("store/blobs/sha256").join(Digest::of(&large).hex()), &large).unwrap();
+    let index = fs::read_to_string(at("store/index.json")).unwrap();
+    let entry = format!("\"manifests\": [{},", blob(Digest::of(&large), large.len()));
+    fs::write(
+        at("store/index.json"),
+        index.replacen("\"manifests\": [", &entry, 1),
+    )
+    .unwrap();
     let found = check(&host, true, &[]);
     assert_eq!((found.unreached.count, found.unreached.bytes), (1, 7));
     assert_eq!((found.leftovers.count, found.leftovers.bytes), (1, 4));
