@@ -105,6 +105,14 @@ pub enum StoreError {
         /// Why not.
         source: io::Error,
     },
+    /// An archive failed, or who reads or writes it.
+    #[error("cannot {action} the archive")]
+    Archive {
+        /// What was tried: read, write.
+        action: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
     /// The image's file changed while it was read.
     #[error("{path:?} changed while it was read")]
     Changed {

@@ -75,6 +75,8 @@ impl Folder {
             fs::create_dir_all(folder)?;
             fs::create_dir_all(&partial)?;
             let mut file = tempfile::Builder::new()
+                // Listings leave out what begins with a dot, and `gc` looks for what was left here.
+                .prefix("partial-")
                 .permissions(mode(0o644))
                 .tempfile_in(partial)?;
             fill(file.as_file_mut())?;

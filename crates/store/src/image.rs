@@ -50,7 +50,7 @@ impl Source<'_> {
     }
 
     /// Bytes by their digest, from the cache or by `read`; verified.
-    fn verified(
+    pub(crate) fn verified(
         &self,
         what: &str,
         digest: &Digest,
@@ -146,7 +146,7 @@ impl Source<'_> {
                 address: self.address(),
                 blob: blob.digest,
                 id: config.table_id,
-                source,
+                source: source.into(),
             })?;
         let root = decode(bytes)?;
         if let Some(cache) = self.cache {

@@ -139,6 +139,11 @@ impl Index {
     }
 }
 
+/// Whether an entry says something about another, rather than being there for itself.
+pub(crate) fn is_referrer(entry: &Descriptor) -> bool {
+    entry.annotations.contains_key(SUBJECT)
+}
+
 fn name_of(entry: &Descriptor) -> Option<&String> {
     entry
         .annotations
@@ -148,7 +153,7 @@ fn name_of(entry: &Descriptor) -> Option<&String> {
 
 /// The version that an entry is, if its name could be one of ours.
 fn version(entry: &Descriptor) -> Option<Published> {
-    if entry.annotations.contains_key(SUBJECT) {
+    if is_referrer(entry) {
         return None;
     }
     let number = |key| {

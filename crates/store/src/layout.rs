@@ -18,8 +18,8 @@ use crate::objects::{Objects, Swap, Version};
 
 pub(crate) const INDEX_KEY: &str = "index.json";
 pub(crate) const BLOBS: &str = "blobs/sha256/";
-const LAYOUT_KEY: &str = "oci-layout";
-const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
+pub(crate) const LAYOUT_KEY: &str = "oci-layout";
+pub(crate) const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 
 /// How often names are written again because others wrote them meanwhile.
 const ATTEMPTS: u32 = 60;

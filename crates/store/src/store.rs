@@ -152,10 +152,11 @@ impl Store {
         tagged: &Tagged,
         time: u64,
     ) -> Result<crate::Replaced, StoreError> {
+        let claim = self.claim()?;
         let image = self.open(version)?;
         let (from, to) = (&version.tagged.name, &tagged.name);
+        let mut blobs: Vec<Digest> = image.manifest.blobs().map(|blob| blob.digest).collect();
         if from != to {
-            let blobs: Vec<Digest> = image.manifest.blobs().map(|blob| blob.digest).collect();
             crate::parallel::map(8, &blobs, |blob| {
                 match self.backend.mount_blob(to, blob, from)? {
                     true => Ok(()),
@@ -165,6 +166,14 @@ impl Store {
             })?;
             let bytes = self.source().manifest(from, &version.digest)?;
             self.backend.write_manifest(to, &version.digest, bytes)?;
+        }
+        blobs.push(version.digest);
+        if let [gone, ..] = claim.settle(to, &blobs)?[..] {
+            return Err(StoreError::Corrupt {
+                address: self.backend.address().to_owned(),
+                what: format!("image {}@{}", version.tagged, version.digest),
+                problem: format!("its blob {gone} is not there"),
+            });
         }
         let published = Published {
             tagged: tagged.clone(),

@@ -12,6 +12,7 @@ use crate::error::StoreError;
 use crate::image::Image;
 use crate::index::Published;
 use crate::known::{Known, chunks};
+use crate::ledger::Claim;
 use crate::manifest::{About, BUNDLE, CONFIG, Config, Descriptor, Manifest, ROOT};
 use crate::name::Tagged;
 use crate::pack::{Packed, Packing, pack, pack_chunks};
@@ -157,7 +158,7 @@ fn file_len(upload: &Upload<'_>) -> Result<u64, StoreError> {
 
 enum Outcome {
     Published(Box<Uploaded>),
-    /// Blobs that tables named are not there.
+    /// Blobs that tables named, or that were there, are not there.
     Gone(Vec<Digest>),
 }
 
@@ -173,6 +174,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn publish(&self) -> Result<Outcome, StoreError> {
+        let claim = self.store.claim()?;
         let packed = self.pack(|packing| pack(self.upload.file, self.upload.path, self.len, packing))?;
         self.check_unchanged()?;
         let table = self.pack_table(&packed)?;
@@ -213,12 +215,13 @@ impl Run<'_> {
             table_id: self.upload.seal.id(&root),
             key: self.upload.seal.fingerprint().map(str::to_owned),
         };
-        self.name(&packed, config, &root, layers)
+        self.name(claim, &packed, config, &root, layers)
     }
 
     /// Writes the documents, and makes the name mean them.
     fn name(
         &self,
+        claim: Claim<'_>,
         packed: &Packed,
         config: Config,
         root: &[u8],
@@ -242,7 +245,9 @@ impl Run<'_> {
         let bytes = serde_json::to_vec(&config).expect("nothing in a config fails to be JSON");
         let descriptor = Descriptor::of(CONFIG, &bytes);
         self.send(&descriptor.digest, bytes)?;
-        let manifest = Manifest::of_image(descriptor, layers).encode();
+        let manifest = Manifest::of_image(descriptor, layers);
+        let mut needed: Vec<Digest> = manifest.blobs().map(|blob| blob.digest).collect();
+        let manifest = manifest.encode();
         let published = Published {
             tagged: tagged.clone(),
             digest: Digest::of(&manifest),
@@ -253,6 +258,11 @@ impl Run<'_> {
         };
         self.sent.fetch_add(published.manifest_size, Ordering::Relaxed);
         backend.write_manifest(&tagged.name, &published.digest, manifest)?;
+        needed.push(published.digest);
+        let gone = claim.settle(&tagged.name, &needed)?;
+        if !gone.is_empty() {
+            return Ok(Outcome::Gone(gone));
+        }
         let replaced = backend.publish(&published)?;
         Ok(self.outcome(packed, &config, published, Some(replaced)))
     }

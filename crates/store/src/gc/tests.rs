@@ -1,0 +1,388 @@
+//! Collections that end anywhere, and what publishers do meanwhile.
+
+use std::fs::{self, File};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+
+use super::*;
+use crate::objects::Swap;
+use crate::{About, Folder, Layout, Seal, Upload, Uploaded};
+
+/// A folder that fails at its n-th call and ever after, as if the process had ended there.
+#[derive(Debug)]
+struct Failing {
+    folder: Folder,
+    swaps: bool,
+    left: AtomicUsize,
+}
+
+impl Failing {
+    fn pass(&self) -> Result<&Folder, ObjectError> {
+        let count = |left: usize| Some(left.saturating_sub(1));
+        match self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, count) {
+            Ok(0) => Err(ObjectError::Unsupported {
+                address: "the test".to_owned(),
+                action: "go on",
+            }),
+            _ => Ok(&self.folder),
+        }
+    }
+}
+
+impl Objects for Failing {
+    fn address(&self) -> &str {
+        self.folder.address()
+    }
+    fn size(&self, key: &str) -> Result<Option<u64>, ObjectError> {
+        self.pass()?.size(key)
+    }
+    fn get(&self, key: &str, limit: u64) -> Result<Option<(Vec<u8>, Version)>, ObjectError> {
+        self.pass()?.get(key, limit)
+    }
+    fn get_range(&self, key: &str, range: Range<u64>) -> Result<Vec<u8>, ObjectError> {
+        self.pass()?.get_range(key, range)
+    }
+    fn put(&self, key: &str, bytes: Vec<u8>) -> Result<(), ObjectError> {
+        self.pass()?.put(key, bytes)
+    }
+    fn swap(&self, key: &str, bytes: Vec<u8>, expected: Option<&Version>) -> Result<Swap, ObjectError> {
+        self.pass()?.swap(key, bytes, expected)
+    }
+    fn can_swap(&self) -> Result<bool, ObjectError> {
+        Ok(self.pass()?.can_swap()? && self.swaps)
+    }
+    fn delete(&self, key: &str) -> Result<(), ObjectError> {
+        self.pass()?.delete(key)
+    }
+    fn list(&self, prefix: &str) -> Result<Vec<Entry>, ObjectError> {
+        self.pass()?.list(prefix)
+    }
+
+    fn list_top(&self) -> Result<Vec<Entry>, ObjectError> {
+        self.pass()?.list_top()
+    }
+    fn put_file(&self, key: &str, file: &File, moved: &(dyn Fn(u64) + Sync)) -> Result<(), ObjectError> {
+        self.pass()?.put_file(key, file, moved)
+    }
+    fn get_file(&self, key: &str, file: &File, moved: &(dyn Fn(u64) + Sync)) -> Result<(), ObjectError> {
+        self.pass()?.get_file(key, file, moved)
+    }
+}
+
+fn store(objects: impl Objects + 'static) -> Store {
+    let stop = Arc::new(AtomicBool::new(false));
+    Store::new(Box::new(Layout::new(objects)), None, Box::new(|_| ()), stop)
+}
+
+fn folder(path: &Path) -> Store {
+    store(Folder::new(path))
+}
+
+/// Blocks that no other seed has.
+fn image(path: PathBuf, seeds: Range<u32>) -> PathBuf {
+    let block = |seed: u32| Digest::of(&seed.to_le_bytes()).as_bytes().repeat(4096 * 4 / 32);
+    fs::write(&path, seeds.flat_map(block).collect::<Vec<u8>>()).unwrap();
+    path
+}
+
+fn upload(store: &Store, path: &Path, name: &str) -> Result<Uploaded, StoreError> {
+    store.upload(&Upload {
+        file: &File::open(path).unwrap(),
+        path,
+        tagged: &name.parse().unwrap(),
+        about: About::default(),
+        seal: &Seal::PLAIN,
+        time: 1,
+        threads: 1,
+    })
+}
+
+fn options(grace: u64, now: u64) -> GcOptions {
+    GcOptions {
+        dry_run: false,
+        grace: Duration::from_secs(grace),
+        keep: Some(1),
+        now: UNIX_EPOCH + Duration::from_secs(now),
+    }
+}
+
+fn collect(store: &Store, options: &GcOptions) -> Result<Collected, StoreError> {
+    store.collect_within(options, DELETE_WITHIN, Duration::ZERO)
+}
+
+/// Every image comes back with the bytes that were published.
+fn assert_right(store: &Store, dir: &Path) {
+    for version in store.backend().versions().unwrap() {
+        let image = store.open(&version).unwrap();
+        let source = store.source();
+        let root = source.root(&image, &Seal::PLAIN).unwrap();
+        let entries = source
+            .segments(&image, &root.segments, &Seal::PLAIN, &|_| {})
+            .unwrap();
+        let fetching = crate::fetch::Fetching {
+            backend: store.backend(),
+            name: &version.tagged.name,
+            seal: &Seal::PLAIN,
+            threads: 1,
+            stop: &store.stop,
+            came: &|_| {},
+        };
+        let chunks = crate::known::chunks(&entries.concat()).collect();
+        fetching.chunks(chunks, &|_, _| Ok(())).unwrap();
+    }
+    assert!(dir.join("index.json").exists());
+}
+
+fn blobs(store: &Store) -> usize {
+    store.backend().objects().unwrap().list(BLOBS).unwrap().len()
+}
+
+/// A store with two versions of one name, and one image that shares chunks with the older.
+fn filled(dir: &Path) -> PathBuf {
+    let at = dir.join("store");
+    let store = folder(&at);
+    upload(&store, &image(dir.join("a"), 0..40), "x").unwrap();
+    upload(&store, &image(dir.join("b"), 20..60), "y").unwrap();
+    upload(&store, &image(dir.join("c"), 100..140), "x").unwrap();
+    at
+}
+
+#[test]
+fn what_is_unreached_goes_after_the_grace() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = filled(dir.path());
+    let store = folder(&at);
+    let before = blobs(&store);
+    // One write was ended long ago, one goes on.
+    fs::write(at.join(".partial/partial-x"), b"left").unwrap();
+    let now = UNIX_EPOCH.elapsed().unwrap().as_secs() + 50;
+    let dry = GcOptions {
+        dry_run: true,
+        ..options(100, now)
+    };
+    let told = collect(&store, &dry).unwrap();
+    assert!(!at.join("gc").exists() && store.backend().versions().unwrap().len() == 3);
+    let first = collect(&store, &options(100, now)).unwrap();
+    assert_eq!(
+        (told.condemned, told.kept, told.dropped.len()),
+        (first.condemned, first.kept, 1)
+    );
+    assert_eq!(
+        (first.deleted, first.leftovers),
+        (Amount::default(), Amount::default())
+    );
+    // The older version's documents, and its segments; its bundle of chunks is in use.
+    assert_eq!(first.condemned.count, 4, "{first:?}");
+    assert_eq!(first.kept.count as usize + 4, before);
+    let early = collect(&store, &options(100, now + 99)).unwrap();
+    assert_eq!((early.deleted.count, early.condemned), (0, first.condemned));
+    assert_eq!(early.leftovers, Amount { count: 1, bytes: 4 });
+    let last = collect(&store, &options(100, now + 101)).unwrap();
+    assert_eq!(
+        (last.deleted, last.condemned.count, last.kept),
+        (first.condemned, 0, first.kept)
+    );
+    assert_eq!(blobs(&store), before - 4);
+    assert_right(&store, &at);
+    let (ledger, _) = Ledger::read(store.backend().objects().unwrap()).unwrap();
+    assert!(ledger.condemned.is_empty() && ledger.doomed.is_empty() && ledger.generation == 2);
+}
+
+#[test]
+fn an_ended_collection_leaves_a_right_store_and_the_next_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut steps = 0;
+    for calls in 0.. {
+        let sub = dir.path().join(calls.to_string());
+        fs::create_dir(&sub).unwrap();
+        let at = filled(&sub);
+        // What is due was condemned before.
+        collect(
+            &folder(&at),
+            &GcOptions {
+                keep: None,
+                ..options(0, 1)
+            },
+        )
+        .unwrap();
+        let failing = store(Failing {
+            folder: Folder::new(&at),
+            swaps: true,
+            left: AtomicUsize::new(calls + 1),
+        });
+        let result = collect(&failing, &options(0, 10));
+        assert_right(&folder(&at), &at);
+        let again = collect(&folder(&at), &options(0, 20)).unwrap();
+        assert_right(&folder(&at), &at);
+        assert_eq!(
+            (again.condemned.count, again.kept.count as usize),
+            (0, blobs(&folder(&at)))
+        );
+        // And what was removed can come again, also while the list says what it said.
+        upload(&folder(&at), &sub.join("a"), "z").unwrap();
+        assert_right(&folder(&at), &at);
+        if result.is_ok() {
+            break;
+        }
+        steps += 1;
+    }
+    assert!(steps > 15, "{steps}");
+}
+
+/// The first upload of an image whose blobs are there, but condemned a grace ago or doomed.
+fn come_again(doom: bool) {
+    let dir = tempfile::tempdir().unwrap();
+    let at = filled(dir.path());
+    let gone = GcOptions {
+        keep: None,
+        ..options(100, 10)
+    };
+    folder(&at)
+        .backend()
+        .remove(&"y".parse().unwrap(), &|_| true)
+        .unwrap();
+    let first = collect(&folder(&at), &gone).unwrap();
+    assert!(first.condemned.count > 2);
+    let objects = Folder::new(&at);
+    if doom {
+        let (mut ledger, version) = Ledger::read(&objects).unwrap();
+        ledger.doomed = std::mem::take(&mut ledger.condemned);
+        assert!(ledger.write(&objects, version.as_ref(), true).unwrap());
+        // Its collector goes on, removes one and ends.
+        let at = at.clone();
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(600));
+            let objects = Folder::new(&at);
+            let (mut ledger, version) = Ledger::read(&objects).unwrap();
+            for digest in std::mem::take(&mut ledger.doomed).keys() {
+                objects.delete(&blob_key(digest)).unwrap();
+            }
+            ledger.generation += 1;
+            assert!(ledger.write(&objects, version.as_ref(), true).unwrap());
+        });
+    }
+    upload(&folder(&at), &dir.path().join("b"), "y").unwrap();
+    let second = collect(
+        &folder(&at),
+        &GcOptions {
+            keep: None,
+            ..options(100, 200)
+        },
+    )
+    .unwrap();
+    assert_eq!(second.condemned.count, 0, "{second:?}");
+    assert_right(&folder(&at), &at);
+}
+
+#[test]
+fn an_upload_takes_its_blobs_off_the_list() {
+    come_again(false);
+}
+
+#[test]
+fn an_upload_waits_for_what_is_being_removed() {
+    come_again(true);
+}
+
+#[test]
+fn a_claim_ends_a_collection_that_has_looked_already() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = filled(dir.path());
+    let store = folder(&at);
+    let all = options(100, 10);
+    collect(&store, &all).unwrap();
+    let objects = store.backend().objects().unwrap();
+    let (ledger, version) = Ledger::read(objects).unwrap();
+    let later = options(100, 200);
+    let gc = Gc {
+        store: &store,
+        objects,
+        options: &later,
+        swaps: true,
+        within: DELETE_WITHIN,
+        patience: Duration::ZERO,
+        started: Instant::now(),
+    };
+    let verdict = gc.look(&ledger, &[]).unwrap();
+    assert!(verdict.due.len() > 2);
+    let claimed: Vec<Digest> = verdict.due.iter().map(|(digest, _)| *digest).take(1).collect();
+    let claim = store.claim().unwrap();
+    assert_eq!(claim.settle(&"x".parse().unwrap(), &claimed).unwrap(), []);
+    let mut deleted = Amount::default();
+    let round = gc
+        .round(&ledger, version.as_ref(), verdict, &mut deleted)
+        .unwrap();
+    assert!(matches!(round, Round::Changed) && deleted.count == 0);
+    let rest = collect(&store, &later).unwrap();
+    assert_eq!((rest.condemned.count, rest.deleted.count), (1, 3));
+}
+
+#[test]
+fn what_cannot_be_removed_in_time_is_left_for_another_round() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = filled(dir.path());
+    let store = folder(&at);
+    let objects = store.backend().objects().unwrap();
+    let now = options(0, 10);
+    let gc = Gc {
+        store: &store,
+        objects,
+        options: &now,
+        swaps: true,
+        within: Duration::ZERO,
+        patience: Duration::ZERO,
+        started: Instant::now(),
+    };
+    gc.drop_versions().unwrap();
+    let (ledger, version) = Ledger::read(objects).unwrap();
+    let before = blobs(&store);
+    let verdict = gc.look(&ledger, &[]).unwrap();
+    let mut deleted = Amount::default();
+    let round = gc
+        .round(&ledger, version.as_ref(), verdict, &mut deleted)
+        .unwrap();
+    assert!(matches!(round, Round::More) && blobs(&store) == before);
+    assert_eq!(collect(&store, &now).unwrap().deleted.count, 4);
+}
+
+#[test]
+fn nothing_is_removed_while_a_document_is_not_right() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = filled(dir.path());
+    let store = folder(&at);
+    let version = store.find(&"y".parse().unwrap()).unwrap();
+    let path = at.join(blob_key(&version.digest));
+    let bytes = fs::read(&path).unwrap();
+    let before = blobs(&store);
+    for damage in [Some(&bytes[1..]), Some(&b"{}"[..]), None] {
+        match damage {
+            Some(bytes) => fs::write(&path, bytes).unwrap(),
+            None => fs::remove_file(&path).unwrap(),
+        }
+        let error = collect(&store, &options(0, 10)).unwrap_err();
+        assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+        assert!(error.to_string().contains(&version.digest.to_string()), "{error}");
+    }
+    assert_eq!(blobs(&store), before - 1);
+    fs::write(at.join(INDEX_KEY), b"nothing").unwrap();
+    assert!(collect(&store, &options(0, 10)).is_err());
+    assert_eq!(blobs(&store), before - 1);
+}
+
+#[test]
+fn a_store_that_cannot_swap_is_collected_alone_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = filled(dir.path());
+    let store = store(Failing {
+        folder: Folder::new(&at),
+        swaps: false,
+        left: AtomicUsize::new(usize::MAX),
+    });
+    let error = collect(&store, &options(100, 10)).unwrap_err();
+    assert!(matches!(error, StoreError::Unsupported { .. }), "{error}");
+    assert_eq!(store.backend().versions().unwrap().len(), 3);
+    assert_eq!(collect(&store, &options(0, 10)).unwrap().deleted.count, 4);
+    assert_right(&store, &at);
+}
