@@ -246,7 +246,7 @@ fn come_again(doom: bool) {
     let first = collect(&folder(&at), &gone).unwrap();
     assert!(first.condemned.count > 2);
     let objects = Folder::new(&at);
-    if doom {
+    let collector = doom.then(|| {
         let (mut ledger, version) = Ledger::read(&objects).unwrap();
         ledger.doomed = std::mem::take(&mut ledger.condemned);
         assert!(ledger.write(&objects, version.as_ref(), true).unwrap());
@@ -261,9 +261,18 @@ fn come_again(doom: bool) {
             }
             ledger.generation += 1;
             assert!(ledger.write(&objects, version.as_ref(), true).unwrap());
-        });
-    }
+        })
+    });
     upload(&folder(&at), &dir.path().join("b"), "y").unwrap();
+    collector
+        .into_iter()
+        .for_each(|collector| collector.join().unwrap());
+    let (ledger, _) = Ledger::read(&Folder::new(&at)).unwrap();
+    assert!(
+        ledger.condemned.is_empty() && ledger.doomed.is_empty(),
+        "{ledger:?}"
+    );
+    assert_right(&folder(&at), &at);
     let second = collect(
         &folder(&at),
         &GcOptions {
