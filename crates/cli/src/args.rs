@@ -2,7 +2,9 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{boot, cache, completions, doctor, guest, man, pool, recipe, rootfs, run, setup};
+use crate::commands::{
+    boot, cache, completions, doctor, guest, man, pool, recipe, rootfs, run, setup, store,
+};
 
 const AFTER_LONG_HELP: &str = "\
 Exit codes:
@@ -16,6 +18,7 @@ Environment:
   FIREBRICK_HOME     keeps everything below this folder: images/, kernels/, cache/
   XDG_DATA_HOME      images and kernels go to its firebrick/ (default ~/.local/share)
   XDG_CACHE_HOME     downloaded layers go to its firebrick/ (default ~/.cache)
+  FIREBRICK_STORE    the store where none is named: file:///dir, s3://bucket/prefix, …
   SOURCE_DATE_EPOCH  time of the files that firebrick itself adds to an image
   NO_COLOR           no colours
 
@@ -54,6 +57,9 @@ pub(crate) enum Command {
     Setup(setup::Args),
     Doctor(doctor::Args),
     Guest(guest::Args),
+    /// Keep a store of images in order, or give an image of it as a disk
+    #[command(subcommand)]
+    Store(Box<store::Command>),
     /// Show or shrink the cache of downloaded layers
     #[command(subcommand)]
     Cache(cache::Command),

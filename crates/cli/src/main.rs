@@ -19,6 +19,7 @@ mod image_file;
 mod images;
 mod interrupt;
 mod language;
+mod lazy;
 mod proxy;
 mod rebuilt;
 mod recipes;

@@ -2,6 +2,7 @@
 
 mod about;
 mod address;
+mod listener;
 mod settings;
 
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use firebrick_store::{Backend, Folder, Layout, Listener, Registry, Seal, Store, 
 
 pub(crate) use about::about;
 pub(crate) use address::Address;
+pub(crate) use listener::listener;
 
 use firebrick_trust::SealKey;
 
@@ -59,6 +61,16 @@ impl StoreArgs {
 
     /// Opens the store.
     pub(crate) fn open(&self, home: &Home, listener: Box<Listener>) -> anyhow::Result<Store> {
+        self.open_until(home, listener, Arc::default())
+    }
+
+    /// Opens the store; what goes on with it ends when somebody sets `stop`.
+    pub(crate) fn open_until(
+        &self,
+        home: &Home,
+        listener: Box<Listener>,
+        stop: Arc<AtomicBool>,
+    ) -> anyhow::Result<Store> {
         let address = self.address()?;
         let backend: Box<dyn Backend> = match &address {
             Address::Folder(path) => Box::new(Layout::new(Folder::new(path))),
@@ -66,7 +78,6 @@ impl StoreArgs {
             Address::Registry(base) => Box::new(self.open_registry(base)),
         };
         let cache = TableCache::new(&tables(home));
-        let stop = Arc::new(AtomicBool::new(false));
         Ok(Store::new(backend, Some(cache), listener, stop))
     }
 

@@ -79,6 +79,7 @@ impl Store {
         let mut referrer = Descriptor::of(MANIFEST, &manifest);
         referrer.artifact_type = Some(ARTIFACT.to_owned());
         let backend = self.backend();
+        let claim = self.claim()?;
         for blob in [EMPTY_CONFIG, &signature.payload] {
             let digest = Digest::of(blob);
             if backend.blob_size(name, &digest)? != Some(blob.len() as u64) {
@@ -86,6 +87,18 @@ impl Store {
             }
         }
         backend.write_manifest(name, &referrer.digest, manifest)?;
+        let needed = [
+            Digest::of(EMPTY_CONFIG),
+            Digest::of(&signature.payload),
+            referrer.digest,
+        ];
+        if let [gone, ..] = claim.settle(name, &needed)?[..] {
+            return Err(StoreError::Corrupt {
+                address: backend.address().to_owned(),
+                what: format!("signature {}", referrer.digest),
+                problem: format!("its blob {gone} was removed while it was written"),
+            });
+        }
         backend.refer(name, &version.digest, &referrer)?;
         Ok(referrer.digest)
     }

@@ -59,6 +59,7 @@ const DIRECTIONS: [(&str, &[&str]); 25] = [
             "sandbox",
             "inventory",
             "store",
+            "registry",
             "bucket",
             "serve",
             "trust",

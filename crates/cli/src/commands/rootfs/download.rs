@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::list::when;
 use super::making::output;
-use super::upload::{closing, listener, plain_key};
+use super::upload::{closing, plain_key};
 use crate::error::write_stdout;
 use crate::home::Home;
 use crate::remote::{self, StoreArgs};
@@ -65,7 +65,7 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
     }
     let reference = args.lang.as_ref().context("no image is named")?;
     let steps = Arc::new(Steps::new(talk, 2));
-    let store = args.store.open(home, listener(&steps, talk))?;
+    let store = args.store.open(home, remote::listener(&steps, talk))?;
     let address = store.backend().address().to_owned();
     steps.begin(1, &format!("Looking for {reference} in {address}"));
     let fetching = || format!("cannot download {reference} from {address}");
@@ -153,7 +153,7 @@ fn to_json(version: &Published, downloaded: &Downloaded, address: &str, target: 
 
 fn plain(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
     let steps = Arc::new(Steps::new(talk, 2));
-    let store = args.store.open(home, listener(&steps, talk))?;
+    let store = args.store.open(home, remote::listener(&steps, talk))?;
     let address = store.backend().address().to_owned();
     steps.begin(1, &format!("Looking into {address}"));
     let (key, target) = match &args.lang {

@@ -6,11 +6,10 @@ use anyhow::Context as _;
 use firebrick_store::{Name, PlainImage, Published};
 use serde_json::{Value, json};
 
-use super::upload::listener;
 use crate::error::write_stdout;
 use crate::home::Home;
 use crate::images::{self, Listed};
-use crate::remote::StoreArgs;
+use crate::remote::{self, StoreArgs};
 use crate::talk::{Steps, Talk};
 use crate::text;
 
@@ -85,7 +84,7 @@ enum Remote {
 fn remote_list(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
     let store = args
         .store
-        .open(home, listener(&Arc::new(Steps::new(talk, 1)), talk))?;
+        .open(home, remote::listener(&Arc::new(Steps::new(talk, 1)), talk))?;
     let address = store.backend().address();
     let listing = || format!("cannot list {address}");
     let mut versions = store.backend().versions().with_context(listing)?;

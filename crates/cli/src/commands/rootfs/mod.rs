@@ -10,7 +10,9 @@ pub(crate) mod diff;
 pub(crate) mod download;
 pub(crate) mod du;
 pub(crate) mod edit;
+pub(crate) mod export;
 pub(crate) mod from_docker;
+pub(crate) mod import;
 pub(crate) mod inspect;
 mod installing;
 pub(crate) mod list;
@@ -52,6 +54,8 @@ pub(crate) enum Command {
     Upload(upload::Args),
     Download(download::Args),
     Tag(tag::Args),
+    Export(export::Args),
+    Import(import::Args),
     Inspect(inspect::Args),
     Ls(ls::Args),
     Cat(cat::Args),
@@ -88,6 +92,8 @@ pub(crate) fn run(rootfs: Rootfs, talk: &Talk) -> anyhow::Result<ExitCode> {
         Command::Upload(args) => upload::run(&args, &home, talk),
         Command::Download(args) => download::run(&args, &home, talk),
         Command::Tag(args) => tag::run(&args, &home, talk),
+        Command::Export(args) => export::run(&args, &home, talk),
+        Command::Import(args) => import::run(&args, &home, talk),
         Command::Inspect(args) => inspect::run(&args, &home, talk),
         Command::Ls(args) => ls::run(&args, &home),
         Command::Cat(args) => cat::run(&args, &home),

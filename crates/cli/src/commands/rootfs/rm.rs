@@ -7,10 +7,10 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use firebrick_store::{Published, Reference, Tag};
 
-use super::upload::{listener, plain_key};
+use super::upload::plain_key;
 use crate::home::Home;
 use crate::images;
-use crate::remote::StoreArgs;
+use crate::remote::{self, StoreArgs};
 use crate::talk::{Steps, Talk};
 
 /// Delete images by name, here or in a store
@@ -67,7 +67,7 @@ fn local(name: &Reference, home: &Home) -> anyhow::Result<Vec<PathBuf>> {
 fn remote_rm(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
     let store = args
         .store
-        .open(home, listener(&Arc::new(Steps::new(talk, 1)), talk))?;
+        .open(home, remote::listener(&Arc::new(Steps::new(talk, 1)), talk))?;
     let address = store.backend().address();
     let deleting = |name: &Reference| format!("cannot delete {name} in {address}");
     let mut plain = Vec::new();

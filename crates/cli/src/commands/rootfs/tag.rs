@@ -5,7 +5,6 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use firebrick_store::{Reference, Tagged};
 
-use super::upload::listener;
 use crate::error::write_stdout;
 use crate::home::Home;
 use crate::remote::{self, StoreArgs};
@@ -30,7 +29,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
     let steps = Arc::new(Steps::new(talk, 1));
-    let store = args.store.open(home, listener(&steps, talk))?;
+    let store = args.store.open(home, remote::listener(&steps, talk))?;
     let tagging = || {
         format!(
             "cannot name {} {} in {}",

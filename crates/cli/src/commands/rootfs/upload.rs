@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use firebrick_store::{Progress, Store, StoreError, Tagged, Upload, Uploaded};
+use firebrick_store::{Store, Tagged, Upload, Uploaded};
 use serde_json::json;
 
 use crate::error::write_stdout;
@@ -54,7 +54,7 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
     let path = path(args, tagged, home)?;
     let image = ImageFile::open_file(path.clone())?;
     let steps = Arc::new(Steps::new(talk, 3));
-    let store = args.store.open(home, listener(&steps, talk))?;
+    let store = args.store.open(home, remote::listener(&steps, talk))?;
     let address = store.backend().address().to_owned();
     steps.begin(1, &format!("Looking what {address} has"));
     let file = File::open(&path).with_context(|| format!("cannot open {path:?}"))?;
@@ -84,46 +84,6 @@ fn path(args: &Args, tagged: &Tagged, home: &Home) -> anyhow::Result<PathBuf> {
     match &args.image {
         Some(path) => Ok(path.clone()),
         None => images::find(home, OsStr::new(tagged.name.as_str())),
-    }
-}
-
-/// Shows what a store tells.
-pub(super) fn listener(steps: &Arc<Steps>, talk: &Talk) -> Box<firebrick_store::Listener> {
-    let (steps, talk) = (Arc::clone(steps), *talk);
-    Box::new(move |progress| match progress {
-        Progress::Table(version) => talk.detail(&format!("      reading the table of {}", version.tagged)),
-        Progress::Ignored(version, error) => talk.warn(&ignored(&version.tagged, error)),
-        Progress::Upload { done, of, sent } => {
-            steps.begin(2, &format!("Reading {}, sending what is new", text::bytes(of)));
-            steps.progress(done, of, &format!("{} sent", text::bytes(sent)));
-        }
-        Progress::Download { done, of, came } => {
-            steps.begin(2, &format!("Putting {} together", text::bytes(of)));
-            steps.progress(done, of, &format!("{} came", text::bytes(came)));
-        }
-        _ => {}
-    })
-}
-
-fn ignored(tagged: &Tagged, error: &StoreError) -> String {
-    format!(
-        "{tagged} cannot be read, so nothing is shared with it: {:#}",
-        Chain(error)
-    )
-}
-
-/// An error with its causes, in one line.
-struct Chain<'a>(&'a dyn std::error::Error);
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut cause = self.0.source();
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
-        }
-        Ok(())
     }
 }
 
@@ -192,7 +152,7 @@ fn plain(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
         (None, None) => anyhow::bail!("no image is named"),
     };
     let steps = Arc::new(Steps::new(talk, 2));
-    let store: Store = args.store.open(home, listener(&steps, talk))?;
+    let store: Store = args.store.open(home, remote::listener(&steps, talk))?;
     steps.begin(1, &format!("Reading {}", path.display()));
     let file = File::open(&path).with_context(|| format!("cannot open {path:?}"))?;
     let digest = store.put_plain(&key, &file, Path::new(&path)).with_context(|| {
