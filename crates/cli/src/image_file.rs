@@ -11,7 +11,7 @@ pub(crate) use firebrick_inventory::printable;
 
 use crate::home::Home;
 use crate::images;
-use crate::volume::{FileType, Inode, LastSymlink, Volume};
+use crate::volume::{Bytes, FileType, Inode, LastSymlink, Volume};
 
 /// Longest `image.json` that is read, in bytes.
 const IMAGE_JSON_MAX: u64 = 1 << 20;
@@ -37,12 +37,26 @@ impl ImageFile {
         let opening = || format!("cannot open {path:?}");
         let file = File::open(&path).with_context(opening)?;
         let metadata = file.metadata().with_context(opening)?;
-        let filesystem = Volume::open(file).with_context(|| format!("cannot read {path:?} as an image"))?;
+        let filesystem =
+            Volume::open(Box::new(file)).with_context(|| format!("cannot read {path:?} as an image"))?;
         Ok(ImageFile {
             size_bytes: metadata.len(),
             allocated_bytes: metadata.blocks() * 512,
             modified: metadata.modified().ok(),
             path,
+            filesystem,
+        })
+    }
+
+    /// The image of these bytes, which the VMM finds at `path`.
+    pub(crate) fn of_bytes(path: PathBuf, bytes: Bytes) -> anyhow::Result<ImageFile> {
+        let size_bytes = bytes.size_bytes()?;
+        let filesystem = Volume::open(bytes)?;
+        Ok(ImageFile {
+            path,
+            size_bytes,
+            allocated_bytes: 0,
+            modified: None,
             filesystem,
         })
     }

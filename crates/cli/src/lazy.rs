@@ -2,13 +2,17 @@
 
 use std::io;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use anyhow::Context as _;
-use firebrick_serve::{Content, Disk, Extent};
+use firebrick_reader::ReadAt;
+use firebrick_serve::{Content, Disk, Event, Extent, Options, Server, Stopper};
 use firebrick_store::{Lazy, LazyCounts, LazyOptions, Published, Reference};
 
 use crate::home::Home;
+use crate::image_file::ImageFile;
 use crate::images;
 use crate::remote::{self, StoreArgs};
 use crate::talk::{Steps, Talk};
@@ -69,6 +73,80 @@ pub(crate) fn report(counts: &LazyCounts) -> String {
         counts.fetched_share() * 100.0,
         text::bytes(counts.data_bytes),
     )
+}
+
+/// An image that is served to a VMM of this process, at a socket of its own.
+pub(crate) struct Served {
+    opened: Opened,
+    socket: PathBuf,
+    _folder: tempfile::TempDir,
+    stopper: Stopper,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Served {
+    /// Begins to serve.
+    pub(crate) fn start(opened: Opened, home: &Home, talk: &Talk) -> anyhow::Result<Served> {
+        let serving = || format!("cannot serve {} to the VM", opened.version.tagged);
+        std::fs::create_dir_all(home.run()).with_context(serving)?;
+        let folder = tempfile::Builder::new()
+            .prefix("lazy-")
+            .tempdir_in(home.run())
+            .with_context(serving)?;
+        let socket = folder.path().join("nbd");
+        let server = Server::bind(&socket, Options::default()).with_context(serving)?;
+        let stopper = server.stopper();
+        let (disk, talking) = (LazyDisk(Arc::clone(&opened.lazy)), *talk);
+        let thread = std::thread::spawn(move || {
+            let tell = |event: Event| {
+                if let Event::Failed { error, .. } = event {
+                    talking.warn(&format!("the image cannot be read: {:#}", remote::Chain(&error)));
+                }
+            };
+            if let Err(error) = server.serve(&disk, &tell) {
+                talking.warn(&format!("the image is no longer served: {error}"));
+            }
+        });
+        Ok(Served {
+            opened,
+            socket,
+            _folder: folder,
+            stopper,
+            thread: Some(thread),
+        })
+    }
+
+    /// The image as it looks to who boots it.
+    pub(crate) fn image(&self) -> anyhow::Result<ImageFile> {
+        let bytes = Box::new(LazyDisk(Arc::clone(&self.opened.lazy)));
+        ImageFile::of_bytes(self.socket.clone(), bytes)
+            .with_context(|| format!("cannot read {} as an image", self.opened.version.tagged))
+    }
+
+    /// What was fetched until now.
+    pub(crate) fn counts(&self) -> LazyCounts {
+        self.opened.lazy.counts()
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        (self.opened.stop())();
+        self.stopper.stop();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join(); // it cannot panic
+        }
+    }
+}
+
+impl ReadAt for LazyDisk {
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        Disk::read_at(self, offset, buffer)
+    }
+
+    fn size_bytes(&self) -> io::Result<u64> {
+        Ok(self.0.size())
+    }
 }
 
 /// The image as a disk that others are served.

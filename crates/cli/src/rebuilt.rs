@@ -142,7 +142,7 @@ impl Read for Produced {
 
 /// Writes all that is in an image.
 fn write(image: &Path, out: impl Write) -> anyhow::Result<()> {
-    let volume = Volume::open(File::open(image)?)?;
+    let volume = Volume::open(Box::new(File::open(image)?))?;
     let mut packer = Packer {
         volume: &volume,
         tar: Writer::new(BufWriter::with_capacity(BUFFER, out)),

@@ -17,7 +17,7 @@ use firebrick_store::{Backend, Folder, Layout, Listener, Registry, Seal, Store, 
 
 pub(crate) use about::about;
 pub(crate) use address::Address;
-pub(crate) use listener::listener;
+pub(crate) use listener::{Chain, listener};
 
 use firebrick_trust::SealKey;
 

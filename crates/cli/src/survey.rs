@@ -14,7 +14,7 @@ use firebrick_squashfs::read as squashfs;
 
 use crate::error::CliError;
 use crate::image_file::ImageFile;
-use crate::volume::{FileType, Volume};
+use crate::volume::{Bytes, FileType, Volume};
 
 pub(crate) use layers::Layers;
 
@@ -118,10 +118,7 @@ fn pieces(
     }
 }
 
-fn walk_ext4(
-    filesystem: &ext4::Filesystem<std::fs::File>,
-    layers: Option<&Layers>,
-) -> anyhow::Result<Listing> {
+fn walk_ext4(filesystem: &ext4::Filesystem<Bytes>, layers: Option<&Layers>) -> anyhow::Result<Listing> {
     let mut builder = ListingBuilder::new();
     let mut walk = filesystem.walk(filesystem.inode(ext4::InodeNumber::ROOT)?);
     while let Some(visit) = walk.advance()? {
@@ -160,7 +157,7 @@ fn walk_ext4(
 }
 
 fn walk_squashfs(
-    filesystem: &squashfs::Filesystem<std::fs::File>,
+    filesystem: &squashfs::Filesystem<Bytes>,
     files: &mut HashMap<u32, squashfs::Inode>,
 ) -> anyhow::Result<Listing> {
     let mut builder = ListingBuilder::new();

@@ -1,13 +1,13 @@
 //! The filesystem in an image, whichever of those that firebrick makes: one way to ask both.
 
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io::{self, Read, Seek as _};
+use std::io::{self, Read};
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt as _;
 
 use anyhow::Context as _;
 use firebrick_ext4::read as ext4;
+use firebrick_reader::ReadAt;
 use firebrick_squashfs::read as squashfs;
 use firebrick_tree::{Timestamp, Xattrs};
 
@@ -21,16 +21,22 @@ const SQUASHFS: &[u8] = b"hsqs";
 /// Zeros that are worth a hole, in bytes.
 const HOLE: u64 = 1 << 16;
 
+/// The first bytes of an image, in which its magic number is.
+const START_LEN: usize = 2048;
+
 /// Holes end where blocks do.
 const BLOCK: usize = 4096;
 
 /// `s_magic` of ext4, and where it stands.
 const EXT4: (usize, &[u8]) = (1024 + 0x38, &[0x53, 0xef]);
 
+/// The bytes of an image, wherever they are.
+pub(crate) type Bytes = Box<dyn ReadAt + Send + Sync>;
+
 /// An opened filesystem.
 pub(crate) enum Volume {
-    Ext4(ext4::Filesystem<File>),
-    Squashfs(squashfs::Filesystem<File>),
+    Ext4(ext4::Filesystem<Bytes>),
+    Squashfs(squashfs::Filesystem<Bytes>),
 }
 
 /// An inode of a [`Volume`].
@@ -61,8 +67,8 @@ pub(crate) struct Stat {
 
 /// What a regular file holds, from its first byte to its last.
 pub(crate) enum Content<'a> {
-    Ext4(ext4::FileReader<'a, File>),
-    Squashfs(squashfs::FileReader<'a, File>),
+    Ext4(ext4::FileReader<'a, Bytes>),
+    Squashfs(squashfs::FileReader<'a, Bytes>),
 }
 
 impl Content<'_> {
@@ -86,17 +92,17 @@ impl Read for Content<'_> {
 }
 
 impl Volume {
-    /// Opens what is in a file, by its magic number.
-    pub(crate) fn open(mut file: File) -> anyhow::Result<Volume> {
-        let mut start = Vec::new();
-        (&mut file).take(2048).read_to_end(&mut start)?;
-        file.rewind()?;
+    /// Opens what is in an image, by its magic number.
+    pub(crate) fn open(bytes: Bytes) -> anyhow::Result<Volume> {
+        let len = usize::try_from(bytes.size_bytes()?).map_or(START_LEN, |len| len.min(START_LEN));
+        let mut start = vec![0; len];
+        bytes.read_exact_at(&mut start, 0)?;
         if start.starts_with(SQUASHFS) {
-            return Ok(Volume::Squashfs(squashfs::Filesystem::open(file)?));
+            return Ok(Volume::Squashfs(squashfs::Filesystem::open(bytes)?));
         }
         let (place, magic) = EXT4;
         match start.get(place..).is_some_and(|rest| rest.starts_with(magic)) {
-            true => Ok(Volume::Ext4(ext4::Filesystem::open(file)?)),
+            true => Ok(Volume::Ext4(ext4::Filesystem::open(bytes)?)),
             false => Err(CliError::NoFilesystem.into()),
         }
     }

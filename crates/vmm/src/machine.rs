@@ -5,6 +5,7 @@
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -33,10 +34,17 @@ impl fmt::Display for Port {
 /// A disk image that a machine sees as `/dev/vda`, `/dev/vdb` and so on, in the order of [`MachineSpec::drives`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Drive {
-    /// The image file.
+    /// The image file; or a unix socket where somebody serves it over NBD, which QEMU reads from.
     pub path: PathBuf,
     /// Several machines may share a drive that none of them writes.
     pub read_only: bool,
+}
+
+impl Drive {
+    /// Whether its path is a socket, where somebody serves it over NBD.
+    pub fn is_served(&self) -> bool {
+        std::fs::metadata(&self.path).is_ok_and(|found| found.file_type().is_socket())
+    }
 }
 
 /// What network a machine has.

@@ -14,11 +14,17 @@ pub(crate) fn listener(steps: &Arc<Steps>, talk: &Talk) -> Box<firebrick_store::
         Progress::Table(version) => talk.detail(&format!("      reading the table of {}", version.tagged)),
         Progress::Ignored(version, error) => talk.warn(&ignored(&version.tagged, error)),
         Progress::Upload { done, of, sent } => {
-            steps.begin(2, &format!("Reading {}, sending what is new", text::bytes(of)));
+            steps.begin(
+                steps.total().min(2),
+                &format!("Reading {}, sending what is new", text::bytes(of)),
+            );
             steps.progress(done, of, &format!("{} sent", text::bytes(sent)));
         }
         Progress::Download { done, of, came } => {
-            steps.begin(2, &format!("Putting {} together", text::bytes(of)));
+            steps.begin(
+                steps.total().min(2),
+                &format!("Putting {} together", text::bytes(of)),
+            );
             steps.progress(done, of, &format!("{} came", text::bytes(came)));
         }
         _ => {}
@@ -33,7 +39,7 @@ fn ignored(tagged: &Tagged, error: &StoreError) -> String {
 }
 
 /// An error with its causes, in one line.
-struct Chain<'a>(&'a dyn std::error::Error);
+pub(crate) struct Chain<'a>(pub(crate) &'a dyn std::error::Error);
 
 impl std::fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::api::Request;
-use crate::machine::{LaunchError, MachineSpec, Network};
+use crate::machine::{Drive, LaunchError, MachineSpec, Network};
 
 /// The most processors that Firecracker gives a machine.
 const VCPUS_MAX: u32 = 32;
@@ -40,6 +40,12 @@ pub(super) fn check(spec: &MachineSpec) -> Result<(), LaunchError> {
         return unsupported(
             "a network under Firecracker",
             "it takes a TAP device of the host, which only root can make",
+        );
+    }
+    if spec.drives.iter().any(Drive::is_served) {
+        return unsupported(
+            "a disk that is served under Firecracker",
+            "it takes files only: fetch the image first, or use --vmm qemu",
         );
     }
     if spec.vcpus > VCPUS_MAX {

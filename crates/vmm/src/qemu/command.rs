@@ -176,8 +176,13 @@ fn blockdev(node: &str, drive: &Drive) -> Result<String, LaunchError> {
         });
     };
     let read_only = drive.read_only;
-    // `locking=on`: a machine that may write holds the image alone, those that only read share it.
-    let file = json!({ "driver": "file", "filename": path, "read-only": read_only, "locking": "on" });
+    let file = match drive.is_served() {
+        true => {
+            json!({ "driver": "nbd", "server": { "type": "unix", "path": path }, "read-only": read_only })
+        }
+        // `locking=on`: a machine that may write holds the image alone, those that only read share it.
+        false => json!({ "driver": "file", "filename": path, "read-only": read_only, "locking": "on" }),
+    };
     let node = json!({
         "driver": "raw", "node-name": node, "read-only": read_only, "auto-read-only": false, "file": file,
     });

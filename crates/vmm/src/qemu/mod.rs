@@ -162,7 +162,8 @@ impl Qemu {
         }
         let host = |action| move |source: io::Error| LaunchError::Host { action, source };
         // QEMU opens these by name later, and its complaint would arrive as an ended machine.
-        for path in spec.drives.iter().map(|drive| &drive.path).chain([&spec.kernel]) {
+        let files = spec.drives.iter().filter(|drive| !drive.is_served());
+        for path in files.map(|drive| &drive.path).chain([&spec.kernel]) {
             std::fs::File::open(path).map_err(|source| LaunchError::Open {
                 path: path.clone(),
                 source,

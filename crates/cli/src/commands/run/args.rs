@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
+use firebrick_store::Reference;
 use firebrick_vmm::Job;
 
 use crate::error::CliError;
@@ -14,6 +15,9 @@ use crate::home::Home;
 use crate::image_file::printable;
 use crate::images;
 use crate::language::Language;
+use crate::lazy::{self, Served};
+use crate::remote::StoreArgs;
+use crate::talk::Talk;
 use crate::text;
 
 use super::machine::MachineArgs;
@@ -39,6 +43,13 @@ pub(crate) struct Args {
     /// Another image than that of the language: a name or a path
     #[arg(short, long, value_name = "IMAGE")]
     image: Option<OsString>,
+
+    /// An image of the store, which is not fetched first: only what is read of it is
+    #[arg(long, value_name = "NAME[:TAG][@DIGEST]", conflicts_with_all = ["image", "pool"], help_heading = "Store")]
+    lazy: Option<Reference>,
+
+    #[command(flatten)]
+    store: StoreArgs,
 
     /// The code to run
     #[arg(short, long, conflicts_with_all = ["file", "command"])]
@@ -195,10 +206,20 @@ impl Args {
         }
     }
 
+    /// The image of the store, served, if it is to be one of those.
+    pub(crate) fn lazy(&self, home: &Home, talk: &Talk) -> anyhow::Result<Option<Served>> {
+        let Some(reference) = &self.lazy else {
+            return Ok(None);
+        };
+        let opened = lazy::open(&self.store, reference, home, talk)?;
+        Served::start(opened, home, talk).map(Some)
+    }
+
     /// How a VM of a pool is to be had; `None` where none is wanted.
     pub(crate) fn pool(&self) -> Option<PoolUse> {
         // Of a boot that is over there is no timeline to draw.
-        match (self.pool, self.no_pool || self.machine.timeline.is_some()) {
+        let is_own = self.no_pool || self.lazy.is_some() || self.machine.timeline.is_some();
+        match (self.pool, is_own) {
             (true, _) => Some(PoolUse::Must),
             (false, true) => None,
             (false, false) => Some(PoolUse::May),
@@ -241,6 +262,11 @@ impl Args {
     /// language.
     fn language(&self, file: Option<&Path>) -> &'static Language {
         let image = self.image.as_deref().map(|image| images::name_of(image.as_ref()));
+        let lazy = self
+            .lazy
+            .as_ref()
+            .map(|reference| reference.tagged.name.to_string());
+        let image = image.or(lazy);
         let word = self.lang.as_deref().or(image.as_deref()).unwrap_or(DEFAULT_LANG);
         Language::named(word)
             .or_else(|| Language::of_extension(file?.extension()?.to_str()?))

@@ -28,7 +28,7 @@ use crate::error::{self, CliError};
 use crate::home::Home;
 use crate::image_file::ImageFile;
 use crate::talk::Talk;
-use crate::{interrupt, text, timeline};
+use crate::{interrupt, lazy, text, timeline};
 
 /// How long a program may go on after Ctrl-C.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -44,7 +44,11 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<ExitCode> {
     let interrupts = Interrupts::catch().context("cannot listen for signals")?;
     let home = Home::of_process()?;
     args.check_language()?;
-    let opened = ImageFile::open_file(args.image(&home)?)?;
+    let lazy = args.lazy(&home, talk)?;
+    let opened = match &lazy {
+        Some(served) => served.image()?,
+        None => ImageFile::open_file(args.image(&home)?)?,
+    };
     let job = args.job()?;
     if job == Job::Default {
         must_name_a_program(&opened)?;
@@ -79,7 +83,15 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<ExitCode> {
     );
     let mut terminal = args.tty.then(|| Terminal::of(stdin.as_fd())).transpose()?;
     // Until the job starts Ctrl-C ends the boot; from then on it is a key like any other.
-    let mut starting = || terminal.as_mut().map_or(Ok(()), Terminal::go_raw);
+    let mut starting = || {
+        if let Some(served) = &lazy {
+            talk.say(&format!(
+                "{} until the agent answered",
+                lazy::report(&served.counts())
+            ));
+        }
+        terminal.as_mut().map_or(Ok(()), Terminal::go_raw)
+    };
     let mut warn = |words: &str| talk.warn(words);
     let streams = Streams {
         stdin: args.wants_stdin().then(|| stdin.as_fd()),
@@ -95,7 +107,10 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<ExitCode> {
         Found::Nothing => cold(args, &home, talk, &opened, job, streams)?,
         Found::Interrupted { signal } => Ok(RunOutcome::Interrupted { signal }),
     };
-    drop(terminal); // what follows may end the process
+    if let Some(served) = &lazy {
+        talk.detail(&lazy::report(&served.counts()));
+    }
+    drop((terminal, lazy)); // what follows may end the process
     match ran {
         Ok(outcome) => Ok(exit_code(outcome, &image)),
         Err(RunError::Call(CallError::Output { source, .. }))
