@@ -49,7 +49,7 @@ pub(crate) enum Command {
     /// Look at the recipes in firebrick, or check one of yours
     #[command(subcommand)]
     Recipe(recipe::Command),
-    Run(run::Args),
+    Run(Box<run::Args>),
     Boot(boot::Args),
     /// Keep VMs warm, so that run need not wait for a boot
     #[command(subcommand)]

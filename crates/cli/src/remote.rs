@@ -38,15 +38,15 @@ pub(crate) struct StoreArgs {
     key: Option<PathBuf>,
 
     /// Allow HTTP without TLS to the store
-    #[arg(long, help_heading = "Store")]
+    #[arg(long, help_heading = "Store", hide_short_help = true)]
     plain_http: bool,
 
     /// Take the credentials of a registry from this file, as docker login writes it
-    #[arg(long, value_name = "FILE", help_heading = "Store")]
+    #[arg(long, value_name = "FILE", help_heading = "Store", hide_short_help = true)]
     authfile: Option<PathBuf>,
 
     /// Trust the certificate authorities in this PEM file, too (repeatable)
-    #[arg(long, value_name = "FILE", help_heading = "Store")]
+    #[arg(long, value_name = "FILE", help_heading = "Store", hide_short_help = true)]
     ca_file: Vec<PathBuf>,
 }
 

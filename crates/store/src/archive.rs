@@ -253,7 +253,7 @@ impl Store {
                         address: self.backend().address().to_owned(),
                         blob: at.blob,
                         id: at.id,
-                        source: source.into(),
+                        source,
                     })?;
                 moved.insert(at.id, bundles.add(&at.id, stored)?);
             }

@@ -146,7 +146,7 @@ impl Source<'_> {
                 address: self.address(),
                 blob: blob.digest,
                 id: config.table_id,
-                source: source.into(),
+                source,
             })?;
         let root = decode(bytes)?;
         if let Some(cache) = self.cache {

@@ -16,6 +16,7 @@ mod hostile_scripts;
 mod images;
 mod inits;
 mod install;
+mod lazy;
 mod look;
 mod nex;
 mod packages;

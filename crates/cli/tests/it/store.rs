@@ -250,3 +250,115 @@ fn skopeo_carries_an_image() {
     let list = json(&home, &["rootfs", "list", "-r", "-b", "./other", "--json"]);
     assert_eq!(list[0]["size_bytes"], bytes.len());
 }
+
+#[test]
+fn an_archive_carries_an_image_to_another_store() {
+    let home = home();
+    let bytes = fs::read(home.path().join("fb/images/rootfs-app.ext4")).expect("the image");
+    run(&home, &["rootfs", "upload", "-l", "app"]);
+    run(&home, &["rootfs", "export", "app", "-o", "app.tar"]);
+    let (name, _) = run(
+        &home,
+        &["rootfs", "import", "app.tar", "-l", "other:v1", "-b", "./far"],
+    );
+    assert_eq!(name, format!("other:v1@{}\n", digest_of(&home, "app")));
+    run(
+        &home,
+        &[
+            "rootfs",
+            "download",
+            "-l",
+            "other:v1",
+            "-b",
+            "./far",
+            "-o",
+            "back",
+            "--no-reuse",
+        ],
+    );
+    assert_eq!(fs::read(home.path().join("back")).expect("the image"), bytes);
+    let archive = fs::read(home.path().join("app.tar")).expect("the archive");
+    fs::write(home.path().join("cut.tar"), &archive[..archive.len() / 2]).expect("a file");
+    let refused = home.transcript(&["rootfs", "import", "cut.tar", "-b", "./far2"]);
+    assert!(
+        refused.contains("cannot import") && refused.ends_with("exit code 1\n"),
+        "{refused}"
+    );
+    assert!(!home.path().join("far2/index.json").exists());
+}
+
+#[test]
+fn a_store_is_kept_in_order() {
+    let home = home();
+    run(&home, &["rootfs", "upload", "-l", "app"]);
+    run(&home, &["rootfs", "edit", "app", "--set-hostname", "other"]);
+    run(&home, &["rootfs", "upload", "-l", "app"]);
+    let stats = json(&home, &["store", "stats", "--history", "--json"]);
+    assert_eq!(stats["images"].as_array().map(Vec::len), Some(2));
+    assert!(
+        stats["sharing"][0]["bytes"]
+            .as_u64()
+            .is_some_and(|bytes| bytes > 100_000),
+        "{stats}"
+    );
+    run(&home, &["store", "stats", "--html", "page.html"]);
+    let page = fs::read_to_string(home.path().join("page.html")).expect("the page");
+    assert!(
+        page.contains("app:latest") && page.ends_with("</html>\n"),
+        "{page}"
+    );
+
+    let seen = json(
+        &home,
+        &[
+            "store",
+            "gc",
+            "--keep",
+            "1",
+            "--dry-run",
+            "--grace",
+            "0",
+            "--json",
+        ],
+    );
+    assert_eq!(seen["dropped"].as_array().map(Vec::len), Some(1));
+    let gone = json(&home, &["store", "gc", "--keep", "1", "--grace", "0", "--json"]);
+    assert!(
+        gone["deleted"]["count"].as_u64().is_some_and(|count| count > 0),
+        "{gone}"
+    );
+    assert_eq!(
+        json(&home, &["rootfs", "list", "-r", "--history", "--json"])
+            .as_array()
+            .map(Vec::len),
+        Some(1)
+    );
+    assert_eq!(
+        json(&home, &["store", "check", "--json"])["findings"],
+        serde_json::json!([])
+    );
+
+    // A blob that is damaged is found, and made again out of the image that is here.
+    let blobs = fs::read_dir(home.path().join("store/blobs/sha256")).expect("blobs");
+    let largest = blobs
+        .map(|one| one.expect("a blob").path())
+        .max_by_key(|path| fs::metadata(path).expect("a blob").len());
+    let largest = largest.expect("there is one");
+    let right = fs::read(&largest).expect("the blob");
+    let mut wrong = right.clone();
+    let middle = wrong.len() / 2;
+    wrong[middle] ^= 1;
+    fs::write(&largest, &wrong).expect("the blob");
+    let found = home.transcript(&["store", "check", "-q", "-b", "./store"]);
+    assert!(
+        found.contains("wrong: blob sha256:") && found.contains("not whole: app:latest@"),
+        "{found}"
+    );
+    assert!(
+        found.ends_with("hint: mend what can be mended: firebrick store check --repair\nexit code 1\n"),
+        "{found}"
+    );
+    let (mended, _) = run(&home, &["store", "check", "--repair"]);
+    assert!(mended.contains("made again: blob"), "{mended}");
+    assert_eq!(fs::read(&largest).expect("the blob"), right);
+}
