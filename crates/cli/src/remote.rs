@@ -34,7 +34,7 @@ pub(crate) struct StoreArgs {
     store: Option<Address>,
 
     /// Open encrypted images with the key in this file, and encrypt what is uploaded with it
-    #[arg(long, value_name = "FILE", help_heading = "Store")]
+    #[arg(long, value_name = "FILE", help_heading = "Store", hide_short_help = true)]
     key: Option<PathBuf>,
 
     /// Allow HTTP without TLS to the store

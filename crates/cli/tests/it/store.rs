@@ -337,8 +337,12 @@ fn a_store_is_kept_in_order() {
         json(&home, &["store", "check", "--json"])["findings"],
         serde_json::json!([])
     );
+}
 
-    // A blob that is damaged is found, and made again out of the image that is here.
+#[test]
+fn a_damaged_blob_is_made_again_out_of_the_image_that_is_here() {
+    let home = home();
+    run(&home, &["rootfs", "upload", "-l", "app"]);
     let blobs = fs::read_dir(home.path().join("store/blobs/sha256")).expect("blobs");
     let largest = blobs
         .map(|one| one.expect("a blob").path())

@@ -108,7 +108,13 @@ pub(crate) struct Args {
     pub(crate) machine: MachineArgs,
 
     /// Give up if the guest does not answer within so many seconds
-    #[arg(long, value_name = "SEC", default_value_t = 120, help_heading = "Machine")]
+    #[arg(
+        long,
+        value_name = "SEC",
+        default_value_t = 120,
+        help_heading = "Machine",
+        hide_short_help = true
+    )]
     boot_timeout: u64,
 }
 

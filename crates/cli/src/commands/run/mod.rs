@@ -49,33 +49,8 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<ExitCode> {
         Some(served) => served.image()?,
         None => ImageFile::open_file(args.image(&home)?)?,
     };
-    let job = args.job()?;
-    if job == Job::Default {
-        must_name_a_program(&opened)?;
-    }
-    let env = args.environment()?.into_iter().collect();
-    // What would fail after the boot is told before it.
-    timeline::must_have_a_place(args.machine.timeline.as_deref())?;
-    for (path, _) in &args.put {
-        std::fs::metadata(path).with_context(|| format!("cannot copy {path:?} into the VM"))?;
-    }
-    for (from, to) in &args.get {
-        client::check_place(from, to)?;
-    }
+    let job = job_of(args, &opened)?;
     let image = opened.path.clone();
-    let job = JobSpec {
-        job,
-        options: JobOptions {
-            env,
-            cwd: args.workdir(),
-            user: args.user(),
-            ..JobOptions::default()
-        },
-        timeout: args.timeout(),
-        patience: PATIENCE,
-        copy_in: args.put.clone(),
-        copy_out: args.get.clone(),
-    };
     let stdin = io::stdin();
     let (mut stdout, mut stderr) = (
         unbuffered(io::stdout().as_fd())?,
@@ -123,6 +98,35 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<ExitCode> {
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// What is asked of the guest; what would fail after the boot is told before it.
+fn job_of(args: &Args, image: &ImageFile) -> anyhow::Result<JobSpec> {
+    let job = args.job()?;
+    if job == Job::Default {
+        must_name_a_program(image)?;
+    }
+    let env = args.environment()?.into_iter().collect();
+    timeline::must_have_a_place(args.machine.timeline.as_deref())?;
+    for (path, _) in &args.put {
+        std::fs::metadata(path).with_context(|| format!("cannot copy {path:?} into the VM"))?;
+    }
+    for (from, to) in &args.get {
+        client::check_place(from, to)?;
+    }
+    Ok(JobSpec {
+        job,
+        options: JobOptions {
+            env,
+            cwd: args.workdir(),
+            user: args.user(),
+            ..JobOptions::default()
+        },
+        timeout: args.timeout(),
+        patience: PATIENCE,
+        copy_in: args.put.clone(),
+        copy_out: args.get.clone(),
+    })
 }
 
 /// Boots a VM for the job.
