@@ -27,9 +27,9 @@ use crate::proxy::{docker_config, proxy_of_environment};
 /// Which store, and how to get into it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct StoreArgs {
-    /// The store: file:///dir, s3://bucket/prefix, gs://bucket/prefix, az://container/prefix or oci://registry/repository
+    /// The store: file:///DIR, s3://BUCKET/PREFIX, oci://REGISTRY/PATH, …
     ///
-    /// Without it $FIREBRICK_STORE, or `store = "…"` in config.toml.
+    /// Also gs://BUCKET/PREFIX and az://CONTAINER/PREFIX. Without it $FIREBRICK_STORE, or `store = "…"` in config.toml.
     #[arg(short = 'b', long = "store", value_name = "STORE", help_heading = "Store")]
     store: Option<Address>,
 

@@ -43,7 +43,7 @@ pub(crate) struct MachineArgs {
     platform: Option<Arch>,
 
     /// Draw how the boot went into this file, as SVG
-    #[arg(long, value_name = "SVG")]
+    #[arg(long, value_name = "SVG", hide_short_help = true)]
     pub(crate) timeline: Option<PathBuf>,
 
     #[command(flatten)]
