@@ -44,7 +44,7 @@ pub(crate) struct Args {
     #[arg(short, long, value_name = "IMAGE")]
     image: Option<OsString>,
 
-    /// An image of the store, which is not fetched first: only what is read of it is
+    /// An image of the store, of which only what is read is fetched
     #[arg(long, value_name = "NAME[:TAG][@DIGEST]", conflicts_with_all = ["image", "pool"], help_heading = "Store")]
     lazy: Option<Reference>,
 
