@@ -12,6 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use firebrick_bucket::Bucket;
+use firebrick_digest::Digest;
 use firebrick_registry::RegistryOptions;
 use firebrick_store::{Backend, Folder, Layout, Listener, Registry, Seal, Store, TableCache};
 
@@ -23,6 +24,7 @@ use firebrick_trust::SealKey;
 
 use crate::home::Home;
 use crate::proxy::{docker_config, proxy_of_environment};
+use crate::talk::Talk;
 
 /// Which store, and how to get into it.
 #[derive(Debug, clap::Args)]
@@ -124,6 +126,29 @@ impl StoreArgs {
 /// Where tables of stores and of local images are remembered.
 pub(crate) fn tables(home: &Home) -> PathBuf {
     home.cache().join("tables")
+}
+
+/// That a store cannot change a name in one step.
+fn races(address: &str) -> String {
+    match address.starts_with("oci://") {
+        true => format!(
+            "registries cannot change a name in one step: of two uploads of one name at the same moment to {address} either may be the current version afterwards; both are kept"
+        ),
+        false => format!(
+            "{address} ignores conditions on writes: a version that somebody else publishes at the same moment may not be listed"
+        ),
+    }
+}
+
+/// Warns of [`races`], unless this host has been told already.
+pub(crate) fn warn_of_races(address: &str, home: &Home, talk: &Talk) {
+    let told = home.cache().join("told");
+    let mark = told.join(Digest::of(address.as_bytes()).hex());
+    if !mark.exists() {
+        talk.warn(&races(address));
+        // Where no mark can be left it is said again.
+        let _ = std::fs::create_dir_all(&told).and_then(|()| std::fs::write(&mark, address));
+    }
 }
 
 /// Seconds since 1970.

@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use firebrick_registry::RepositoryName;
+
 /// Where a store is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Address {
@@ -25,7 +27,12 @@ impl FromStr for Address {
                 "{text:?} has no absolute path: a folder is file:///path/to/it"
             )),
             Some(("s3" | "gs" | "az" | "abfs" | "abfss", _)) => Ok(Address::Bucket(text.to_owned())),
-            Some(("oci", base)) if !base.is_empty() => Ok(Address::Registry(base.to_owned())),
+            Some(("oci", base)) => {
+                match format!("{}/name", base.trim_end_matches('/')).parse::<RepositoryName>() {
+                    Ok(_) => Ok(Address::Registry(base.to_owned())),
+                    Err(problem) => Err(format!("{text:?} is no place for repositories: {problem}")),
+                }
+            }
             // What could be nothing else is a path, as a shell completes it.
             None if text.contains('/') || text.starts_with('.') => std::path::absolute(text)
                 .map(Address::Folder)
@@ -43,6 +50,41 @@ impl fmt::Display for Address {
             Address::Folder(path) => write!(f, "file://{}", path.display()),
             Address::Bucket(text) => f.write_str(text),
             Address::Registry(base) => write!(f, "oci://{base}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_of_three_kinds() {
+        let parsed = |text: &str| text.parse::<Address>();
+        assert_eq!(parsed("file:///x/y"), Ok(Address::Folder("/x/y".into())));
+        assert_eq!(
+            parsed("./x").map(|found| found.to_string().starts_with("file:///")),
+            Ok(true)
+        );
+        for text in [
+            "s3://bucket/prefix",
+            "gs://bucket",
+            "az://container/prefix",
+            "oci://localhost:5000",
+            "oci://ghcr.io/me/images",
+        ] {
+            assert_eq!(parsed(text).map(|found| found.to_string()), Ok(text.to_owned()));
+        }
+        for bad in [
+            "",
+            "x",
+            "file://x",
+            "ftp://x/y",
+            "oci://",
+            "oci://host/UPPER",
+            "oci:dir:tag",
+        ] {
+            assert!(parsed(bad).is_err(), "{bad:?}");
         }
     }
 }

@@ -72,6 +72,13 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
         .with_context(|| format!("cannot upload {} to {address}", path.display()))?;
     steps.begin(3, &format!("Naming it {tagged}"));
     report(&uploaded, &steps, talk);
+    if uploaded
+        .replaced
+        .as_ref()
+        .is_some_and(|replaced| !replaced.atomic)
+    {
+        remote::warn_of_races(&address, home, talk);
+    }
     steps.finish();
     if args.json {
         return write_stdout(&to_json(&uploaded, &address));
@@ -96,9 +103,6 @@ fn report(uploaded: &Uploaded, steps: &Steps, talk: &Talk) {
                     "the version before stays as {}@{previous}",
                     uploaded.published.tagged
                 ));
-            }
-            if !replaced.atomic {
-                talk.warn("this store cannot change a name in one step; a version that somebody publishes under it at the same moment may no longer be listed");
             }
         }
     }
