@@ -22,6 +22,10 @@ use crate::table::{Entry, Locator, Root, Segment, encode_root, encode_segment, s
 
 /// Tables that are read to learn what a store has: those of the same name first, then those published last.
 const TABLES_MAX: usize = 48;
+/// Bytes of tables that are fetched for that at most, about: those of 20 GB of data. What is in the cache costs nothing.
+const TABLE_BYTES_MAX: u64 = 32 << 20;
+/// Tables that are read at the same time.
+const TABLES_AT_ONCE: usize = 4;
 /// Versions of the same name among them.
 const OWN_MAX: usize = 8;
 /// How often an upload begins anew because blobs that it relied on have gone.
@@ -98,15 +102,33 @@ impl Store {
 
     /// What the store has, as far as it is worth to know.
     fn known(&self, upload: &Upload<'_>) -> Result<Known, StoreError> {
-        let mut known = Known::default();
-        for version in self.relatives(upload.tagged)? {
-            (self.progress)(Progress::Table(&version));
-            // An image that cannot be read is none to share with; `check` is who complains about it.
-            match self.located(&version, upload.seal) {
-                Ok(locators) => known.add(&version.tagged.name, locators),
-                Err(StoreError::Stopped) => return Err(StoreError::Stopped),
-                Err(error) => (self.progress)(Progress::Ignored(&version, &error)),
+        let relatives = self.relatives(upload.tagged)?;
+        let budget = AtomicU64::new(TABLE_BYTES_MAX);
+        let found = crate::parallel::map(TABLES_AT_ONCE, &relatives, |version| {
+            if budget.load(Ordering::Relaxed) == 0 {
+                return Ok(Vec::new());
             }
+            (self.progress)(Progress::Table(version));
+            let spend = |len| {
+                let _ = budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                    Some(left.saturating_sub(len))
+                });
+            };
+            match self.located(version, upload.seal, &spend) {
+                Err(StoreError::Stopped) => Err(StoreError::Stopped),
+                // Images of other programs lie there with every right.
+                Err(StoreError::Foreign { .. }) => Ok(Vec::new()),
+                // An image that cannot be read is none to share with; `check` is who complains about it.
+                Err(error) => {
+                    (self.progress)(Progress::Ignored(version, &error));
+                    Ok(Vec::new())
+                }
+                located => located,
+            }
+        })?;
+        let mut known = Known::default();
+        for (version, locators) in relatives.iter().zip(found) {
+            known.add(&version.tagged.name, locators);
         }
         Ok(known)
     }
@@ -132,14 +154,20 @@ impl Store {
     }
 
     /// Where the segments and chunks of a version lie; nothing if they are sealed otherwise.
-    fn located(&self, version: &Published, seal: &Seal) -> Result<Vec<Locator>, StoreError> {
+    /// `came` is told of bytes that were fetched for that.
+    fn located(
+        &self,
+        version: &Published,
+        seal: &Seal,
+        came: &(dyn Fn(u64) + Sync),
+    ) -> Result<Vec<Locator>, StoreError> {
         let source = self.source();
         let image = source.image(&version.tagged.name, &version.digest)?;
         if image.config.key.as_deref() != seal.fingerprint() {
             return Ok(Vec::new());
         }
         let root = source.root(&image, seal)?;
-        let entries = source.segments(&image, &root.segments, seal, &|_| {})?;
+        let entries = source.segments(&image, &root.segments, seal, came)?;
         let segments = root.segments.iter().map(|segment| segment.at);
         Ok(segments
             .chain(entries.iter().flat_map(|entries| chunks(entries)))

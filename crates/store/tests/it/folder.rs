@@ -3,8 +3,11 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use firebrick_store::{Seal, StoreError};
+use firebrick_digest::Digest;
+use firebrick_store::{Folder, Layout, Objects as _, Progress, Seal, Store, StoreError};
 
 use crate::common::{Host, Part, content, image};
 
@@ -250,4 +253,63 @@ fn many_writers_of_one_name_lose_no_version() {
         host.download(&format!("x@{}", version.digest), &at("b"), &[])
             .unwrap();
     }
+}
+
+#[test]
+fn images_of_other_programs_lie_beside_ours_in_peace() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    image(&at("a"), &[Part::Data(&content(1, 100))]);
+    let folder = Folder::new(&at("store"));
+    let config = br#"{"architecture":"amd64","os":"linux"}"#;
+    let digest = Digest::of(config);
+    let manifest = format!(
+        r#"{{"schemaVersion":2,"config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"{digest}","size":{}}},"layers":[]}}"#,
+        config.len()
+    );
+    let theirs = Digest::of(manifest.as_bytes());
+    let index = format!(
+        r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"{theirs}","size":{},"annotations":{{"org.opencontainers.image.ref.name":"alpine:3.20"}}}}]}}"#,
+        manifest.len()
+    );
+    folder
+        .put(&format!("blobs/sha256/{}", digest.hex()), config.to_vec())
+        .unwrap();
+    folder
+        .put(&format!("blobs/sha256/{}", theirs.hex()), manifest.into_bytes())
+        .unwrap();
+    folder.put("index.json", index.into_bytes()).unwrap();
+
+    let told = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&told);
+    let listen = move |progress: Progress<'_>| {
+        count.fetch_add(
+            u64::from(matches!(progress, Progress::Ignored(..))),
+            Ordering::Relaxed,
+        );
+    };
+    let store = Store::new(
+        Box::new(Layout::new(folder)),
+        None,
+        Box::new(listen),
+        Arc::default(),
+    );
+    let host = Host {
+        store,
+        seal: Seal::PLAIN,
+    };
+    host.upload(&at("a"), "ours").unwrap();
+    assert_eq!(told.load(Ordering::Relaxed), 0);
+    host.download("ours", &at("b"), &[]).unwrap();
+    let names: Vec<String> = host
+        .store
+        .backend()
+        .versions()
+        .unwrap()
+        .iter()
+        .map(|one| one.tagged.to_string())
+        .collect();
+    assert_eq!(names, ["alpine:3.20", "ours:latest"]);
+    let error = host.download("alpine:3.20", &at("c"), &[]).unwrap_err();
+    assert!(matches!(error, StoreError::Foreign { .. }), "{error}");
 }
