@@ -9,6 +9,7 @@ mod common;
 mod faults;
 mod folder;
 mod gc;
+mod hostile;
 mod lazy;
 mod signatures;
 mod stats;
