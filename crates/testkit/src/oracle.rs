@@ -42,12 +42,9 @@ pub fn have(tool: &str) -> anyhow::Result<bool> {
         "linux.uml" => "apt-get install user-mode-linux",
         "getfacl" => "apt-get install acl",
         "bsdtar" => "apt-get install libarchive-tools",
-<<<<<<< HEAD
         "weed" | "azurite-blob" | "aws" => "scripts/install-deps",
-=======
         "qemu-img" | "qemu-io" => "apt-get install qemu-utils",
         "nbdinfo" | "nbdcopy" => "apt-get install libnbd-bin",
->>>>>>> serve
         "getcap" => "apt-get install libcap2-bin",
         _ => "apt-get install the package of that name",
     };
