@@ -245,7 +245,7 @@ mod tests {
     fn room_is_whole_blocks_and_little_more() {
         assert_eq!([0, 1, 16, 17, 1000].map(room), [0, 16, 16, 32, 1008]);
         for count in 1..200_000 {
-            assert!(room(count) >= count && room(count) % 16 == 0);
+            assert!(room(count) >= count && room(count).is_multiple_of(16));
             assert!(room(count) < count + 16.max(count / 32 + 1), "{count}");
         }
         // Some inodes more are still in the same room.
