@@ -1,5 +1,9 @@
 //! CRC-32C as ext4 uses it: chained, never inverted at the end.
 
+/// `s_checksum_seed` of every filesystem that we write: "fire". Not the UUID's checksum, as is usual, so that metadata of
+/// the same content has the same bytes in all of them.
+pub(crate) const SEED: u32 = u32::from_le_bytes(*b"fire");
+
 /// The checksum that a filesystem with `metadata_csum` keeps in every structure.
 ///
 /// ext4 starts from all ones, feeds an identifying prefix (UUID, inode number, …) and then the structure with its
@@ -11,6 +15,11 @@ impl Crc {
     /// Starts from all ones.
     pub fn new() -> Crc {
         Crc(u32::MAX)
+    }
+
+    /// Starts from the seed of everything in the filesystems that we write ([`SEED`]).
+    pub(crate) fn ours() -> Crc {
+        Crc(SEED)
     }
 
     /// Starts from a seed that a filesystem keeps (`s_checksum_seed`).

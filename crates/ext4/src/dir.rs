@@ -31,6 +31,14 @@ const DOTS: usize = 24;
 /// `DX_HASH_HALF_MD4`; the superblock's flag says whether names are signed bytes.
 const HASH_VERSION: u8 = 1;
 
+/// `s_hash_seed` of every filesystem that we write: the same names fall into the same blocks in all of them.
+pub(crate) const HASH_SEED: [u32; 4] = [
+    u32::from_le_bytes(*b"fire"),
+    u32::from_le_bytes(*b"bric"),
+    u32::from_le_bytes(*b"k's "),
+    u32::from_le_bytes(*b"seed"),
+];
+
 /// What directory blocks look like in a filesystem.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DirForm {
@@ -46,12 +54,12 @@ pub(crate) struct DirForm {
 
 impl DirForm {
     /// As firebrick writes it.
-    pub(crate) fn ours(seed: [u32; 4]) -> DirForm {
+    pub(crate) fn ours() -> DirForm {
         DirForm {
             block_len: BLOCK_SIZE as usize,
             checksums: true,
             file_types: true,
-            index: Some((Signs::Unsigned, seed)),
+            index: Some((Signs::Unsigned, HASH_SEED)),
         }
     }
 
@@ -345,7 +353,7 @@ mod tests {
                 file_type: 1,
             })
             .collect();
-        let packing = Packing::new(names, DirForm::ours([0; 4])).unwrap();
+        let packing = Packing::new(names, DirForm::ours()).unwrap();
         let bytes = packing.bytes(11, 2, Crc::new());
         assert_eq!(bytes.len() as u64, packing.block_count() * BLOCK_SIZE);
         packing.block_count()
@@ -363,8 +371,8 @@ mod tests {
 
     #[test]
     fn limits_are_the_kernels() {
-        assert_eq!(DirForm::ours([0; 4]).root_limit(), ROOT_LIMIT);
-        assert_eq!(DirForm::ours([0; 4]).node_limit(), 510);
+        assert_eq!(DirForm::ours().root_limit(), ROOT_LIMIT);
+        assert_eq!(DirForm::ours().node_limit(), 510);
     }
 
     #[test]

@@ -15,6 +15,8 @@ pub const SUPERBLOCK_OFFSET: u64 = 1024;
 pub const INODE_SIZE: u16 = 256;
 /// Inodes of a group at most: one bit each in a bitmap of one block.
 pub const INODES_PER_GROUP_MAX: u32 = 32768;
+/// Inodes of one block of an inode table.
+pub const INODES_PER_BLOCK: u64 = BLOCK_SIZE / INODE_SIZE as u64;
 
 /// `s_magic`.
 pub const EXT4_SUPER_MAGIC: u16 = 0xef53;

@@ -39,4 +39,4 @@ pub use write::{BlockSink, WriteError, write};
 pub use xattr::XattrError;
 
 /// Changes whenever the same input gives other bytes. Part of every image's build key.
-pub const WRITER_VERSION: u32 = 1;
+pub const WRITER_VERSION: u32 = 2;

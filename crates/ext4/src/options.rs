@@ -27,7 +27,7 @@ pub struct Options {
     pub label: Vec<u8>,
     /// UUID; by default made from [`Options::identity`].
     pub uuid: Option<[u8; 16]>,
-    /// 32 bytes that stand for the image's content: default UUID and hash seed come from here.
+    /// 32 bytes that stand for the image's content: the default UUID comes from here.
     pub identity: [u8; 32],
     /// Time of making, and of what the tree does not describe (`lost+found`).
     pub created: Timestamp,

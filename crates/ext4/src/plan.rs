@@ -11,14 +11,14 @@ use std::fmt::Write as _;
 
 use firebrick_tree::Tree;
 
-use crate::checksum::Crc;
 use crate::error::PlanError;
 use crate::format::BLOCK_SIZE;
 use crate::geometry::{Allocator, BlockNumber, DataBlock, Layout, REGION_ALIGN_BLOCKS, Run};
-use crate::options::{LABEL_LEN_MAX, Options};
+use crate::options::{LABEL_LEN_MAX, Options, Size};
 
 pub(crate) use groups::{Groups, descriptor_blocks_used};
 pub(crate) use nodes::{FAST_SYMLINK_MAX, Node, Nodes, packing};
+use number::{Numbers, Spacing};
 
 /// Where a layer's file contents lie in data space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +35,6 @@ pub struct Plan {
     pub(crate) layout: Layout,
     pub(crate) label: Vec<u8>,
     pub(crate) uuid: [u8; 16],
-    pub(crate) hash_seed: [u32; 4],
     pub(crate) created: firebrick_tree::Timestamp,
     pub(crate) nodes: Nodes,
     pub(crate) groups: Groups,
@@ -66,30 +65,33 @@ pub fn plan(tree: &Tree, regions: &[Region], options: &Options) -> Result<Plan, 
     let layout = Layout {
         online_resize: options.online_resize,
     };
-    let (uuid, hash_seed) = identity(options);
-    let numbers = number::Numbers::new(tree)?;
+    // What is to be as small as it can be shares nothing.
+    let spacing = match options.size {
+        Size::Least => Spacing::Dense,
+        Size::Auto | Size::Bytes(_) => Spacing::Stable,
+    };
+    let numbers = Numbers::new(tree, spacing)?;
     let regions_end = regions
         .iter()
         .map(|region| DataBlock(region.start.0 + region.blocks))
         .max();
     let mut allocator = Allocator::new(layout, region_start(regions_end.unwrap_or(DataBlock(0))));
-    let nodes = nodes::place(tree, regions, &numbers, hash_seed, &mut allocator, layout)?;
+    let nodes = nodes::place(tree, regions, &numbers, &mut allocator, layout)?;
     let resize_block = allocator.contiguous(1);
     let journal = options.journal.then(|| {
         let content_blocks = allocator.position() + options.free.div_ceil(BLOCK_SIZE);
         let blocks = match options.size {
-            crate::options::Size::Auto | crate::options::Size::Least => content_blocks,
-            crate::options::Size::Bytes(bytes) => bytes / BLOCK_SIZE,
+            Size::Auto | Size::Least => content_blocks,
+            Size::Bytes(bytes) => bytes / BLOCK_SIZE,
         };
         allocator.runs(crate::journal::block_count(blocks))
     });
     let mut plan = Plan {
         layout,
         label: options.label.clone(),
-        uuid,
-        hash_seed,
+        uuid: options.uuid.unwrap_or_else(|| uuid_from(&options.identity)),
         created: options.created,
-        groups: groups::size(layout, allocator, u64::from(nodes.next_number), options)?,
+        groups: groups::size(layout, allocator, nodes.counts, options)?,
         left_out_xattrs: nodes.left_out_xattrs.clone(),
         nodes,
         journal,
@@ -100,17 +102,13 @@ pub fn plan(tree: &Tree, regions: &[Region], options: &Options) -> Result<Plan, 
     Ok(plan)
 }
 
-/// UUID and hash seed: version 8 (free form) of RFC 9562, unless the caller has one.
-fn identity(options: &Options) -> ([u8; 16], [u32; 4]) {
-    let (first, second) = options.identity.split_at(16);
-    let mut uuid: [u8; 16] = first.try_into().expect("half of 32 bytes");
+/// A UUID of version 8 (free form) of RFC 9562.
+fn uuid_from(identity: &[u8; 32]) -> [u8; 16] {
+    let mut uuid = [0; 16];
+    uuid.copy_from_slice(&identity[..16]);
     uuid[6] = (uuid[6] & 0x0f) | 0x80;
     uuid[8] = (uuid[8] & 0x3f) | 0x80;
-    let mut seed = [0; 4];
-    for (word, bytes) in seed.iter_mut().zip(second.chunks_exact(4)) {
-        *word = u32::from_le_bytes(bytes.try_into().expect("chunks of 4"));
-    }
-    (options.uuid.unwrap_or(uuid), seed)
+    uuid
 }
 
 impl Plan {
@@ -126,7 +124,7 @@ impl Plan {
 
     /// Number of inodes, and how many of them are in use.
     pub fn inodes(&self) -> (u32, u32) {
-        (self.groups.inode_count(), self.nodes.next_number - 1)
+        (self.groups.inode_count(), self.nodes.counts.used)
     }
 
     /// The filesystem's UUID.
@@ -151,11 +149,6 @@ impl Plan {
             .collect()
     }
 
-    /// The checksum seed of everything in the filesystem.
-    pub(crate) fn crc(&self) -> Crc {
-        Crc::new().update(&self.uuid)
-    }
-
     /// The plan as text: one line for the filesystem, each region, each group and each inode.
     pub fn dump(&self, tree: &Tree) -> String {
         let mut text = String::new();
@@ -170,7 +163,7 @@ impl Plan {
             groups.blocks,
             groups.free_blocks(),
             groups.inode_count(),
-            self.nodes.next_number - 1,
+            self.nodes.counts.used,
             groups.list.len()
         ));
         for region in &self.regions {

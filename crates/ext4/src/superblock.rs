@@ -2,7 +2,8 @@
 
 use zerocopy::{FromZeros, IntoBytes};
 
-use crate::checksum::Crc;
+use crate::checksum::{Crc, SEED};
+use crate::dir::HASH_SEED;
 use crate::format::{
     BLOCK_SIZE, BLOCKS_PER_GROUP, EXT4_GOOD_OLD_FIRST_INO, EXT4_JOURNAL_INO, EXT4_SUPER_MAGIC, GroupDesc,
     INODE_SIZE, Superblock, compat, group_flags, incompat, ro_compat,
@@ -65,7 +66,7 @@ pub(crate) fn superblock(plan: &Plan, journal: Option<([u8; 60], u64)>, group: u
     sb.s_volume_name[..plan.label.len()].copy_from_slice(&plan.label);
     let reserved = DESCRIPTOR_BLOCKS - descriptor_blocks_used(groups.list.len());
     sb.s_reserved_gdt_blocks = (reserved as u16).into();
-    sb.s_hash_seed = plan.hash_seed.map(Into::into);
+    sb.s_hash_seed = HASH_SEED.map(Into::into);
     sb.s_def_hash_version = DX_HASH_HALF_MD4;
     sb.s_desc_size = (size_of::<GroupDesc>() as u16).into();
     sb.s_default_mount_opts = EXT4_DEFM_XATTR_USER_AND_ACL.into();
@@ -75,6 +76,7 @@ pub(crate) fn superblock(plan: &Plan, journal: Option<([u8; 60], u64)>, group: u
     sb.s_flags = EXT2_FLAGS_UNSIGNED_HASH.into();
     sb.s_log_groups_per_flex = LOG_GROUPS_PER_FLEX;
     sb.s_checksum_type = EXT4_CRC32C_CHKSUM;
+    sb.s_checksum_seed = SEED.into();
     set_features(&mut sb, plan.layout.online_resize);
     if let Some((i_block, size)) = journal {
         set_journal(&mut sb, &i_block, size);
@@ -98,8 +100,9 @@ fn set_features(sb: &mut Superblock, online_resize: bool) {
         (compat::SPARSE_SUPER2, 0)
     };
     sb.s_feature_compat = (compatible | sparse_super2).into();
-    sb.s_feature_incompat =
-        (incompat::FILETYPE | incompat::EXTENTS | incompat::BIT64 | incompat::FLEX_BG).into();
+    let needed =
+        incompat::FILETYPE | incompat::EXTENTS | incompat::BIT64 | incompat::FLEX_BG | incompat::CSUM_SEED;
+    sb.s_feature_incompat = needed.into();
     sb.s_feature_ro_compat = (readable | sparse_super).into();
 }
 
@@ -118,18 +121,16 @@ fn set_journal(sb: &mut Superblock, i_block: &[u8; 60], size: u64) {
 pub(crate) fn descriptors(plan: &Plan, bitmaps: impl Fn(usize) -> (Vec<u8>, Vec<u8>)) -> Vec<u8> {
     let groups = &plan.groups;
     let per_group = groups.inodes_per_group;
-    let used = plan.nodes.next_number - 1;
     let mut table = Vec::new();
     for (number, group) in groups.list.iter().enumerate() {
         let group_number = u32::try_from(number).expect("at most 8192 groups");
         let (block_bitmap, inode_bitmap) = bitmaps(number);
-        let block_csum = plan.crc().update(&block_bitmap).value();
-        let inode_csum = plan
-            .crc()
-            .update(&inode_bitmap[..(per_group / 8) as usize])
-            .value();
-        let inodes_used = used.saturating_sub(group_number * per_group).min(per_group);
-        let inodes_free = per_group - inodes_used;
+        let inode_bits = &inode_bitmap[..(per_group / 8) as usize];
+        let block_csum = Crc::ours().update(&block_bitmap).value();
+        let inode_csum = Crc::ours().update(inode_bits).value();
+        let inodes_used = inode_bits.iter().map(|byte| byte.count_ones()).sum::<u32>();
+        // What stands behind the last inode in use was never used.
+        let unused = inode_bits.iter().rev().take_while(|&&byte| byte == 0).count() as u32 * 8;
         let mut flags = group_flags::INODE_ZEROED;
         if inodes_used == 0 {
             flags |= group_flags::INODE_UNINIT;
@@ -143,17 +144,15 @@ pub(crate) fn descriptors(plan: &Plan, bitmaps: impl Fn(usize) -> (Vec<u8>, Vec<
         desc.bg_inode_table_hi = ((group.inode_table.0 >> 32) as u32).into();
         // None of these counts passes 32768, so their second halves stay zero.
         desc.bg_free_blocks_count_lo = (group.free_blocks as u16).into();
-        desc.bg_free_inodes_count_lo = (inodes_free as u16).into();
+        desc.bg_free_inodes_count_lo = ((per_group - inodes_used) as u16).into();
         desc.bg_used_dirs_count_lo = (group.directories as u16).into();
-        // Numbers are handed out in order, so what is free is never used.
-        desc.bg_itable_unused_lo = (inodes_free as u16).into();
+        desc.bg_itable_unused_lo = (unused as u16).into();
         desc.bg_flags = flags.into();
         desc.bg_block_bitmap_csum_lo = (block_csum as u16).into();
         desc.bg_block_bitmap_csum_hi = ((block_csum >> 16) as u16).into();
         desc.bg_inode_bitmap_csum_lo = (inode_csum as u16).into();
         desc.bg_inode_bitmap_csum_hi = ((inode_csum >> 16) as u16).into();
-        let checksum = plan
-            .crc()
+        let checksum = Crc::ours()
             .update(&group_number.to_le_bytes())
             .update(desc.as_bytes())
             .value();
@@ -164,17 +163,18 @@ pub(crate) fn descriptors(plan: &Plan, bitmaps: impl Fn(usize) -> (Vec<u8>, Vec<
     table
 }
 
-/// The inode bitmap of one group: numbers below `next_number`, and what lies behind the group's last inode.
+/// The inode bitmap of one group: numbers that have an inode, and what lies behind the group's last inode.
 pub(crate) fn inode_bitmap(plan: &Plan, group: usize) -> Vec<u8> {
-    let per_group = plan.groups.inodes_per_group as usize;
-    let used = (plan.nodes.next_number as usize - 1)
-        .saturating_sub(group * per_group)
-        .min(per_group);
+    let per_group = plan.groups.inodes_per_group;
+    let group = u32::try_from(group).expect("at most 8192 groups");
+    let first = group * per_group + 1;
+    let nodes = plan.nodes.of_group(group, per_group);
+    let own = (1..=EXT4_GOOD_OLD_FIRST_INO).filter(|_| group == 0);
     let mut bitmap = vec![0; BLOCK_SIZE as usize];
-    bitmap[..used / 8].fill(0xff);
-    if !used.is_multiple_of(8) {
-        bitmap[used / 8] = (1 << (used % 8)) - 1;
+    for number in own.chain(nodes.iter().map(|node| node.number)) {
+        let place = (number - first) as usize;
+        bitmap[place / 8] |= 1 << (place % 8);
     }
-    bitmap[per_group / 8..].fill(0xff);
+    bitmap[per_group as usize / 8..].fill(0xff);
     bitmap
 }

@@ -61,10 +61,7 @@ pub fn write(plan: &Plan, tree: &Tree, sink: &mut impl BlockSink) -> Result<(), 
     writer.resize_inode(sink)?;
     let journal = writer.journal(sink)?;
     writer.unused_inodes(journal.is_some());
-    // The root, and a `lost+found` that the tree brings, wherever it stands there.
-    let (fixed, counted): (Vec<&Node>, Vec<&Node>) =
-        (plan.nodes.list.iter()).partition(|node| node.number <= EXT4_GOOD_OLD_FIRST_INO);
-    for node in fixed.into_iter().chain(counted) {
+    for node in &plan.nodes.list {
         while writer.table.group < (node.number - 1) / plan.groups.inodes_per_group {
             writer.end_table(sink)?;
         }
@@ -94,7 +91,7 @@ fn put(sink: &mut impl BlockSink, start: BlockNumber, bytes: &[u8]) -> Result<()
 
 impl Writer<'_> {
     fn crc(&self, inode: u32) -> Crc {
-        self.plan.crc().for_inode(inode, 0)
+        Crc::ours().for_inode(inode, 0)
     }
 
     /// Puts an inode into its place in the current group's table.
@@ -110,9 +107,20 @@ impl Writer<'_> {
     fn end_table(&mut self, sink: &mut impl BlockSink) -> Result<(), WriteError> {
         let bytes = &mut self.table.bytes;
         bytes.resize(bytes.len().next_multiple_of(BLOCK_SIZE as usize), 0);
-        if !bytes.is_empty() {
-            let group = &self.plan.groups.list[self.table.group as usize];
-            put(sink, group.inode_table, bytes)?;
+        let start = self.plan.groups.list[self.table.group as usize].inode_table;
+        let is_zero = |block: &[u8]| block.iter().all(|&byte| byte == 0);
+        let mut block = start.0;
+        // Free numbers leave whole blocks empty.
+        for run in bytes
+            .as_slice()
+            .chunks(BLOCK_SIZE as usize)
+            .collect::<Vec<_>>()
+            .chunk_by(|one, next| is_zero(one) == is_zero(next))
+        {
+            if !is_zero(run[0]) {
+                put(sink, BlockNumber(block), &run.concat())?;
+            }
+            block += run.len() as u64;
         }
         bytes.clear();
         self.table.group += 1;
@@ -184,7 +192,7 @@ impl Writer<'_> {
                 .block
                 .clone()
                 .expect("a block number is given where there is a block");
-            xattr::seal(&mut block, number, self.plan.crc());
+            xattr::seal(&mut block, number, Crc::ours());
             put(sink, number, &block)?;
         }
         self.put_inode(node.number, &encode(&parts, crc));
@@ -194,14 +202,8 @@ impl Writer<'_> {
     fn directory(&self, node: &Node) -> Result<Vec<u8>, WriteError> {
         let nodes = &self.plan.nodes;
         let add = nodes.lost_and_found.is_some();
-        let packing = packing(
-            self.tree,
-            node.id,
-            |id| nodes.of(id).number,
-            add,
-            self.plan.hash_seed,
-        )
-        .map_err(|source| WriteError::Tree { source })?;
+        let packing = packing(self.tree, node.id, |id| nodes.of(id).number, add)
+            .map_err(|source| WriteError::Tree { source })?;
         Ok(packing.bytes(node.number, node.parent, self.crc(node.number)))
     }
 
@@ -211,8 +213,7 @@ impl Writer<'_> {
             return Ok(());
         };
         let number = EXT4_GOOD_OLD_FIRST_INO;
-        let empty =
-            Packing::new(Vec::new(), DirForm::ours(self.plan.hash_seed)).expect("no names are few enough");
+        let empty = Packing::new(Vec::new(), DirForm::ours()).expect("no names are few enough");
         put(sink, block, &empty.bytes(number, EXT4_ROOT_INO, self.crc(number)))?;
         let meta = Metadata {
             mode: 0o700,

@@ -149,6 +149,7 @@ impl Tree {
         for entry in layer.entries {
             merger.apply_entry(entry)?;
         }
+        self.layer_ends.push(self.inodes.len());
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! The merged tree: inodes, and directories that name them.
 
 use std::collections::BTreeMap;
+use std::iter::once;
 
 use crate::entry::{DeviceKind, FileData, Metadata};
 use crate::path::{LayerPath, Name};
@@ -55,6 +56,8 @@ pub enum Kind {
 #[derive(Clone, Debug)]
 pub struct Tree {
     pub(crate) inodes: Vec<Inode>,
+    /// Where in the table each applied layer's inodes end.
+    pub(crate) layer_ends: Vec<usize>,
 }
 
 impl Tree {
@@ -68,6 +71,7 @@ impl Tree {
                 meta: root,
                 kind: Kind::Directory(BTreeMap::new()),
             }],
+            layer_ends: Vec::new(),
         }
     }
 
@@ -100,6 +104,21 @@ impl Tree {
     /// Every id of the table in order, also of inodes that lost their last name.
     pub fn inode_ids(&self) -> impl Iterator<Item = InodeId> + use<> {
         (0..u32::try_from(self.inodes.len()).expect("add() keeps the table within 32 bits")).map(InodeId)
+    }
+
+    /// The ids of [`Tree::inode_ids`], layer by layer as they were applied. The root comes with the first.
+    ///
+    /// What a layer brings depends on it and on those below, never on those above.
+    pub fn inode_ids_by_layer(&self) -> impl Iterator<Item = Vec<InodeId>> {
+        let mut ids = self.inode_ids();
+        let mut start = 0_usize;
+        // Behind the last layer there is something only if nothing was applied, or applying failed.
+        let ends = self.layer_ends.iter().copied().chain(once(self.inodes.len()));
+        ends.map(move |end| {
+            let count = end.saturating_sub(start);
+            start = end;
+            ids.by_ref().take(count).collect()
+        })
     }
 
     /// One path of an inode; the root's if no name reaches it. Walks the tree: meant for error messages.

@@ -3,9 +3,10 @@
 use firebrick_tree::Tree;
 
 use super::Plan;
+use super::nodes::InodeCounts;
 use crate::error::PlanError;
 use crate::format::{
-    BLOCK_SIZE, BLOCKS_PER_GROUP, EXT4_GOOD_OLD_FIRST_INO, INODE_SIZE, INODES_PER_GROUP_MAX,
+    BLOCK_SIZE, BLOCKS_PER_GROUP, EXT4_GOOD_OLD_FIRST_INO, INODES_PER_BLOCK, INODES_PER_GROUP_MAX,
 };
 use crate::geometry::{Allocator, BLOCKS_MAX, BlockNumber, DESCRIPTOR_BLOCKS, Layout, Run};
 use crate::options::{Options, Size};
@@ -14,8 +15,6 @@ use crate::options::{Options, Size};
 const BYTES_PER_SPARE_INODE: u64 = 16384;
 /// Spare inodes at least.
 const SPARE_INODES_MIN: u64 = 1024;
-/// Inodes of one block of an inode table.
-const INODES_PER_BLOCK: u64 = BLOCK_SIZE / INODE_SIZE as u64;
 
 /// One block group.
 #[derive(Debug, Clone, Copy)]
@@ -56,11 +55,11 @@ impl Groups {
     }
 }
 
-/// Decides length and tables. `next_number` is the first inode number not in use.
+/// Decides length and tables.
 pub(super) fn size(
     layout: Layout,
     allocator: Allocator,
-    next_number: u64,
+    inodes: InodeCounts,
     options: &Options,
 ) -> Result<Groups, PlanError> {
     let limit = BLOCKS_MAX;
@@ -75,7 +74,7 @@ pub(super) fn size(
             }
             let content_end = layout.image_end(allocator.position()).0;
             let free = blocks.saturating_sub(content_end) * BLOCK_SIZE;
-            let wanted = inodes_wanted(next_number, free, options);
+            let wanted = inodes_wanted(inodes, free, options);
             match tables(layout, allocator, blocks.max(1), wanted) {
                 Ok((groups, end)) if end + options.free.div_ceil(BLOCK_SIZE) <= blocks => Ok(groups),
                 Ok(_) | Err(PlanError::TooManyInodes { .. }) => {
@@ -83,15 +82,15 @@ pub(super) fn size(
                         size: Size::Auto,
                         ..options.clone()
                     };
-                    let needed = size(layout, allocator, next_number, &smallest)?.blocks * BLOCK_SIZE;
+                    let needed = size(layout, allocator, inodes, &smallest)?.blocks * BLOCK_SIZE;
                     Err(PlanError::TooSmall { needed, size: bytes })
                 }
                 Err(error) => Err(error),
             }
         }
         Size::Auto | Size::Least => {
-            let inodes = inodes_wanted(next_number, options.free, options);
-            let groups_for_inodes = inodes.div_ceil(INODES_PER_GROUP_MAX.into());
+            let wanted = inodes_wanted(inodes, options.free, options);
+            let groups_for_inodes = wanted.div_ceil(INODES_PER_GROUP_MAX.into());
             let mut blocks = (groups_for_inodes - 1) * BLOCKS_PER_GROUP + 1;
             // Tables grow with groups and groups with tables; each round only ever adds.
             loop {
@@ -102,23 +101,21 @@ pub(super) fn size(
                         limit: limit * BLOCK_SIZE,
                     });
                 }
-                let (groups, end) = tables(layout, allocator, blocks, inodes)?;
-                let wanted = layout.adjust_length(end + options.free.div_ceil(BLOCK_SIZE), true);
-                if wanted <= blocks {
+                let (groups, end) = tables(layout, allocator, blocks, wanted)?;
+                let longer = layout.adjust_length(end + options.free.div_ceil(BLOCK_SIZE), true);
+                if longer <= blocks {
                     return Ok(groups);
                 }
-                blocks = wanted;
+                blocks = longer;
             }
         }
     }
 }
 
-fn inodes_wanted(next_number: u64, free_bytes: u64, options: &Options) -> u64 {
+fn inodes_wanted(inodes: InodeCounts, free_bytes: u64, options: &Options) -> u64 {
     let spare = (free_bytes / BYTES_PER_SPARE_INODE).max(SPARE_INODES_MIN);
-    let used = next_number - 1;
-    options
-        .inodes
-        .map_or(used + spare, |inodes| used.max(inodes.into()))
+    let wanted = (options.inodes).map_or(u64::from(inodes.used) + spare, u64::from);
+    wanted.max(inodes.highest.into())
 }
 
 /// Lays the tables of a filesystem of `blocks` blocks. Gives the groups and where the last table ends.

@@ -63,6 +63,15 @@ impl Node {
     }
 }
 
+/// How inode numbers are used.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct InodeCounts {
+    /// How many are in use, those that the filesystem keeps for itself included.
+    pub(crate) used: u32,
+    /// The highest in use.
+    pub(crate) highest: u32,
+}
+
 /// All inodes that have a name, by number.
 #[derive(Debug)]
 pub(crate) struct Nodes {
@@ -71,11 +80,30 @@ pub(crate) struct Nodes {
     by_id: Vec<u32>,
     /// The block of the `lost+found` that we add, if the tree has none.
     pub(crate) lost_and_found: Option<BlockNumber>,
-    pub(crate) next_number: u32,
+    pub(crate) counts: InodeCounts,
     pub(crate) left_out_xattrs: Vec<String>,
 }
 
+impl InodeCounts {
+    fn of(numbers: &Numbers) -> InodeCounts {
+        let own = EXT4_GOOD_OLD_FIRST_INO;
+        let counted = numbers.order.iter().filter(|&&id| numbers.of(id) > own).count();
+        let last = numbers.order.last().map_or(0, |&id| numbers.of(id));
+        InodeCounts {
+            used: own + u32::try_from(counted).expect("fewer than there are numbers"),
+            highest: last.max(own),
+        }
+    }
+}
+
 impl Nodes {
+    /// The nodes of a group of `per_group` inodes.
+    pub(crate) fn of_group(&self, group: u32, per_group: u32) -> &[Node] {
+        let from = |first: u64| self.list.partition_point(|node| u64::from(node.number) <= first);
+        let before = u64::from(group) * u64::from(per_group);
+        &self.list[from(before)..from(before + u64::from(per_group))]
+    }
+
     /// Says which attributes are left out, each inode's once. One walk for all of them: there may be as many as inodes.
     fn name_left_out(&mut self, tree: &Tree) {
         let mut told = vec![false; self.by_id.len()];
@@ -102,7 +130,6 @@ pub(crate) fn packing<'a>(
     id: InodeId,
     number_of: impl Fn(InodeId) -> u32,
     add_lost_and_found: bool,
-    hash_seed: [u32; 4],
 ) -> Result<Packing<'a>, PlanError> {
     let entries = tree.directory(id).into_iter().flatten();
     let mut names: Vec<DirName<'a>> = entries
@@ -121,7 +148,7 @@ pub(crate) fn packing<'a>(
         let place = names.partition_point(|entry| entry.name < LOST_AND_FOUND);
         names.insert(place, added);
     }
-    Packing::new(names, DirForm::ours(hash_seed)).map_err(|_| PlanError::DirectoryTooLarge {
+    Packing::new(names, DirForm::ours()).map_err(|_| PlanError::DirectoryTooLarge {
         path: tree.path_of(id),
     })
 }
@@ -131,7 +158,6 @@ pub(super) fn place(
     tree: &Tree,
     regions: &[Region],
     numbers: &Numbers,
-    hash_seed: [u32; 4],
     allocator: &mut Allocator,
     layout: Layout,
 ) -> Result<Nodes, PlanError> {
@@ -139,17 +165,17 @@ pub(super) fn place(
         list: Vec::new(),
         by_id: vec![u32::MAX; tree.inode_slots()],
         lost_and_found: (!numbers.has_lost_and_found).then(|| allocator.contiguous(1)),
-        next_number: numbers.next,
+        counts: InodeCounts::of(numbers),
         left_out_xattrs: Vec::new(),
     };
     let mut any_left_out = false;
-    for id in tree.inode_ids().filter(|&id| numbers.of(id) != 0) {
+    for &id in &numbers.order {
         let inode = tree.inode(id);
         let mut node = Node::new(id, numbers);
         match &inode.kind {
             Kind::Directory(_) => {
                 let add = !numbers.has_lost_and_found;
-                let packing = packing(tree, id, |child| numbers.of(child), add, hash_seed)?;
+                let packing = packing(tree, id, |child| numbers.of(child), add)?;
                 node.indexed = packing.is_indexed();
                 push_runs(&mut node.extents, 0, allocator.runs(packing.block_count()));
             }

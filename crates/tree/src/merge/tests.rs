@@ -208,3 +208,17 @@ fn whiteouts_of_one_layer_act_at_once() {
     check(&[lower, "w /l\nw /l/x"], left);
     check(&[lower, "w /l/x\nw /l"], left);
 }
+
+#[test]
+fn inodes_are_told_apart_by_layer() {
+    let layers = ["f /a/b\nf /a/c", "w /a/b", "f /a/c\nd /a"];
+    let tree = Tree::merge(layers.map(layer), &MergeOptions::default()).unwrap();
+    let ids: Vec<Vec<usize>> = tree
+        .inode_ids_by_layer()
+        .map(|ids| ids.into_iter().map(InodeId::index).collect())
+        .collect();
+    // The root and the implied directory come with the first; nothing comes behind the last.
+    assert_eq!(ids, [vec![0, 1, 2, 3], vec![], vec![4], vec![]]);
+    let bare = Tree::new(Metadata::default());
+    assert_eq!(bare.inode_ids_by_layer().collect::<Vec<_>>(), [[Tree::ROOT]]);
+}
