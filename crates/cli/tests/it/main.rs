@@ -33,4 +33,6 @@ mod shells;
 mod slim;
 mod squashfs;
 mod store;
+mod stores;
+mod stores_killed;
 mod support;
