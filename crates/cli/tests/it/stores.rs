@@ -141,11 +141,7 @@ fn goes_and_comes_back(place: &Place, has_tags_apart: bool) {
     let listed = place.json(&there, &["rootfs", "list", "--remote"]);
     assert_eq!(
         (&listed[0]["name"], &listed[0]["digest"], &listed[0]["size_bytes"]),
-        (
-            &Value::from("app"),
-            &second["digest"],
-            &Value::from(after.len())
-        ),
+        (&Value::from("app"), &second["digest"], &Value::from(after.len())),
         "{listed}"
     );
     place.run(&there, &["rootfs", "download", "-l", "app"]);
@@ -161,7 +157,18 @@ fn goes_and_comes_back(place: &Place, has_tags_apart: bool) {
     assert_eq!(history(place, &there, "app"), digests[..1]);
 
     place.run(&there, &["rootfs", "tag", "app", "tool:v1"]);
-    let tool = place.json(&there, &["rootfs", "download", "-l", "tool:v1", "-o", "tool.ext4", "--no-reuse"]);
+    let tool = place.json(
+        &there,
+        &[
+            "rootfs",
+            "download",
+            "-l",
+            "tool:v1",
+            "-o",
+            "tool.ext4",
+            "--no-reuse",
+        ],
+    );
     assert_eq!(tool["digest"], second["digest"]);
     assert!(fs::read(there.path().join("tool.ext4")).expect("an image") == after);
     if has_tags_apart {
@@ -319,8 +326,14 @@ fn a_bucket_as_a_folder() {
         (&other, "app:v1", first),
     ] {
         let place = Place::folder(folder);
-        place.run(&there, &["rootfs", "download", "-l", name, "-o", "x.ext4", "--no-reuse"]);
-        assert!(fs::read(there.path().join("x.ext4")).expect("an image") == bytes, "{name}");
+        place.run(
+            &there,
+            &["rootfs", "download", "-l", name, "-o", "x.ext4", "--no-reuse"],
+        );
+        assert!(
+            fs::read(there.path().join("x.ext4")).expect("an image") == bytes,
+            "{name}"
+        );
     }
 }
 

@@ -61,7 +61,10 @@ impl Gate {
         let begun = Instant::now();
         while self.passed.load(Ordering::Relaxed) < count || !self.waiting.load(Ordering::Relaxed) {
             assert!(begun.elapsed() < PATIENCE, "nothing waits");
-            assert!(child.try_wait().expect("a status").is_none(), "it ended by itself");
+            assert!(
+                child.try_wait().expect("a status").is_none(),
+                "it ended by itself"
+            );
             std::thread::sleep(Duration::from_millis(5));
         }
         child.kill().expect("it runs");

@@ -64,7 +64,12 @@ impl Fault {
             Fault::Damaged => {
                 let mut answer = ask();
                 let middle = answer.body.len() / 2;
-                answer.body.iter_mut().skip(middle).take(16).for_each(|byte| *byte ^= 0xff);
+                answer
+                    .body
+                    .iter_mut()
+                    .skip(middle)
+                    .take(16)
+                    .for_each(|byte| *byte ^= 0xff);
                 answer
             }
         }
@@ -127,8 +132,9 @@ impl Trial<'_> {
                 assert!(result.is_ok(), "{:?} at {position}: {result:?}", self.fault);
             }
             // Whatever was said, the name means an image that is whole, and the wanted one if it was said so.
-            before.download("app", &self.at("now"), &[]).unwrap();
-            let now = fs::read(self.at("now")).unwrap();
+            let back = self.at(&format!("{prefix}-now"));
+            before.download("app", &back, &[]).unwrap();
+            let now = fs::read(back).unwrap();
             let is_new = now == fs::read(self.at("new")).unwrap();
             assert!(is_new || result.is_err() && now == fs::read(self.at("old")).unwrap());
             before.upload(&self.at("new"), "app").unwrap();
@@ -192,8 +198,14 @@ impl Trial<'_> {
 /// Two images that share a part.
 fn images(dir: &Path) {
     let shared = content(1, 40);
-    image(&dir.join("old"), &[Part::Data(&shared), Part::Data(&content(2, 8))]);
-    image(&dir.join("new"), &[Part::Data(&shared), Part::Hole(5), Part::Data(&content(3, 12))]);
+    image(
+        &dir.join("old"),
+        &[Part::Data(&shared), Part::Data(&content(2, 8))],
+    );
+    image(
+        &dir.join("new"),
+        &[Part::Data(&shared), Part::Hole(5), Part::Data(&content(3, 12))],
+    );
 }
 
 /// Each fault in a thread of its own: most of the time is waiting.

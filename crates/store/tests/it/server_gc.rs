@@ -12,7 +12,7 @@ use crate::servers::Server;
 /// Hosts that publish.
 const HOSTS: u64 = 16;
 /// Versions that each publishes.
-const VERSIONS: u64 = 3;
+const VERSIONS: u64 = 2;
 
 fn options(grace: Duration) -> GcOptions {
     GcOptions {
@@ -54,6 +54,7 @@ fn sixteen_uploads_and_a_collection_in_a_bucket() {
             while !ended.load(Ordering::Relaxed) {
                 let collected = host.store.collect(&options(Duration::from_secs(4))).unwrap();
                 deleted.fetch_add(collected.deleted.count, Ordering::Relaxed);
+                std::thread::sleep(Duration::from_millis(500));
             }
         });
         for upload in uploads {
@@ -64,7 +65,10 @@ fn sixteen_uploads_and_a_collection_in_a_bucket() {
     });
     let host = server.client("all", &at("cache-last"));
     let last = host.store.collect(&options(Duration::ZERO)).unwrap();
-    assert!(last.deleted.count + deleted.load(Ordering::Relaxed) > HOSTS, "{last:?}");
+    assert!(
+        last.deleted.count + deleted.load(Ordering::Relaxed) > HOSTS,
+        "{last:?}"
+    );
     let check = CheckOptions {
         repair: false,
         keys: &Seal::PLAIN,
@@ -78,7 +82,8 @@ fn sixteen_uploads_and_a_collection_in_a_bucket() {
     );
     assert_eq!(checked.images, HOSTS, "{checked:?}");
     for number in 0..HOSTS {
-        host.download(&format!("image{number}"), &at("back"), &[]).unwrap();
+        host.download(&format!("image{number}"), &at("back"), &[])
+            .unwrap();
         assert!(fs::read(at("back")).unwrap() == fs::read(at(&format!("image{number}"))).unwrap());
     }
 }

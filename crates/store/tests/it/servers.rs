@@ -40,7 +40,9 @@ impl Server {
 
     fn port(&self) -> u16 {
         let host = self.host();
-        host.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap()
+        host.rsplit_once(':')
+            .and_then(|(_, port)| port.parse().ok())
+            .unwrap()
     }
 
     /// A host with a cache of its own, whose store is there under `prefix`. It does not wait long for anything.
