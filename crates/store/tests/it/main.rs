@@ -1,6 +1,6 @@
 //! Images through whole stores.
 //!
-//! Needs `skopeo`, `docker-registry` and SeaweedFS; see `firebrick_testkit::oracle` for what happens without.
+//! Needs `skopeo` and `docker-registry`; see `firebrick_testkit::oracle` for what happens without.
 
 mod archives;
 mod carried;
@@ -10,9 +10,6 @@ mod faults;
 mod folder;
 mod gc;
 mod lazy;
-mod server_faults;
-mod server_gc;
-mod servers;
 mod signatures;
 mod stats;
 mod watched;
