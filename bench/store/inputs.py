@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
 """Makes the images that bench/store compares, in bench/work: one image, and what may come after it.
 
-usage: bench/store/inputs.py
+usage: bench/store/inputs.py [FIREBRICK HOME [AGENT]]
 
   store-first     Debian with Python as released, and an application (node packages) as a second layer
   store-upgraded  the same application over Debian with all updates and security fixes
   store-edited    the application edited: 1 file in 100 has lines more, some are new, some gone
   store-other     another application over the first base
 
-OCI layouts; firebrick makes image files of them. Needs mmdebstrap and a package mirror.
+OCI layouts. With FIREBRICK also the image files of them in HOME, those of bench/inputs.py's devbox and of the same with one package
+more, and one of store-first with another agent: AGENT, or this one built for speed. What is there is kept. Needs mmdebstrap and a
+package mirror.
 """
 
 import io
@@ -25,6 +27,11 @@ import layers  # noqa: E402
 BASE = "ca-certificates,python3,openssl,curl,git,perl,libxml2,libgnutls30,openssh-client"
 APPLICATION = ["node-typescript", "webpack", "node-rxjs", "node-lodash"]
 OTHER = ["python3-numpy", "python3-pil", "python3-lxml"]
+PLUS = """from = {{ image = "oci:{devbox}" }}
+
+[packages]
+all = ["htop"]
+"""
 
 
 def released():
@@ -70,10 +77,45 @@ def edited(application, out):
             after.addfile(new, io.BytesIO(content))
 
 
+def other_agent():
+    """This firebrick's agent as a compiler makes it that cares for speed: the same program, and most of its bytes are others."""
+    out = inputs.path("store-agent")
+    target = f"{os.uname().machine}-unknown-linux-musl"
+    command = ["cargo", "xtask", "guest", "--target", target, "--output", out]
+    environment = dict(os.environ, CARGO_PROFILE_GUEST_OPT_LEVEL="2", CARGO_TARGET_DIR=inputs.path("store-agent.d"))
+    subprocess.run(command, check=True, cwd=os.path.dirname(os.path.dirname(HERE)), env=environment)
+    return out
+
+
+def images(firebrick, home, agent=None):
+    """The image files."""
+    def make(name, *words):
+        if not os.path.exists(os.path.join(home, "images", f"rootfs-{name}.ext4")):
+            command = [firebrick, "-q", "rootfs", words[0], "-n", name, *words[1:]]
+            subprocess.run(command, check=True, env=dict(os.environ, FIREBRICK_HOME=home))
+
+    layouts = ["store-first", "store-upgraded", "store-edited", "store-other", "devbox"]
+    for name in layouts:
+        make(name, "from-docker", "-i", f"oci:{inputs.path(name)}:latest")
+    if not os.path.exists(os.path.join(home, "images", "rootfs-agent.ext4")):
+        make("agent", "from-docker", "--agent", agent or other_agent(), "-i", f"oci:{inputs.path('store-first')}:latest")
+    recipe = inputs.path("plus.toml")
+    with open(recipe, "w", encoding="utf-8") as file:
+        file.write(PLUS.format(devbox=inputs.path("devbox")))
+    make("devbox2", "build", recipe)
+
+
 def main():
     os.makedirs(inputs.WORK, exist_ok=True)
-    if os.path.exists(inputs.path("store.json")):
-        return
+    if not os.path.exists(inputs.path("store.json")):
+        layouts()
+    if sys.argv[1:]:
+        inputs.devbox()
+        images(*sys.argv[1:])
+
+
+def layouts():
+    """The OCI layouts."""
     old, new = base("store-old.tar", released()), base("store-new.tar")
     application = inputs.debian(inputs.path("store-app.tar"), APPLICATION, "extract")
     other = inputs.debian(inputs.path("store-other.tar"), OTHER, "extract")

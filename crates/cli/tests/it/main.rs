@@ -34,4 +34,6 @@ mod shells;
 mod slim;
 mod squashfs;
 mod store;
+mod stores;
+mod stores_killed;
 mod support;
