@@ -56,7 +56,7 @@ fn rm_of_what_is_not_there() {
     check(
         &["rootfs", "rm", "../etc"],
         expect![[r#"
-        error: invalid value '../etc' for '<NAME>...': a name has up to 64 letters, digits, dots, dashes, underscores and pluses, and begins with a letter or digit
+        error: invalid value '../etc' for '<NAME>...': "../etc" is no name: it has up to 64 letters, digits, dots, dashes, underscores and pluses, and begins with a letter or digit
 
         For more information, try '--help'.
         exit code 2

@@ -67,6 +67,8 @@ impl Gate {
             );
             std::thread::sleep(Duration::from_millis(5));
         }
+        // What has passed is put in place meanwhile.
+        std::thread::sleep(Duration::from_millis(500));
         child.kill().expect("it runs");
         child.wait().expect("a status");
         self.is_open.store(true, Ordering::Relaxed);
@@ -124,7 +126,12 @@ fn a_killed_download_is_gone_on_with() {
     assert_eq!(left.len(), 1, "{left:?}");
     let fetched = place.json(&there, &["rootfs", "download", "-l", "app"]);
     let bytes = fetched["fetched_bytes"].as_u64().expect("a number");
-    assert!(bytes < LEN - (8 << 20) && bytes > 0, "{fetched}");
+    // How much of what had come was written down when it was killed is a matter of luck; that anything was is not.
+    assert!(bytes < LEN - (1 << 20) && bytes > 0, "{fetched}");
+    assert!(
+        fetched["known_chunks"].as_u64().is_some_and(|count| count > 0),
+        "{fetched}"
+    );
     assert!(read(&there, "app") == read(&home, "app"));
     assert_eq!(names_in(&there.path().join("fb/images")), ["rootfs-app.ext4"]);
 }
