@@ -2,7 +2,9 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{boot, cache, completions, doctor, guest, man, pool, recipe, rootfs, run, setup};
+use crate::commands::{
+    boot, cache, completions, doctor, guest, man, pool, recipe, rootfs, run, setup, store,
+};
 
 const AFTER_LONG_HELP: &str = "\
 Exit codes:
@@ -16,6 +18,7 @@ Environment:
   FIREBRICK_HOME     keeps everything below this folder: images/, kernels/, cache/
   XDG_DATA_HOME      images and kernels go to its firebrick/ (default ~/.local/share)
   XDG_CACHE_HOME     downloaded layers go to its firebrick/ (default ~/.cache)
+  FIREBRICK_POLICY   which keys images need, before ~/.config/firebrick/policy.toml
   SOURCE_DATE_EPOCH  time of the files that firebrick itself adds to an image
   NO_COLOR           no colours
 
@@ -51,6 +54,9 @@ pub(crate) enum Command {
     /// Keep VMs warm, so that run need not wait for a boot
     #[command(subcommand)]
     Pool(pool::Command),
+    /// Make keys for stores of images
+    #[command(subcommand)]
+    Store(store::Command),
     Setup(setup::Args),
     Doctor(doctor::Args),
     Guest(guest::Args),

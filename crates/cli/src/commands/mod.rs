@@ -11,6 +11,7 @@ pub(crate) mod recipe;
 pub(crate) mod rootfs;
 pub(crate) mod run;
 pub(crate) mod setup;
+pub(crate) mod store;
 
 use std::process::ExitCode;
 
@@ -28,6 +29,7 @@ pub(crate) fn run(command: Command, talk: &Talk) -> anyhow::Result<ExitCode> {
         Command::Guest(args) => return guest::run(&args),
         Command::Setup(args) => return setup::run(&args, talk),
         Command::Doctor(args) => return doctor::run(&args),
+        Command::Store(command) => store::run(&command, talk)?,
         Command::Cache(command) => cache::run(command, talk)?,
         Command::Completions(args) => completions::run(&args)?,
         Command::Man(args) => man::run(&args, talk)?,

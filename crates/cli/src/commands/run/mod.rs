@@ -28,6 +28,7 @@ use crate::error::{self, CliError};
 use crate::home::Home;
 use crate::image_file::ImageFile;
 use crate::talk::Talk;
+use crate::trust::Admitted;
 use crate::{interrupt, text, timeline};
 
 /// How long a program may go on after Ctrl-C.
@@ -44,7 +45,7 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<ExitCode> {
     let interrupts = Interrupts::catch().context("cannot listen for signals")?;
     let home = Home::of_process()?;
     args.check_language()?;
-    let opened = ImageFile::open_file(args.image(&home)?)?;
+    let opened = Admitted::open(&home, args.image(&home)?)?;
     let job = args.job()?;
     if job == Job::Default {
         must_name_a_program(&opened)?;
@@ -90,7 +91,7 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<ExitCode> {
         interrupts: Some(&interrupts),
         warn: Some(&mut warn),
     };
-    let ran = match warm::take(args, &home, &opened.path, &interrupts, talk)? {
+    let ran = match warm::take(args, &home, &opened, &interrupts, talk)? {
         Found::Vm(warm) => warm.run(&job, streams),
         Found::Nothing => cold(args, &home, talk, &opened, job, streams)?,
         Found::Interrupted { signal } => Ok(RunOutcome::Interrupted { signal }),
@@ -115,7 +116,7 @@ fn cold(
     args: &Args,
     home: &Home,
     talk: &Talk,
-    image: &ImageFile,
+    image: &Admitted,
     job: JobSpec,
     streams: Streams<'_>,
 ) -> anyhow::Result<Result<RunOutcome, RunError>> {
