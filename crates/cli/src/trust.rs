@@ -17,7 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::Context as _;
 use firebrick_trust::{FileIdentity, Refusal, Stance, Verdict};
 
-pub(crate) use fetching::Fetching;
+pub(crate) use fetching::{Fetching, warn_of};
 pub(crate) use keys::{private_key, public_key};
 use origins::Origins;
 pub(crate) use policy::{HostPolicy, named as named_policy};

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use firebrick_digest::{Digest, Hasher};
-use firebrick_store::{Published, Store, Tagged};
+use firebrick_store::{Published, Skipped, Store, Tagged};
 use firebrick_trust::{FileIdentity, Origin, Signature, Version};
 
 use super::{HostPolicy, Origins};
@@ -49,11 +49,8 @@ impl Fetching {
             return Ok(signatures.found);
         };
         let judged = policy.judge(store.backend().address(), &version.version(), &signatures.found);
-        for one in signatures.skipped.iter().filter(|_| judged.is_err()) {
-            talk.warn(&format!(
-                "{} refers to it, and was skipped: {}",
-                one.manifest, one.problem
-            ));
+        if judged.is_err() {
+            warn_of(&signatures.skipped, talk);
         }
         judged?;
         Ok(signatures.found)
@@ -123,6 +120,16 @@ impl Fetching {
                 Ok(())
             }
         }
+    }
+}
+
+/// Tells of what a store has as signatures and are none.
+pub(crate) fn warn_of(skipped: &[Skipped], talk: &Talk) {
+    for one in skipped {
+        talk.warn(&format!(
+            "{} refers to it, and was skipped: {}",
+            one.manifest, one.problem
+        ));
     }
 }
 

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use firebrick_trust::{Origin, Policy, Refusal, Signature, Verdict, Version};
+use firebrick_trust::{Origin, Policy, Refusal, Signature, TrustedKey, Verdict, Version};
 
 use super::refused::{Keys, Refused};
 use crate::remote::config_folders;
@@ -63,13 +63,13 @@ impl HostPolicy {
         }
     }
 
-    /// Asks about a version in a store.
+    /// Asks about a version in a store. Gives the keys that signed it; none where none is needed.
     pub(crate) fn judge(
         &self,
         store: &str,
         version: &Version,
         signatures: &[Signature],
-    ) -> anyhow::Result<Verdict> {
+    ) -> anyhow::Result<Vec<TrustedKey>> {
         match self.policy.judge(version, signatures) {
             Verdict::Refused(refusal) => Err(Refused::Version {
                 policy: self.path.clone(),
@@ -80,7 +80,7 @@ impl HostPolicy {
                 source: refusal,
             }
             .into()),
-            allowed => Ok(allowed),
+            Verdict::Allowed { by } => Ok(by),
         }
     }
 

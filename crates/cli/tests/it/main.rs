@@ -34,3 +34,4 @@ mod slim;
 mod squashfs;
 mod store;
 mod support;
+mod trust;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use firebrick_store::{Published, Reference, Skipped, Store};
-use firebrick_trust::{PublicKey, Refusal, Verdict};
+use firebrick_trust::{PublicKey, Refusal};
 use serde_json::json;
 
 use super::upload::listener;
@@ -72,7 +72,7 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
     for reason in &found.discounted {
         talk.warn(&format!("a signature says nothing for it: {reason}"));
     }
-    warn_of(&found.skipped, talk);
+    trust::warn_of(&found.skipped, talk);
     if args.json {
         write_stdout(&to_json(&store, &version, &found))?;
     } else {
@@ -90,16 +90,6 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
             }
             Ok(())
         }
-    }
-}
-
-/// Tells of what a store has as signatures and are none.
-pub(super) fn warn_of(skipped: &[Skipped], talk: &Talk) {
-    for one in skipped {
-        talk.warn(&format!(
-            "{} refers to it, and was skipped: {}",
-            one.manifest, one.problem
-        ));
     }
 }
 
@@ -127,8 +117,7 @@ fn by_policy(policy: &HostPolicy, store: &Store, version: &Published) -> anyhow:
     let address = store.backend().address();
     let judged = policy.judge(address, &version.version(), &signatures.found);
     let (by, discounted, refused) = match judged {
-        Ok(Verdict::Allowed { by }) => (by, Vec::new(), None),
-        Ok(Verdict::Refused(refusal)) => (Vec::new(), Vec::new(), Some(refusal.into())),
+        Ok(by) => (by, Vec::new(), None),
         Err(refused) => {
             let (by, discounted) = match refused.downcast_ref() {
                 Some(Refused::Version {
