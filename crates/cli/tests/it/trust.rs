@@ -87,7 +87,7 @@ impl Scene {
 
     /// Whether `run` gets beyond the policy: then a kernel is what it lacks.
     fn is_admitted(&self, image: &str) -> bool {
-        let said = self.run(&["run", "-i", image, "true"]);
+        let said = self.run(&["run", "-i", image, "--", "true"]);
         assert_eq!(said.code, 125, "{}", said.err);
         let (refused, no_kernel) = (said.err.contains("cannot boot"), said.err.contains("no kernel"));
         assert!(refused != no_kernel, "{}", said.err);
@@ -317,11 +317,11 @@ fn a_policy_that_is_of_no_use_refuses_everything() {
     scene.policy("unsinged = \"allow\"\n");
     let told = ["no image is used, since the policy", "unknown field `unsinged`"];
     scene.refused(&["rootfs", "download", "-l", "app", "-o", "x"], &told);
-    scene.refused(&["run", "-l", "app", "true"], &told);
+    scene.refused(&["run", "-l", "app", "--", "true"], &told);
     // Nor does the one that is named let another decide.
     scene.policy("unsigned = \"allow\"\n");
     let named = |path: &str| {
-        let mut command = scene.home.firebrick(&["run", "-i", "app", "true"]);
+        let mut command = scene.home.firebrick(&["run", "-i", "app", "--", "true"]);
         let output = command
             .env("FIREBRICK_POLICY", path)
             .output()
@@ -347,7 +347,7 @@ fn an_image_that_others_change_is_refused_and_one_that_firebrick_changes_is_loca
     file.set_len(file.metadata().expect("it is there").len() + 4096)
         .expect("it grows");
     scene.refused(
-        &["run", "-l", "app", "true"],
+        &["run", "-l", "app", "--", "true"],
         &[
             "the file changed since it was fetched",
             "hint: fetch it again: firebrick rootfs download -l app:latest",
