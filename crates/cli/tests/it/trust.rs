@@ -151,7 +151,7 @@ fn a_signed_image_is_fetched_and_admitted_until_its_key_is_taken_back() {
     ] {
         scene.refused(
             command,
-            &["needs a signature by the rule in line 1", "hint: have it signed"],
+            &["needs a signature by the rule in line 2", "hint: have it signed"],
         );
     }
     // Nor does it become an image of this host by a change.
