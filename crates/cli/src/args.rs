@@ -19,6 +19,7 @@ Environment:
   XDG_DATA_HOME      images and kernels go to its firebrick/ (default ~/.local/share)
   XDG_CACHE_HOME     downloaded layers go to its firebrick/ (default ~/.cache)
   FIREBRICK_STORE    the store where none is named: file:///dir, s3://bucket/prefix, …
+  FIREBRICK_POLICY   which keys images need, before ~/.config/firebrick/policy.toml
   SOURCE_DATE_EPOCH  time of the files that firebrick itself adds to an image
   NO_COLOR           no colours
 

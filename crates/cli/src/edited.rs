@@ -12,8 +12,10 @@ use firebrick_ext4::edit::{Changes, Editor};
 use firebrick_ext4::read::{FileType, LastSymlink};
 use firebrick_tree::Timestamp;
 
+use crate::home::Home;
 use crate::image_file::ImageFile;
 use crate::talk::Talk;
+use crate::trust;
 use crate::volume::Volume;
 
 mod refusal;
@@ -33,16 +35,23 @@ pub(crate) struct Edited {
     pub(crate) output: PathBuf,
     /// Where the copy takes the image's place.
     turn: Option<Turn>,
+    home: Home,
 }
 
 impl Edited {
     /// Copies an image; `output` is where it goes, by default in the image's place, which waits for other changes of it.
-    pub(crate) fn open(image: &Path, output: Option<&Path>, talk: &Talk) -> anyhow::Result<Edited> {
+    pub(crate) fn open(
+        home: &Home,
+        image: &Path,
+        output: Option<&Path>,
+        talk: &Talk,
+    ) -> anyhow::Result<Edited> {
         let output = output.unwrap_or(image).to_owned();
         let turn = match output == image {
             true => Some(Turn::wait(image, talk)?),
             false => None,
         };
+        trust::ensure_usable(home, image)?;
         // Says what it is, where it cannot be changed, before anything is copied.
         let opened = ImageFile::open_file(image.to_owned())?;
         if let Volume::Squashfs(_) = opened.filesystem {
@@ -61,6 +70,7 @@ impl Edited {
             image: image.to_owned(),
             output,
             turn,
+            home: home.clone(),
         })
     }
 
@@ -82,6 +92,7 @@ impl Edited {
             image,
             output,
             turn,
+            home,
         } = self;
         let (copy, changes) = editor
             .finish()
@@ -91,6 +102,7 @@ impl Edited {
         }
         copy.commit()
             .with_context(|| format!("cannot write {output:?}"))?;
+        trust::forget(&home, &output)?;
         Ok(changes)
     }
 

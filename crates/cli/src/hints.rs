@@ -30,6 +30,7 @@ use crate::home::NoHome;
 use crate::recipes::RecipeFault;
 use crate::steps::NotAScript;
 use crate::text;
+use crate::trust::Refused;
 
 /// For content that is not what its digest promises.
 const DAMAGED: &str =
@@ -84,6 +85,9 @@ fn of_setting(error: &SettingError) -> String {
 fn of_one(error: &(dyn Error + 'static)) -> Vec<String> {
     if let Some(error) = error.downcast_ref::<CliError>() {
         return of_cli(error);
+    }
+    if let Some(error) = error.downcast_ref::<Refused>() {
+        return error.hints();
     }
     if let Some(error) = error.downcast_ref::<RecipeFault>() {
         return recipe::of_fault(error);

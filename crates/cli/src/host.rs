@@ -11,8 +11,8 @@ use firebrick_vmm::{Arch, Vmm, release};
 
 use crate::error::CliError;
 use crate::home::Home;
-use crate::image_file::ImageFile;
 use crate::talk::Talk;
+use crate::trust::Admitted;
 use crate::{fit, guest};
 
 /// Which VMM runs the VM, and how.
@@ -86,7 +86,7 @@ impl Parts {
     /// Looks for the kernel, and refuses an image that cannot run in a machine of this processor with this kernel.
     pub(crate) fn ready(
         home: &Home,
-        image: &ImageFile,
+        image: &Admitted,
         init: Option<&str>,
         arch: Arch,
     ) -> anyhow::Result<Parts> {
@@ -105,6 +105,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) vmm: &'a VmmArgs,
     /// Not every VMM has one.
     pub(crate) network: bool,
+    /// Whether a jail may link the image, which changes its ctime.
+    pub(crate) links: bool,
 }
 
 impl Host {
@@ -112,7 +114,7 @@ impl Host {
     pub(crate) fn ready(
         home: &Home,
         talk: &Talk,
-        image: &ImageFile,
+        image: &Admitted,
         init: Option<&str>,
         wanted: &Wanted<'_>,
     ) -> anyhow::Result<Host> {
@@ -135,15 +137,15 @@ fn choose(home: &Home, talk: &Talk, kernel: &Kernel, wanted: &Wanted<'_>) -> any
         (VmmName::Firecracker, _) | (VmmName::Auto, Some(_)) if wanted.arch != Arch::HOST => {
             Err(CliError::FirecrackerArch { arch: wanted.arch }.into())
         }
-        (VmmName::Firecracker, _) | (VmmName::Auto, Some(_)) => Ok(named(firecracker(home, talk, args)?)),
+        (VmmName::Firecracker, _) | (VmmName::Auto, Some(_)) => Ok(named(firecracker(home, talk, wanted)?)),
         (VmmName::Auto, None) if only_qemu => qemu(home, kernel, wanted.arch),
-        (VmmName::Auto, None) => best(home, talk, kernel, args),
+        (VmmName::Auto, None) => best(home, talk, kernel, wanted),
     }
 }
 
 /// Firecracker where KVM works, otherwise QEMU.
-fn best(home: &Home, talk: &Talk, kernel: &Kernel, args: &VmmArgs) -> anyhow::Result<Named> {
-    let Ok(firecracker) = firecracker(home, talk, args) else {
+fn best(home: &Home, talk: &Talk, kernel: &Kernel, wanted: &Wanted<'_>) -> anyhow::Result<Named> {
+    let Ok(firecracker) = firecracker(home, talk, wanted) else {
         return qemu(home, kernel, Arch::HOST);
     };
     let kvm = match find_qemu(Arch::HOST) {
@@ -176,16 +178,19 @@ fn qemu_with(choice: &Choice) -> String {
 }
 
 /// Firecracker, the one that was set up or else where PATH leads to it.
-fn firecracker(home: &Home, talk: &Talk, args: &VmmArgs) -> anyhow::Result<Firecracker> {
+fn firecracker(home: &Home, talk: &Talk, wanted: &Wanted<'_>) -> anyhow::Result<Firecracker> {
     let search_path = with_own_programs(home);
     let program = firecracker::Program::find(&search_path)?;
     let talk = *talk;
     let vmm = Firecracker::new(program, home.run()).with_warnings(move |line| talk.warn(line));
-    let Some((uid, gid)) = args.jailer else {
+    let Some((uid, gid)) = wanted.vmm.jailer else {
         return Ok(vmm);
     };
     let base = home.data().join("jail");
-    Ok(vmm.with_jail(Jail::find(&search_path, uid, gid, base)?))
+    Ok(vmm.with_jail(Jail {
+        copies: !wanted.links,
+        ..Jail::find(&search_path, uid, gid, base)?
+    }))
 }
 
 /// The Firecracker that runs VMs here, with its version; `None` if there is none that tells it.

@@ -17,6 +17,7 @@ use crate::images;
 use crate::remote::{self, StoreArgs};
 use crate::talk::{Steps, Talk};
 use crate::text;
+use crate::trust::{Admitted, Fetching};
 
 /// An image that is open, and the flag that ends its waits.
 pub(crate) struct Opened {
@@ -48,6 +49,9 @@ pub(crate) fn open(
     )?);
     let opening = || format!("cannot open {reference} in {}", store.backend().address());
     let version = store.find(reference).with_context(opening)?;
+    Fetching::of(home)?
+        .judge(&store, &version, talk)
+        .with_context(opening)?;
     let options = LazyOptions {
         cache_folder: Some(home.cache().join("chunks")),
         requests: remote::REQUESTS,
@@ -117,9 +121,10 @@ impl Served {
     }
 
     /// The image as it looks to who boots it.
-    pub(crate) fn image(&self) -> anyhow::Result<ImageFile> {
+    pub(crate) fn image(&self) -> anyhow::Result<Admitted> {
         let bytes = Box::new(LazyDisk(Arc::clone(&self.opened.lazy)));
         ImageFile::of_bytes(self.socket.clone(), bytes)
+            .map(Admitted::of_store)
             .with_context(|| format!("cannot read {} as an image", self.opened.version.tagged))
     }
 

@@ -29,6 +29,7 @@ mod survey;
 mod talk;
 mod text;
 mod timeline;
+mod trust;
 mod volume;
 mod whole;
 

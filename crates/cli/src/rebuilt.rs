@@ -18,7 +18,9 @@ use firebrick_source::{ImageConfig, Layer, OciImage, Platform};
 use firebrick_tree::{DeviceKind, LayerPath, Metadata};
 
 use crate::edited::{Refusal, ensure_unused};
+use crate::home::Home;
 use crate::image_file::ImageFile;
+use crate::trust;
 use crate::volume::{FileType, Inode, Volume};
 
 /// Bytes that are on their way to the build at once.
@@ -31,7 +33,13 @@ const LOST_AND_FOUND: &[u8] = b"lost+found";
 const WHITEOUT: &[u8] = b".wh.";
 
 /// Builds `output` from what is in `image`.
-pub(crate) fn rebuild(image: &ImageFile, output: &Path, filesystem: Filesystem) -> anyhow::Result<Report> {
+pub(crate) fn rebuild(
+    home: &Home,
+    image: &ImageFile,
+    output: &Path,
+    filesystem: Filesystem,
+) -> anyhow::Result<Report> {
+    trust::ensure_usable(home, &image.path)?;
     ensure_whole(image)?;
     let path = image.path.clone();
     let layer = Layer::from_stream(move || Ok(Box::new(Produced::start(path)?)));
@@ -46,8 +54,10 @@ pub(crate) fn rebuild(image: &ImageFile, output: &Path, filesystem: Filesystem) 
         created: image.filesystem.created(),
         layers_at_once: 1,
     };
-    firebrick_build::build(request, &|_| {})
-        .with_context(|| format!("cannot make {output:?} from what is in {:?}", image.path))
+    let report = firebrick_build::build(request, &|_| {})
+        .with_context(|| format!("cannot make {output:?} from what is in {:?}", image.path))?;
+    trust::forget(home, output)?;
+    Ok(report)
 }
 
 /// Features that keep something of files or users which an image made again does not have.

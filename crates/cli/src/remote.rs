@@ -19,6 +19,7 @@ use firebrick_store::{Backend, Folder, Layout, Listener, Registry, Seal, Store, 
 pub(crate) use about::about;
 pub(crate) use address::Address;
 pub(crate) use listener::{Chain, listener};
+pub(crate) use settings::config_folders;
 
 use firebrick_trust::SealKey;
 

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use firebrick_digest::Digest;
+use firebrick_trust::FileIdentity;
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 
 use crate::cut::{BLOCK_LEN, is_zero};
@@ -56,6 +57,8 @@ pub struct Downloaded {
     pub new_chunks: u64,
     /// Chunks that this host had.
     pub known_chunks: u64,
+    /// The file that is there now, taken after it got its name.
+    pub file: FileIdentity,
 }
 
 impl Store {
@@ -82,7 +85,7 @@ impl Store {
         assembly.take_from_all(download, seal)?;
         let known_chunks = assembly.done_chunks.load(Ordering::Relaxed);
         assembly.fetch(&image, seal, download.requests)?;
-        partial.finish(download.target)?;
+        let identity = partial.finish(download.target)?;
         if let (Some(cache), Ok(file)) = (source.cache, File::open(download.target)) {
             crate::local::remember(cache, download.target, &file, seal, &entries);
         }
@@ -92,6 +95,7 @@ impl Store {
             came: came.load(Ordering::Relaxed),
             new_chunks: assembly.done_chunks.load(Ordering::Relaxed) - known_chunks,
             known_chunks,
+            file: identity,
         })
     }
 }
@@ -194,12 +198,15 @@ impl Partial {
         start.map_or(Ok(()), |from| write(&bytes[from..], from))
     }
 
-    fn finish(&self, target: &Path) -> Result<(), StoreError> {
-        let finish = || -> io::Result<()> {
+    /// Gives the file its name, and tells which file has it then.
+    fn finish(&self, target: &Path) -> Result<FileIdentity, StoreError> {
+        let finish = || -> io::Result<FileIdentity> {
             self.file.sync_all()?;
             fs::rename(&self.path, target)?;
             let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty());
-            File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+            File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
+            // Getting the name changed its ctime.
+            Ok(FileIdentity::of(&self.file.metadata()?))
         };
         finish().map_err(|source| StoreError::File {
             action: "write",

@@ -22,10 +22,9 @@ use crate::commands::run::MachineArgs;
 use crate::error::CliError;
 use crate::home::Home;
 use crate::host::Parts;
-use crate::image_file::ImageFile;
-use crate::interrupt;
 use crate::talk::Talk;
-use crate::timeline;
+use crate::trust::Admitted;
+use crate::{images, interrupt, timeline};
 use console::End;
 
 /// Who boots an image as it is may wait for a prompt that never comes.
@@ -119,17 +118,17 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<ExitCode> {
     }
     let interrupts = Interrupts::catch().context("cannot listen for signals")?;
     let home = Home::of_process()?;
-    let image = ImageFile::open(&home, &args.image)?;
+    let image = Admitted::open(&home, images::find(&home, &args.image)?)?;
     let Share::Ro = args.share;
     timeline::must_have_a_place(args.machine.timeline.as_deref())?;
     if args.print_config {
         let parts = args.machine.parts(&home, &image, args.init.as_deref())?;
-        print_config::run(&home, &args.spec(image, &parts)?)?;
+        print_config::run(&home, &args.spec(&image, &parts)?)?;
         return Ok(ExitCode::SUCCESS);
     }
     let host = args.machine.host(&home, talk, &image, args.init.as_deref())?;
     let title = timeline::title(&image.path, &host);
-    let spec = args.spec(image, &host.parts)?;
+    let spec = args.spec(&image, &host.parts)?;
     let facts = host.vmm.facts();
     let machine_spec = spec.machine(&facts)?;
     let launched = Instant::now();
@@ -187,7 +186,7 @@ fn timed<T>(
 }
 
 impl Args {
-    fn spec<'a>(&self, image: ImageFile, parts: &'a Parts) -> Result<BootSpec<'a>, CliError> {
+    fn spec<'a>(&self, image: &Admitted, parts: &'a Parts) -> Result<BootSpec<'a>, CliError> {
         Ok(BootSpec {
             drives: self.drive.clone(),
             init: self.init.clone(),
@@ -195,7 +194,7 @@ impl Args {
             all_modules: true, // a person at a console may want more than an agent needs
             append: self.append.clone(),
             filesystem: image.filesystem.name().to_owned(),
-            ..self.machine.spec(image.path, parts)?
+            ..self.machine.spec(image.path.clone(), parts)?
         })
     }
 }

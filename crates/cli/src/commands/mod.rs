@@ -29,7 +29,7 @@ pub(crate) fn run(command: Command, talk: &Talk) -> anyhow::Result<ExitCode> {
         Command::Guest(args) => return guest::run(&args),
         Command::Setup(args) => return setup::run(&args, talk),
         Command::Doctor(args) => return doctor::run(&args),
-        Command::Store(command) => return store::run(*command, talk),
+        Command::Store(command) => return store::run(&command, talk),
         Command::Cache(command) => cache::run(command, talk)?,
         Command::Completions(args) => completions::run(&args)?,
         Command::Man(args) => man::run(&args, talk)?,

@@ -36,13 +36,20 @@ pub(crate) fn default_store() -> anyhow::Result<Address> {
         }
     }
     Err(CliError::NoStore {
-        config: paths().into_iter().next(),
+        config: paths().next(),
     }
     .into())
 }
 
 /// The user's own file, then the host's.
-pub(crate) fn paths() -> Vec<PathBuf> {
+fn paths() -> impl Iterator<Item = PathBuf> {
+    config_folders()
+        .into_iter()
+        .map(|folder| folder.join("config.toml"))
+}
+
+/// Folders for what is configured: the user's own, then the host's.
+pub(crate) fn config_folders() -> Vec<PathBuf> {
     let absolute = |name: &str| {
         std::env::var_os(name)
             .map(PathBuf::from)
@@ -51,7 +58,7 @@ pub(crate) fn paths() -> Vec<PathBuf> {
     let own = absolute("XDG_CONFIG_HOME").or_else(|| Some(absolute("HOME")?.join(".config")));
     own.into_iter()
         .chain([PathBuf::from("/etc")])
-        .map(|folder| folder.join("firebrick/config.toml"))
+        .map(|folder| folder.join("firebrick"))
         .collect()
 }
 

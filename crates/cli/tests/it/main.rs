@@ -37,3 +37,4 @@ mod store;
 mod stores;
 mod stores_killed;
 mod support;
+mod trust;

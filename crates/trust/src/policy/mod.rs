@@ -179,6 +179,15 @@ impl Policy {
         self.local
     }
 
+    /// The keys that the rule for a name has; none where no rule takes it, or one without keys.
+    pub fn keys_for(&self, name: &str) -> &[TrustedKey] {
+        let rule = self.rules.iter().find(|rule| rule.pattern.fits(name));
+        match rule.map(|rule| &rule.needs) {
+            Some(Needs::Keys { keys, .. }) => keys,
+            _ => &[],
+        }
+    }
+
     /// Whether a version may be used, given the signatures that there are for it.
     pub fn judge(&self, version: &Version, signatures: &[Signature]) -> Verdict {
         let rule = self.rules.iter().find(|rule| rule.pattern.fits(version.name()));

@@ -87,6 +87,18 @@ fn the_first_rule_that_fits_decides() {
         refusal(policy.judge(&version("other", "a", "1"), &[owners.sign(0, &python)])).contains("\"other\"")
     );
     assert_eq!(policy.local(), Stance::Allow);
+    let keys = |name: &str| {
+        policy
+            .keys_for(name)
+            .iter()
+            .map(|key| key.label.clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        (keys("pypy"), keys("go")),
+        (vec!["b.pub".to_owned()], vec![label])
+    );
+    assert!(keys("old").is_empty() && keys("other").is_empty());
 }
 
 #[test]

@@ -118,6 +118,8 @@ pub struct Jail {
     pub gid: u32,
     /// The folder in which the roots are made. Images are linked into them if it is on their filesystem, and copied otherwise.
     pub base: PathBuf,
+    /// Copies what is only read, also where it could be linked: a link changes the file's ctime, which others may have noted.
+    pub copies: bool,
 }
 
 impl Jail {
@@ -132,6 +134,7 @@ impl Jail {
                 jailer,
                 uid,
                 gid,
+                copies: false,
                 base,
             }),
             None => Err(LaunchError::NotInstalled {

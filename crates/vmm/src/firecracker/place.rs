@@ -115,7 +115,8 @@ impl Place {
         // A link to a link would lead nowhere in there.
         let path = fs::canonicalize(path).map_err(open)?;
         let may = jail.may_open(&fs::metadata(&path).map_err(open)?, read_only);
-        if may && fs::hard_link(&path, &inside).is_ok() {
+        let links = !(read_only && jail.copies);
+        if may && links && fs::hard_link(&path, &inside).is_ok() {
             return Ok(name.to_owned());
         }
         if !read_only {

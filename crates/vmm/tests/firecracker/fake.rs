@@ -64,16 +64,22 @@ impl Fake {
 
     /// The same in jails of the fake jailer, as this very user.
     pub(crate) fn jailed(&self) -> Firecracker {
+        self.vmm().with_jail(self.jail())
+    }
+
+    /// A jail of this very user.
+    pub(crate) fn jail(&self) -> Jail {
         let (uid, gid) = (
             rustix::process::getuid().as_raw(),
             rustix::process::getgid().as_raw(),
         );
-        self.vmm().with_jail(Jail {
+        Jail {
             jailer: here().join("fake-jailer"),
             uid,
             gid,
             base: self.at("jail"),
-        })
+            copies: false,
+        }
     }
 
     /// A machine with everything.

@@ -3,6 +3,7 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
+use firebrick_vmm::firecracker::Jail;
 use firebrick_vmm::{MachineSpec, Vmm as _, Vsock};
 
 use crate::fake::{Fake, LIMIT, agent, fake};
@@ -54,6 +55,30 @@ fn files_are_linked_in_named_as_seen_inside_and_removed() {
     drop(machine);
     assert!(std::fs::symlink_metadata(&socket).is_err());
     assert_eq!(std::fs::read(fake.at("image")).unwrap(), b"an image");
+    fake.is_clean();
+}
+
+#[test]
+fn a_jail_that_copies_leaves_files_as_they_were() {
+    let Some(fake) = fake("") else { return };
+    let looked_at = || {
+        let metadata = std::fs::metadata(fake.at("image")).unwrap();
+        (metadata.ctime(), metadata.ctime_nsec(), metadata.ino())
+    };
+    let before = looked_at();
+    let jail = Jail {
+        copies: true,
+        ..fake.jail()
+    };
+    let machine = fake.vmm().with_jail(jail).launch(&fake.spec()).unwrap();
+    let root = root(&fake);
+    assert_eq!(std::fs::read(root.join("drive0")).unwrap(), b"an image");
+    assert_ne!(std::fs::metadata(root.join("drive0")).unwrap().ino(), before.2);
+    // What is written must be seen.
+    let data = std::fs::metadata(fake.at("data")).unwrap().ino();
+    assert_eq!(std::fs::metadata(root.join("drive1")).unwrap().ino(), data);
+    drop(machine);
+    assert_eq!(looked_at(), before);
     fake.is_clean();
 }
 

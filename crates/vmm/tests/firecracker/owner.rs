@@ -29,6 +29,7 @@ fn child() {
             uid: rustix::process::getuid().as_raw(),
             gid: rustix::process::getgid().as_raw(),
             base: folder.join("jail"),
+            copies: false,
         });
     }
     let spec = firebrick_vmm::MachineSpec {

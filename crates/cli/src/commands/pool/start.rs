@@ -11,10 +11,11 @@ use firebrick_vmm::interrupts::Interrupts;
 use firebrick_vmm::pool::{self, Held, Keeper, PoolFiles, PoolStatus};
 
 use crate::commands::run::{MachineArgs, image_of_lang};
-use crate::error::{CliError, write_stdout};
+use crate::error::{self, CliError, write_stdout};
 use crate::home::Home;
 use crate::image_file::ImageFile;
 use crate::talk::Talk;
+use crate::trust::{self, Admitted};
 
 /// How long a keeper may take to listen; it may have to try KVM first.
 const START_LIMIT: Duration = Duration::from_secs(90);
@@ -65,7 +66,7 @@ pub(super) fn start(args: &Args, talk: &Talk) -> anyhow::Result<()> {
         args.lang
     );
     let home = Home::of_process()?;
-    let image = ImageFile::open_file(image_of_lang(&home, &args.lang)?)?;
+    let image = Admitted::open(&home, image_of_lang(&home, &args.lang)?)?;
     // What is wrong with the image, the kernel or the machine is told here, and not in a log.
     let parts = args.machine.parts(&home, &image, None)?;
     args.machine.spec(image.path.clone(), &parts)?;
@@ -102,7 +103,11 @@ fn spawn(files: &PoolFiles) -> anyhow::Result<Child> {
     let log = files.open_log();
     let log = log.with_context(|| format!("cannot write {:?}", files.log()))?;
     let program = std::env::current_exe().context("cannot find firebrick's own program")?;
-    std::process::Command::new(program)
+    let mut keeper = std::process::Command::new(program);
+    if let Some(policy) = trust::named_policy() {
+        keeper.env("FIREBRICK_POLICY", policy); // it goes to another folder
+    }
+    keeper
         .args(words)
         .env("FIREBRICK_HOME", Home::of_process()?.data())
         .stdin(Stdio::null())
@@ -237,8 +242,10 @@ pub(super) fn keep(args: &Args, talk: &Talk) -> anyhow::Result<()> {
     let interrupts = Interrupts::catch().context("cannot listen for signals")?;
     let home = Home::of_process()?;
     let found = image_of_lang(&home, &args.lang)?;
-    let image =
-        ImageFile::open_file(std::path::absolute(&found).with_context(|| format!("cannot find {found:?}"))?)?;
+    let image = Admitted::open(
+        &home,
+        std::path::absolute(&found).with_context(|| format!("cannot find {found:?}"))?,
+    )?;
     // The words were those of the folder that it was started in; from here on that one may go.
     std::env::set_current_dir("/").context("cannot leave the folder")?;
     let files = args.files(&home, &image);
@@ -270,7 +277,7 @@ fn keep_held(
     args: &Args,
     talk: &Talk,
     home: &Home,
-    image: &ImageFile,
+    image: &Admitted,
     held: &Held,
     interrupts: &Interrupts,
 ) -> anyhow::Result<()> {
@@ -288,7 +295,14 @@ fn keep_held(
         .context("cannot look at the image")?;
     let log = |line: &str| talk.say(line);
     let snapshot = args.files(home, image).snapshot();
-    let fits = |kept: &Path| fits(&image_of_lang(home, &args.lang), kept, &spec.filesystem);
+    let fits = |kept: &Path| {
+        fits(&image_of_lang(home, &args.lang), kept, &spec.filesystem)?;
+        match kept.exists() {
+            true => trust::judge(home, kept)
+                .map_or_else(|refused| Err(error::chain_texts(&refused).join(": ")), |_| Ok(())),
+            false => Ok(()),
+        }
+    };
     let keeper = Keeper::new(&*host.vmm, &spec, terms, usize::from(args.size), snapshot, &log);
     let keeper = keeper.context("cannot make a pool")?.while_it_fits(&fits);
     let kept = keeper.run(&listener, interrupts);

@@ -18,6 +18,7 @@ use crate::home::Home;
 use crate::images;
 use crate::talk::Talk;
 use crate::text;
+use crate::trust;
 
 /// Something is wrong with the image, and still is.
 const WRONG: u8 = 1;
@@ -67,7 +68,10 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<ExitC
     let report = checked(&file, &path)?;
     let repaired = args.repair && !report.is_clean() && report.is_repairable();
     if repaired {
-        repair(&file, &path, args.output.as_deref().unwrap_or(&path))?;
+        let output = args.output.as_deref().unwrap_or(&path);
+        trust::ensure_usable(home, &path)?;
+        repair(&file, &path, output)?;
+        trust::forget(home, output)?;
     }
     match args.json {
         true => write_stdout(&text::json_line(&to_json(&report, &path, repaired)))?,

@@ -16,6 +16,7 @@ use crate::images;
 use crate::rebuilt::{lost_features, options_of, rebuild};
 use crate::talk::Talk;
 use crate::text;
+use crate::trust;
 use crate::volume::Volume;
 
 /// Make an image of another filesystem, with all that is in it
@@ -56,7 +57,7 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
     }
     let beside = image.path.with_extension(args.filesystem.format());
     let output = args.output.clone().unwrap_or(beside);
-    let report = rebuild(&image, &output, filesystem)?;
+    let report = rebuild(home, &image, &output, filesystem)?;
     for feature in lost_features(&image) {
         talk.warn(&format!(
             "the new image is without {feature}, which the old one has"
@@ -79,6 +80,7 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
         }
         fs::remove_file(&image.path)
             .with_context(|| format!("cannot delete {:?}, which the new image replaces", image.path))?;
+        trust::forget(home, &image.path)?;
     }
     talk.say(&format!(
         "{}: {}, made from {} of {}",

@@ -91,7 +91,7 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
 
 fn put(args: &Args, home: &Home, talk: &Talk, host: &Path, image: &OsStr, path: &[u8]) -> anyhow::Result<()> {
     let image = images::find(home, image)?;
-    let mut edited = Edited::open(&image, args.output.as_deref(), talk)?;
+    let mut edited = Edited::open(home, &image, args.output.as_deref(), talk)?;
     let owner = args
         .chown
         .as_ref()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use firebrick_store::{Download, Downloaded, Published, Reference, Store};
+use firebrick_store::{Download, Downloaded, Published, Reference, Store, Tagged};
 use serde_json::json;
 
 use super::list::when;
@@ -15,7 +15,11 @@ use crate::error::write_stdout;
 use crate::home::Home;
 use crate::remote::{self, StoreArgs};
 use crate::talk::{Steps, Talk};
+use crate::trust::Fetching;
 use crate::{images, text};
+
+/// The name of the kernel among whole files, and in policies.
+const KERNEL: &str = "vmlinux";
 
 /// Local images that are read through for what they share with the wanted one, if nobody has looked into them before.
 const SCANS: usize = 8;
@@ -64,12 +68,14 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
         return plain(args, home, talk);
     }
     let reference = args.lang.as_ref().context("no image is named")?;
+    let trust = Fetching::of(home)?;
     let steps = Arc::new(Steps::new(talk, 2));
     let store = args.store.open(home, remote::listener(&steps, talk))?;
     let address = store.backend().address().to_owned();
     steps.begin(1, &format!("Looking for {reference} in {address}"));
     let fetching = || format!("cannot download {reference} from {address}");
     let version = store.find(reference).with_context(fetching)?;
+    let signatures = trust.judge(&store, &version, talk).with_context(fetching)?;
     let image = store.open(&version).with_context(fetching)?;
     steps.note(&format!(
         "sha256:{}, published {}",
@@ -89,6 +95,7 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
             threads: remote::threads(),
         })
         .with_context(fetching)?;
+    trust.note(&target, &store, &version, signatures, downloaded.file, talk)?;
     output::remove_other_formats(
         version.tagged.name.as_str(),
         args.output.as_deref(),
@@ -152,6 +159,12 @@ fn to_json(version: &Published, downloaded: &Downloaded, address: &str, target: 
 }
 
 fn plain(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
+    let trust = Fetching::of(home)?;
+    let kernel: Tagged = KERNEL.parse()?;
+    let tagged = args.lang.as_ref().map_or(&kernel, |reference| &reference.tagged);
+    trust
+        .judge_whole(tagged)
+        .with_context(|| format!("cannot download {} as a whole file", tagged.name))?;
     let steps = Arc::new(Steps::new(talk, 2));
     let store = args.store.open(home, remote::listener(&steps, talk))?;
     let address = store.backend().address().to_owned();
@@ -159,13 +172,14 @@ fn plain(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
     let (key, target) = match &args.lang {
         Some(reference) => plain_target(args, reference, &store, home)?,
         None => (
-            "vmlinux".to_owned(),
-            output::path("vmlinux", args.output.as_deref(), "elf", home)?,
+            KERNEL.to_owned(),
+            output::path(KERNEL, args.output.as_deref(), "elf", home)?,
         ),
     };
     let digest = store
         .get_plain(&key, &target)
         .with_context(|| format!("cannot download {key} from {address}"))?;
+    trust.note_whole(&target, &store, tagged, digest, talk)?;
     steps.finish();
     if digest.is_none() {
         talk.warn(&format!(

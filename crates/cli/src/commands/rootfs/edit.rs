@@ -94,7 +94,7 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
         .iter()
         .map(parse_chown)
         .collect::<Result<Vec<_>, _>>()?;
-    let mut edited = Edited::open(&image, args.output.as_deref(), talk)?;
+    let mut edited = Edited::open(home, &image, args.output.as_deref(), talk)?;
     for path in &args.rm {
         edited.change(
             || format!("remove {path:?}"),

@@ -23,11 +23,13 @@ mod place;
 mod put;
 pub(crate) mod resize;
 pub(crate) mod rm;
+pub(crate) mod sign;
 pub(crate) mod tag;
 mod take;
 pub(crate) mod tree;
 pub(crate) mod update_agent;
 pub(crate) mod upload;
+pub(crate) mod verify;
 
 use std::process::ExitCode;
 
@@ -56,6 +58,8 @@ pub(crate) enum Command {
     Tag(tag::Args),
     Export(export::Args),
     Import(import::Args),
+    Sign(sign::Args),
+    Verify(verify::Args),
     Inspect(inspect::Args),
     Ls(ls::Args),
     Cat(cat::Args),
@@ -94,6 +98,8 @@ pub(crate) fn run(rootfs: Rootfs, talk: &Talk) -> anyhow::Result<ExitCode> {
         Command::Tag(args) => tag::run(&args, &home, talk),
         Command::Export(args) => export::run(&args, &home, talk),
         Command::Import(args) => import::run(&args, &home, talk),
+        Command::Sign(args) => sign::run(&args, &home, talk),
+        Command::Verify(args) => verify::run(&args, &home, talk),
         Command::Inspect(args) => inspect::run(&args, &home, talk),
         Command::Ls(args) => ls::run(&args, &home),
         Command::Cat(args) => cat::run(&args, &home),

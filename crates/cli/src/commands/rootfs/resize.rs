@@ -59,7 +59,7 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
     options.size = args.size.unwrap_or_default();
     options.free = args.free.unwrap_or(0);
     let output = args.output.as_deref().unwrap_or(&image.path);
-    let report = rebuild(&image, output, Filesystem::Ext4(options))?;
+    let report = rebuild(home, &image, output, Filesystem::Ext4(options))?;
     for feature in lost_features(&image) {
         talk.warn(&format!(
             "the new image is without {feature}, which the old one has"

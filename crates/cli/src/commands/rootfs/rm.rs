@@ -12,6 +12,7 @@ use crate::home::Home;
 use crate::images;
 use crate::remote::{self, StoreArgs};
 use crate::talk::{Steps, Talk};
+use crate::trust;
 
 /// Delete images by name, here or in a store
 ///
@@ -49,6 +50,7 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
     paths.dedup(); // `rm a a` is one image
     for path in paths {
         fs::remove_file(&path).with_context(|| format!("cannot delete {path:?}"))?;
+        trust::forget(home, &path)?;
         talk.say(&format!("deleted {}", path.display()));
     }
     Ok(())

@@ -57,7 +57,7 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
         .chain(named)
         .map(|image| images::find(home, image))
         .collect::<anyhow::Result<Vec<_>>>()?;
-    paths.iter().try_for_each(|path| update(path, talk, false))
+    paths.iter().try_for_each(|path| update(path, home, talk, false))
 }
 
 /// Updates every image that can be: one that cannot is no reason to leave the others old.
@@ -65,7 +65,7 @@ fn update_all(home: &Home, talk: &Talk) -> anyhow::Result<()> {
     let images = images::list(home)?;
     let mut failed = 0;
     for image in &images {
-        if let Err(error) = update(&image.path, talk, true) {
+        if let Err(error) = update(&image.path, home, talk, true) {
             failed += 1;
             let why = error::chain_texts(&error).join(": ");
             talk.warn(&format!("{} stays as it was: {why}", image.name));
@@ -83,7 +83,7 @@ fn update_all(home: &Home, talk: &Talk) -> anyhow::Result<()> {
 }
 
 /// Updates one image. With `lenient`, one that cannot have another agent is left out.
-fn update(path: &Path, talk: &Talk, lenient: bool) -> anyhow::Result<()> {
+fn update(path: &Path, home: &Home, talk: &Talk, lenient: bool) -> anyhow::Result<()> {
     let shown = images::name_of(path);
     let image = ImageFile::open_file(path.to_owned())?;
     let Some(old) = agent_of(&image)? else {
@@ -118,7 +118,7 @@ fn update(path: &Path, talk: &Talk, lenient: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     drop(image);
-    let mut edited = Edited::open(path, None, talk)?;
+    let mut edited = Edited::open(home, path, None, talk)?;
     let meta = Metadata {
         mtime: edited.time()?,
         ..Metadata::default()

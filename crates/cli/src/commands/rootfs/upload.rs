@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use firebrick_store::{Store, Tagged, Upload, Uploaded};
+use firebrick_trust::PrivateKey;
 use serde_json::json;
 
 use crate::error::write_stdout;
@@ -14,7 +15,7 @@ use crate::home::Home;
 use crate::image_file::ImageFile;
 use crate::remote::{self, StoreArgs};
 use crate::talk::{Steps, Talk};
-use crate::{images, text};
+use crate::{images, text, trust};
 
 /// Send an image to a store
 ///
@@ -32,6 +33,10 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     store: StoreArgs,
+
+    /// Sign what was sent with the private key in this file
+    #[arg(long, value_name = "KEY", conflicts_with = "plain")]
+    sign: Option<PathBuf>,
 
     /// Send the whole file as rootfs-NAME.ext4, with its digest beside, for hosts without firebrick
     #[arg(long, conflicts_with = "key", help_heading = "Whole files")]
@@ -51,14 +56,15 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
         return plain(args, home, talk);
     }
     let tagged = args.lang.as_ref().context("no image is named")?;
+    let key = args.sign.as_deref().map(trust::private_key).transpose()?;
     let path = path(args, tagged, home)?;
     let image = ImageFile::open_file(path.clone())?;
+    let seal = args.store.seal()?;
     let steps = Arc::new(Steps::new(talk, 3));
     let store = args.store.open(home, remote::listener(&steps, talk))?;
     let address = store.backend().address().to_owned();
     steps.begin(1, &format!("Looking what {address} has"));
     let file = File::open(&path).with_context(|| format!("cannot open {path:?}"))?;
-    let seal = args.store.seal()?;
     let uploaded = store
         .upload(&Upload {
             file: &file,
@@ -79,11 +85,33 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
     {
         remote::warn_of_races(&address, home, talk);
     }
+    if let Some(key) = &key {
+        sign(&store, &uploaded, key, talk)?;
+    }
     steps.finish();
     if args.json {
-        return write_stdout(&to_json(&uploaded, &address));
+        return write_stdout(&to_json(&uploaded, &address, key.as_ref()));
     }
     write_stdout(format!("{tagged}@{}\n", uploaded.published.digest).as_bytes())
+}
+
+/// Signs just the version that the upload told of, whatever the store says that the name means by now.
+fn sign(store: &Store, uploaded: &Uploaded, key: &PrivateKey, talk: &Talk) -> anyhow::Result<()> {
+    let published = &uploaded.published;
+    store.sign(published, key).with_context(|| {
+        format!(
+            "{}@{} is in {}, but cannot be signed",
+            published.tagged,
+            published.digest,
+            store.backend().address()
+        )
+    })?;
+    talk.say(&format!(
+        "signed {} by the key {}",
+        published.tagged,
+        key.public().id()
+    ));
+    Ok(())
 }
 
 /// The file that is sent.
@@ -128,7 +156,7 @@ pub(super) fn closing(verb: &str, moved: u64, of: u64, new: u64, known: u64) -> 
     )
 }
 
-fn to_json(uploaded: &Uploaded, address: &str) -> Vec<u8> {
+fn to_json(uploaded: &Uploaded, address: &str, key: Option<&PrivateKey>) -> Vec<u8> {
     let replaced = uploaded.replaced.as_ref();
     text::json_line(&json!({
         "store": address,
@@ -142,6 +170,7 @@ fn to_json(uploaded: &Uploaded, address: &str) -> Vec<u8> {
         "sent_bytes": uploaded.sent,
         "new_chunks": uploaded.new_chunks,
         "known_chunks": uploaded.known_chunks,
+        "signed_by": key.map(|key| key.public().id().to_string()),
     }))
 }
 

@@ -1,6 +1,6 @@
 //! The flags that describe a VM.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use firebrick_vmm::kernel::Kernel;
@@ -10,9 +10,9 @@ use firebrick_vmm::{Arch, BootSpec, Network};
 use crate::error::CliError;
 use crate::home::Home;
 use crate::host::{self, Host, Parts, VmmArgs, VmmName, Wanted};
-use crate::image_file::ImageFile;
 use crate::talk::Talk;
 use crate::text;
+use crate::trust::Admitted;
 
 /// The VM itself.
 #[derive(Debug, clap::Args)]
@@ -56,19 +56,20 @@ impl MachineArgs {
         &self,
         home: &Home,
         talk: &Talk,
-        image: &ImageFile,
+        image: &Admitted,
         init: Option<&str>,
     ) -> anyhow::Result<Host> {
         let wanted = Wanted {
             arch: self.arch(),
             vmm: &self.vmm,
             network: self.net,
+            links: !image.is_noted(),
         };
         Host::ready(home, talk, image, init, &wanted)
     }
 
     /// What is put into the VM; without a VMM.
-    pub(crate) fn parts(&self, home: &Home, image: &ImageFile, init: Option<&str>) -> anyhow::Result<Parts> {
+    pub(crate) fn parts(&self, home: &Home, image: &Admitted, init: Option<&str>) -> anyhow::Result<Parts> {
         Parts::ready(home, image, init, self.arch())
     }
 
@@ -89,13 +90,13 @@ impl MachineArgs {
 
     /// What is asked of a pool: only what was said counts, for memory, processors and VMM; but each wants this firebrick's guest,
     /// and the kernel that it would be booted with.
-    pub(crate) fn wish(&self, home: &Home, image: &Path, wait: Duration) -> std::io::Result<Wish> {
+    pub(crate) fn wish(&self, home: &Home, image: &Admitted, wait: Duration) -> std::io::Result<Wish> {
         let kernel = Kernel::default_for(home.data(), self.arch());
         let release = kernel.map_or(String::new(), |kernel| kernel.manifest().release.clone());
         let mut others = self.others(self.vmm.vmm.word().unwrap_or_default(), &release);
         others.retain(|(_, value)| !value.is_empty());
         Ok(Wish {
-            image: ImageId::of(image)?,
+            image: ImageId::of(&image.path)?,
             memory_mib: self.mem.map(mib),
             vcpus: self.vcpus,
             overlay_mib: self.overlay_size.map(mib),

@@ -28,6 +28,7 @@ use crate::error::{self, CliError};
 use crate::home::Home;
 use crate::image_file::ImageFile;
 use crate::talk::Talk;
+use crate::trust::Admitted;
 use crate::{interrupt, lazy, text, timeline};
 
 /// How long a program may go on after Ctrl-C.
@@ -47,7 +48,7 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<ExitCode> {
     let lazy = args.lazy(&home, talk)?;
     let opened = match &lazy {
         Some(served) => served.image()?,
-        None => ImageFile::open_file(args.image(&home)?)?,
+        None => Admitted::open(&home, args.image(&home)?)?,
     };
     let job = job_of(args, &opened)?;
     let image = opened.path.clone();
@@ -77,7 +78,7 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<ExitCode> {
         interrupts: Some(&interrupts),
         warn: Some(&mut warn),
     };
-    let ran = match warm::take(args, &home, &opened.path, &interrupts, talk)? {
+    let ran = match warm::take(args, &home, &opened, &interrupts, talk)? {
         Found::Vm(warm) => warm.run(&job, streams),
         Found::Nothing => cold(args, &home, talk, &opened, job, streams)?,
         Found::Interrupted { signal } => Ok(RunOutcome::Interrupted { signal }),
@@ -134,7 +135,7 @@ fn cold(
     args: &Args,
     home: &Home,
     talk: &Talk,
-    image: &ImageFile,
+    image: &Admitted,
     job: JobSpec,
     streams: Streams<'_>,
 ) -> anyhow::Result<Result<RunOutcome, RunError>> {

@@ -1,6 +1,5 @@
 //! A VM of a pool instead of a boot.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -14,6 +13,7 @@ use crate::error::CliError;
 use crate::home::Home;
 use crate::images;
 use crate::talk::Talk;
+use crate::trust::Admitted;
 
 /// A VM that is up.
 pub(super) struct Warm {
@@ -36,14 +36,14 @@ pub(super) enum Found {
 pub(super) fn take(
     args: &Args,
     home: &Home,
-    image: &Path,
+    image: &Admitted,
     interrupts: &Interrupts,
     talk: &Talk,
 ) -> anyhow::Result<Found> {
     let Some(pool_use) = args.pool() else {
         return Ok(Found::Nothing);
     };
-    let files = PoolFiles::of(home.run(), images::name_of(image));
+    let files = PoolFiles::of(home.run(), images::name_of(&image.path));
     let wait = match pool_use {
         PoolUse::May => Duration::ZERO,
         PoolUse::Must => args.boot_timeout(),

@@ -2,8 +2,11 @@
 
 mod check;
 mod gc;
+pub(crate) mod keygen;
 mod serve;
 mod stats;
+
+use std::process::ExitCode;
 
 use crate::home::Home;
 use crate::talk::Talk;
@@ -14,15 +17,21 @@ pub(crate) enum Command {
     Check(check::Args),
     Stats(stats::Args),
     Serve(serve::Args),
+    Keygen(keygen::Args),
 }
 
-pub(crate) fn run(command: Command, talk: &Talk) -> anyhow::Result<std::process::ExitCode> {
+pub(crate) fn run(command: &Command, talk: &Talk) -> anyhow::Result<ExitCode> {
+    if let Command::Keygen(args) = command {
+        keygen::run(args, talk)?; // which needs no home
+        return Ok(ExitCode::SUCCESS);
+    }
     let home = Home::of_process()?;
     match command {
-        Command::Gc(args) => gc::run(&args, &home, talk)?,
-        Command::Check(args) => return check::run(&args, &home, talk),
-        Command::Stats(args) => stats::run(&args, &home, talk)?,
-        Command::Serve(args) => serve::run(&args, &home, talk)?,
+        Command::Gc(args) => gc::run(args, &home, talk)?,
+        Command::Check(args) => return check::run(args, &home, talk),
+        Command::Stats(args) => stats::run(args, &home, talk)?,
+        Command::Serve(args) => serve::run(args, &home, talk)?,
+        Command::Keygen(_) => {}
     }
-    Ok(std::process::ExitCode::SUCCESS)
+    Ok(ExitCode::SUCCESS)
 }

@@ -31,6 +31,7 @@ use crate::home::Home;
 use crate::steps::Running;
 use crate::talk::{Steps, Talk};
 use crate::text;
+use crate::trust;
 
 /// How many layers are decompressed at once, at most: more only take memory, since one is written at a time.
 const LAYERS_AT_ONCE_MAX: usize = 4;
@@ -133,6 +134,7 @@ impl<'a> Making<'a> {
         report: &Report,
         more: Option<&str>,
     ) -> anyhow::Result<()> {
+        trust::forget(home, output)?;
         output::remove_other_formats(self.name, self.args.output.as_deref(), home, &self.output)?;
         for odd in contents.odd().iter() {
             talk.warn(odd);

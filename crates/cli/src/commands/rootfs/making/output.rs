@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use crate::error::CliError;
 use crate::home::Home;
 use crate::images;
+use crate::trust;
 
 /// The image's path; the folder of named images is made.
 pub(crate) fn path(name: &str, output: Option<&Path>, format: &str, home: &Home) -> anyhow::Result<PathBuf> {
@@ -40,6 +41,7 @@ pub(crate) fn remove_other_formats(
         if path != image {
             fs::remove_file(&path)
                 .with_context(|| format!("cannot delete {path:?}, which the new image replaces"))?;
+            trust::forget(home, &path)?;
         }
     }
     Ok(())

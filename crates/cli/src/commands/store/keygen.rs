@@ -1,0 +1,76 @@
+//! `firebrick store keygen`.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use firebrick_store::Seal;
+use firebrick_trust::{PrivateKey, SealKey};
+
+use crate::error::write_stdout;
+use crate::talk::Talk;
+
+/// Make keys that sign or encrypt images
+///
+/// No file is overwritten. Prints each key's file and id; the id of a signing key is the SHA-256 of its public key in DER.
+#[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).multiple(true).args(["sign", "seal"]))]
+pub(crate) struct Args {
+    /// Make a key that signs: the private key in FILE, which only its owner may read, and the public key in FILE.pub
+    #[arg(long, value_name = "FILE")]
+    sign: Option<PathBuf>,
+
+    /// Make a key that encrypts, for --key: who loses it loses the images
+    #[arg(long, value_name = "FILE")]
+    seal: Option<PathBuf>,
+}
+
+pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<()> {
+    if let Some(path) = &args.sign {
+        let (key, text) = PrivateKey::generate()?;
+        let mut public = path.clone().into_os_string();
+        public.push(".pub");
+        let public = PathBuf::from(public);
+        create(&public, 0o644, &key.public().to_pem())?;
+        if let Err(error) = create(path, 0o600, &text) {
+            let _ = fs::remove_file(&public); // nothing was signed with it
+            return Err(error);
+        }
+        write_stdout(format!("{} {}\n", path.display(), key.public().id()).as_bytes())?;
+        talk.say(&format!(
+            "{} is for policies and for firebrick rootfs verify; nobody else needs {}",
+            public.display(),
+            path.display()
+        ));
+    }
+    if let Some(path) = &args.seal {
+        let key = SealKey::generate()?;
+        create(path, 0o600, &key.to_text())?;
+        let seal = Seal::keyed(key.bytes());
+        let id = seal.fingerprint().unwrap_or_default();
+        write_stdout(format!("{} {id}\n", path.display()).as_bytes())?;
+        talk.say("keep a copy of it: without it nobody reads what it encrypts");
+    }
+    Ok(())
+}
+
+/// Writes a file that must not be there yet, and leaves none that is not whole.
+fn create(path: &Path, mode: u32, text: &str) -> anyhow::Result<()> {
+    let writing = || format!("cannot write the key {path:?}");
+    let mut options = File::options();
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(path)
+        .with_context(writing)?;
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+    written
+        .or_else(|error| {
+            let _ = fs::remove_file(path); // it is ours, and of no use
+            Err::<(), io::Error>(error)
+        })
+        .with_context(writing)
+}
