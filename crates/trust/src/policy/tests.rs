@@ -79,7 +79,10 @@ fn the_first_rule_that_fits_decides() {
     assert!(refusal(policy.judge(&pypy, &[owners.sign(0, &pypy)])).contains("none of the keys"));
     let go = version("go", "x", "1");
     let label = format!("the key {}", owners.0[2].public().id().short());
-    assert_eq!(labels(&policy.judge(&go, &[owners.sign(2, &go)])), [label]);
+    assert_eq!(
+        labels(&policy.judge(&go, &[owners.sign(2, &go)])),
+        [label.clone()]
+    );
     let none: [&str; 0] = [];
     assert_eq!(labels(&policy.judge(&version("scratch-1", "a", "1"), &[])), none);
     assert!(refusal(policy.judge(&version("old", "a", "1"), &[])).contains("line 12"));

@@ -1,7 +1,7 @@
 //! `firebrick store keygen`.
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -68,9 +68,6 @@ fn create(path: &Path, mode: u32, text: &str) -> anyhow::Result<()> {
         .with_context(writing)?;
     let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
     written
-        .or_else(|error| {
-            let _ = fs::remove_file(path); // it is ours, and of no use
-            Err::<(), io::Error>(error)
-        })
+        .inspect_err(|_| _ = fs::remove_file(path)) // it is ours, and of no use
         .with_context(writing)
 }
