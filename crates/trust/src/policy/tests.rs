@@ -81,7 +81,7 @@ fn the_first_rule_that_fits_decides() {
     let label = format!("the key {}", owners.0[2].public().id().short());
     assert_eq!(
         labels(&policy.judge(&go, &[owners.sign(2, &go)])),
-        [label.clone()]
+        std::slice::from_ref(&label)
     );
     let none: [&str; 0] = [];
     assert_eq!(labels(&policy.judge(&version("scratch-1", "a", "1"), &[])), none);
