@@ -4,12 +4,11 @@
 //! for again, alone, since more goes wrong on the way than in stores.
 
 use std::ops::Range;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::backend::Backend;
 use crate::error::StoreError;
+use crate::failure::Failure;
 use crate::name::Name;
 use crate::seal::{BadChunk, Opener, Seal};
 use crate::table::Locator;
@@ -52,12 +51,11 @@ impl Fetching<'_> {
     pub(crate) fn chunks(&self, wanted: Vec<Locator>, each: &Each<'_>) -> Result<(), StoreError> {
         let groups = groups(wanted, RANGE_MAX);
         let next = AtomicUsize::new(0);
-        let failed: Mutex<Option<StoreError>> = Mutex::new(None);
-        let ended = AtomicBool::new(false);
+        let failure = Failure::default();
         let work = || -> Result<(), StoreError> {
             let mut opener = Opener::new(self.seal)?;
             while let Some(group) = groups.get(next.fetch_add(1, Ordering::Relaxed)) {
-                if ended.load(Ordering::Relaxed) || self.stop.load(Ordering::Relaxed) {
+                if failure.has() || self.stop.load(Ordering::Relaxed) {
                     return Err(StoreError::Stopped);
                 }
                 self.group(group, &mut opener, &mut |locator, chunk| each(locator, chunk?))?;
@@ -66,20 +64,10 @@ impl Fetching<'_> {
         };
         std::thread::scope(|scope| {
             for _ in 0..self.threads.clamp(1, groups.len().max(1)) {
-                scope.spawn(|| {
-                    let Err(error) = work() else { return };
-                    ended.store(true, Ordering::Relaxed);
-                    let mut first = failed.lock().unwrap_or_else(PoisonError::into_inner);
-                    if first.is_none() || matches!(*first, Some(StoreError::Stopped)) {
-                        *first = Some(error);
-                    }
-                });
+                scope.spawn(|| work().unwrap_or_else(|error| failure.note(error)));
             }
         });
-        match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            Some(error) => Err(error),
-            None => Ok(()),
-        }
+        failure.into_result()
     }
 
     /// Fetches the chunks of one group. A chunk that is not right concerns no other.

@@ -9,6 +9,7 @@ mod check;
 mod cut;
 mod download;
 mod error;
+mod failure;
 mod fetch;
 mod folder;
 mod gc;

@@ -21,6 +21,7 @@ use firebrick_digest::Digest;
 use crate::bundle::{Bundler, Place};
 use crate::cut::{Cuts, Piece, cut};
 use crate::error::StoreError;
+use crate::failure::Failure;
 use crate::known::Known;
 use crate::seal::{Closer, Seal};
 use crate::table::{Entry, Locator};
@@ -147,28 +148,6 @@ impl Batch {
     }
 }
 
-/// The first thing that failed in any thread.
-#[derive(Default)]
-struct Failure {
-    error: Mutex<Option<StoreError>>,
-    failed: AtomicBool,
-}
-
-impl Failure {
-    fn note(&self, error: StoreError) {
-        let mut first = self.error.lock().unwrap_or_else(PoisonError::into_inner);
-        // That somebody had to stop says less than why.
-        if first.is_none() || matches!(*first, Some(StoreError::Stopped)) {
-            *first = Some(error);
-        }
-        self.failed.store(true, Ordering::Relaxed);
-    }
-
-    fn has(&self) -> bool {
-        self.failed.load(Ordering::Relaxed)
-    }
-}
-
 /// One of several threads that take from a queue, until it ends or something failed.
 fn take<T>(queue: &Mutex<Receiver<T>>, failure: &Failure) -> Option<T> {
     if failure.has() {
@@ -198,10 +177,8 @@ fn run(
         let digests: BTreeMap<usize, (Digest, u64)> = sent.iter().collect();
         packed.map(|assembled| assembled.settle(digests))
     });
-    match failure.error.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        Some(error) => Err(error),
-        None => packed.ok_or(StoreError::Stopped),
-    }
+    failure.into_result()?;
+    packed.ok_or(StoreError::Stopped)
 }
 
 fn workers<'scope, 'env>(

@@ -5,6 +5,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::error::StoreError;
+use crate::failure::Failure;
 
 /// Applies `work` to each item, by up to `threads` at a time; results come in the order of the items.
 ///
@@ -17,7 +18,7 @@ pub(crate) fn map<T: Sync, R: Send>(
 ) -> Result<Vec<R>, StoreError> {
     let next = AtomicUsize::new(0);
     let results: Mutex<Vec<(usize, R)>> = Mutex::new(Vec::with_capacity(items.len()));
-    let failed: Mutex<Option<StoreError>> = Mutex::new(None);
+    let failure = Failure::default();
     std::thread::scope(|scope| {
         for _ in 0..threads.min(items.len()) {
             scope.spawn(|| {
@@ -31,20 +32,14 @@ pub(crate) fn map<T: Sync, R: Send>(
                             .push((index, result)),
                         Err(error) => {
                             next.store(items.len(), Ordering::Relaxed);
-                            failed
-                                .lock()
-                                .unwrap_or_else(PoisonError::into_inner)
-                                .get_or_insert(error);
-                            return;
+                            return failure.note(error);
                         }
                     }
                 }
             });
         }
     });
-    if let Some(error) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        return Err(error);
-    }
+    failure.into_result()?;
     let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
     results.sort_by_key(|(index, _)| *index);
     Ok(results.into_iter().map(|(_, result)| result).collect())
