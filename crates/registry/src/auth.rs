@@ -226,7 +226,13 @@ fn read_token(realm: &str, answer: Response<Body>) -> Result<Authorization, Fail
             problem,
         })
     };
-    let (_, bytes) = small(realm, answer, TOKEN_LIMIT)?;
+    let (_, bytes) = small(realm, answer, TOKEN_LIMIT).map_err(|failure| match failure {
+        // Who asked for a manifest would take it for one.
+        Failure::Final(RegistryError::TooLarge { .. }) => {
+            protocol("the token server's answer is longer than 1 MiB")
+        }
+        failure => failure,
+    })?;
     let answer: TokenAnswer =
         serde_json::from_slice(&bytes).map_err(|_| protocol("the token server's answer is not valid"))?;
     let token = [answer.token, answer.access_token]

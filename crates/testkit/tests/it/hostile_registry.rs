@@ -199,7 +199,11 @@ fn words_without_end() {
             answer
         }
     });
-    refused("a token", address, &["the token server's answer is not valid"]);
+    refused(
+        "a token",
+        address,
+        &["the token server's answer is longer than 1 MiB"],
+    );
 
     let address = serve(move |_, address| {
         let mut answer = Answer::new("302 Found", "text/plain", "");
