@@ -1,11 +1,12 @@
 //! Manifests and indexes: pulled, pushed, removed.
 
 use firebrick_digest::{Digest, Mismatch};
-use ureq::http::{Method, header};
+use ureq::Body;
+use ureq::http::{Method, Response, header};
 
 use crate::access::Access;
 use crate::answer::{digest_header, header as text_of, message, small};
-use crate::attempts::Failure;
+use crate::attempts::{Cause, Failure};
 use crate::client::Request;
 use crate::error::RegistryError;
 use crate::media_type::{DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST};
@@ -122,7 +123,7 @@ impl Repository {
             let answer = self.exchange(Access::Push, &request)?;
             // Quay once said 202.
             if !matches!(answer.status().as_u16(), 201 | 202) {
-                return Err(self.failure("", &url, answer));
+                return Err(self.unwritten(&url, answer));
             }
             self.check_digest(&url, digest, &answer)?;
             Ok(Pushed {
@@ -130,6 +131,22 @@ impl Repository {
                 lists_referrer: answer.headers().contains_key("oci-subject"),
             })
         })
+    }
+
+    /// Why a manifest was not taken.
+    fn unwritten(&self, url: &str, answer: Response<Body>) -> Failure {
+        let status = answer.status().as_u16();
+        match self.failure("", url, answer) {
+            // Blobs that it was just given a registry may not see for a moment: the CNCF's writes the link to one in place, so that
+            // who reads while another writes the same link again finds it empty.
+            Failure::Final(
+                RegistryError::Status { message, .. } | RegistryError::NotFound { message, .. },
+            ) if message.contains("MANIFEST_BLOB_UNKNOWN") => Failure::Passing {
+                cause: Cause::Status { status, message },
+                retry_after: None,
+            },
+            failure => failure,
+        }
     }
 
     /// Removes a manifest and every tag that names it; says whether it was there, as far as the last try could see.
