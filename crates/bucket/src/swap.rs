@@ -11,7 +11,7 @@ use firebrick_store::{ObjectError, Swap, Version};
 use object_store::{Error, ObjectStore as _, PutMode, PutOptions, PutPayload, UpdateVersion};
 
 use crate::bucket::Bucket;
-use crate::error::{Attempt, Words, trouble};
+use crate::error::{Attempt, trouble};
 use crate::trouble::Trouble;
 
 /// Statuses of stores that do not know conditions.
@@ -95,8 +95,7 @@ impl Bucket {
         match found {
             Ok(version) if there == ours => Ok((Swap::Done, Some(version))),
             Ok(_) | Err(ObjectError::TooLarge { .. } | ObjectError::Missing { .. }) => {
-                let words = "the answer was lost, and something else is there now: it may have been written in between";
-                Err(attempt.failed(Words(words.to_owned())))
+                Ok((Swap::Unknown, None))
             }
             Err(error) => Err(error),
         }

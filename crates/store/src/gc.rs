@@ -21,7 +21,7 @@ use crate::layout::{BLOBS, INDEX_KEY, blob_key};
 use crate::ledger::{ATTEMPTS, BLOBS_MAX, DELETE_WITHIN, Ledger, PATIENCE, Since, settled};
 use crate::manifest::MANIFEST_MAX;
 use crate::name::Tagged;
-use crate::objects::{Entry, ObjectError, Objects, Version};
+use crate::objects::{Entry, ObjectError, Objects, Swap, Version};
 use crate::reach::{Reached, roots, walk};
 use crate::store::Store;
 
@@ -318,7 +318,7 @@ impl Gc<'_> {
         }
         let order = self.manifests_first(due)?;
         let begun = Instant::now();
-        if next != *ledger && !next.write(self.objects, version, self.swaps)? {
+        if next != *ledger && !self.written(&next, version)? {
             return Ok(Round::Changed);
         }
         if due.is_empty() {
@@ -335,6 +335,19 @@ impl Gc<'_> {
             Round::More
         } else {
             Round::Last
+        })
+    }
+
+    /// Writes the list over the one that was read, and says whether it is there.
+    fn written(&self, next: &Ledger, over: Option<&Version>) -> Result<bool, StoreError> {
+        Ok(match next.write(self.objects, over, self.swaps)? {
+            Swap::Done => true,
+            Swap::Changed => false,
+            // A generation dooms once, and publishers, who may have written since, doom nothing.
+            Swap::Unknown => {
+                let (now, _) = Ledger::read(self.objects)?;
+                !next.doomed.is_empty() && now.generation == next.generation && now.doomed == next.doomed
+            }
         })
     }
 
@@ -388,7 +401,8 @@ impl Gc<'_> {
                 ledger.condemned.remove(digest);
             }
             ledger.generation += 1;
-            if ledger.write(self.objects, version.as_ref(), self.swaps)? {
+            // Where nobody knows whether it was written, the generation tells.
+            if ledger.write(self.objects, version.as_ref(), self.swaps)? == Swap::Done {
                 return Ok(());
             }
         }

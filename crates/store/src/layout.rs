@@ -88,15 +88,20 @@ impl<O: Objects> Layout<O> {
             }
             let result = change(&mut index);
             let bytes = index.encode();
-            let done = if atomic {
-                self.objects.swap(INDEX_KEY, bytes, version.as_ref())? == Swap::Done
+            let swapped = if atomic {
+                self.objects.swap(INDEX_KEY, bytes, version.as_ref())?
             } else {
                 self.objects.put(INDEX_KEY, bytes)?;
                 // Who wrote at the same moment has had time to overwrite it.
                 std::thread::sleep(Duration::from_millis(200));
-                there(&self.read_index()?.0)
+                Swap::Unknown
             };
-            if done {
+            let is_done = match swapped {
+                Swap::Done => true,
+                Swap::Changed => false,
+                Swap::Unknown => there(&self.read_index()?.0),
+            };
+            if is_done {
                 return Ok((result, atomic));
             }
             std::thread::sleep(pause(attempt, name));

@@ -115,20 +115,20 @@ impl Ledger {
         Ok((ledger, Some(version)))
     }
 
-    /// Writes the list over the one that was read, and says whether that was still there.
+    /// Writes the list over the one that was read, where that is still there.
     /// In a store that cannot swap, it is written anyhow: garbage is collected there while nobody publishes.
     pub(crate) fn write(
         &self,
         objects: &dyn Objects,
         over: Option<&Version>,
         swaps: bool,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Swap, StoreError> {
         let bytes = self.encode();
         if swaps {
-            return Ok(objects.swap(LEDGER_KEY, bytes, over)? == Swap::Done);
+            return Ok(objects.swap(LEDGER_KEY, bytes, over)?);
         }
         objects.put(LEDGER_KEY, bytes)?;
-        Ok(true)
+        Ok(Swap::Done)
     }
 
     /// Whether any of some blobs is doomed.
@@ -230,7 +230,8 @@ impl Claim<'_> {
                     Some(swaps) => swaps,
                     None => *swaps.insert(objects.can_swap()?),
                 };
-                if !ledger.write(objects, version.as_ref(), swaps)? {
+                // Where nobody knows whether it was written, another look finds the blobs on the list or not.
+                if ledger.write(objects, version.as_ref(), swaps)? != Swap::Done {
                     continue;
                 }
             }

@@ -27,6 +27,9 @@ pub enum Swap {
     Done,
     /// Another content was there, or one where none was expected. Nothing was written.
     Changed,
+    /// The answer was lost on the way, and another content is there now: it may have been written over ours, or instead of it. What is
+    /// there tells, to those who know what it means.
+    Unknown,
 }
 
 /// Objects by key. Keys are relative paths of plain parts (`blobs/sha256/…`), below a prefix that the store knows.

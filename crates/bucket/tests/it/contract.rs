@@ -153,31 +153,35 @@ pub(crate) fn files(objects: &dyn Objects, len: usize) {
     );
 }
 
-/// Eight threads, each of which adds one to a counter again and again: nothing is lost.
+/// Eight threads, each of which adds lines to an object again and again: none is lost, and none is there twice.
 pub(crate) fn race(objects: &dyn Objects, each: u64) {
-    let add = |_: usize| {
-        let mut added = 0;
-        while added < each {
-            let found = objects.get("race", 100).unwrap();
-            let count: u64 = match &found {
-                Some((bytes, _)) => std::str::from_utf8(bytes).unwrap().parse().unwrap(),
-                None => 0,
-            };
-            let next = (count + 1).to_string().into_bytes();
-            match objects
-                .swap("race", next, found.as_ref().map(|(_, version)| version))
-                .unwrap()
-            {
-                Swap::Done => added += 1,
-                Swap::Changed => {}
-            }
+    let read = || {
+        let found = objects.get("race", 10_000).unwrap();
+        found.map_or((String::new(), None), |(bytes, version)| {
+            (String::from_utf8(bytes).unwrap(), Some(version))
+        })
+    };
+    let add = |line: String| loop {
+        let (text, version) = read();
+        let next = format!("{text}{line}\n").into_bytes();
+        match objects.swap("race", next, version.as_ref()).unwrap() {
+            Swap::Done => return,
+            Swap::Changed => {}
+            Swap::Unknown if read().0.lines().any(|there| there == line) => return,
+            Swap::Unknown => {}
         }
     };
     std::thread::scope(|scope| {
         for thread in 0..8 {
-            scope.spawn(move || add(thread));
+            scope.spawn(move || (0..each).for_each(|n| add(format!("{thread}.{n}"))));
         }
     });
-    let (bytes, _) = objects.get("race", 100).unwrap().unwrap();
-    assert_eq!(String::from_utf8(bytes).unwrap(), (8 * each).to_string());
+    let (text, _) = read();
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.sort_unstable();
+    let mut expected: Vec<String> = (0..8)
+        .flat_map(|thread| (0..each).map(move |n| format!("{thread}.{n}")))
+        .collect();
+    expected.sort_unstable();
+    assert_eq!(lines, expected);
 }

@@ -249,7 +249,10 @@ fn come_again(doom: bool) {
     let collector = doom.then(|| {
         let (mut ledger, version) = Ledger::read(&objects).unwrap();
         ledger.doomed = std::mem::take(&mut ledger.condemned);
-        assert!(ledger.write(&objects, version.as_ref(), true).unwrap());
+        assert_eq!(
+            ledger.write(&objects, version.as_ref(), true).unwrap(),
+            Swap::Done
+        );
         // Its collector goes on, removes one and ends.
         let at = at.clone();
         std::thread::spawn(move || {
@@ -260,7 +263,10 @@ fn come_again(doom: bool) {
                 objects.delete(&blob_key(digest)).unwrap();
             }
             ledger.generation += 1;
-            assert!(ledger.write(&objects, version.as_ref(), true).unwrap());
+            assert_eq!(
+                ledger.write(&objects, version.as_ref(), true).unwrap(),
+                Swap::Done
+            );
         })
     });
     upload(&folder(&at), &dir.path().join("b"), "y").unwrap();
