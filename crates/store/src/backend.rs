@@ -75,11 +75,24 @@ pub trait Backend: fmt::Debug + Send + Sync {
     /// [`StoreError`].
     fn history(&self, tagged: &Tagged) -> Result<Vec<Published>, StoreError>;
 
-    /// Makes a version the current one of its name. No other version is lost by it, whoever writes at the same time.
+    /// The last collection of garbage that the names know of; 0 where they know of none, and where nobody collects from outside.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn epoch(&self) -> Result<u64, StoreError>;
+
+    /// Begins another epoch: what was to be published or referred to in an earlier one is not.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn begin_epoch(&self, epoch: u64) -> Result<(), StoreError>;
+
+    /// Makes a version the current one of its name, if this is still `epoch`; else nothing is changed or given. No other version is
+    /// lost by it, whoever writes at the same time. [`crate::Claim::name`] is how to call it.
     ///
     /// # Errors
     /// [`StoreError`]; after one it is not known what the name means.
-    fn publish(&self, published: &Published) -> Result<Replaced, StoreError>;
+    fn publish(&self, published: &Published, epoch: u64) -> Result<Option<Replaced>, StoreError>;
 
     /// Removes the versions of a name that `which` picks, and says what they were. What they held stays until `gc`.
     ///
@@ -93,11 +106,18 @@ pub trait Backend: fmt::Debug + Send + Sync {
     /// [`StoreError`].
     fn referrers(&self, name: &Name, subject: &Digest) -> Result<Vec<Descriptor>, StoreError>;
 
-    /// Adds to what is said about a manifest. `referrer` is the descriptor of a manifest that is written already.
+    /// Adds to what is said about a manifest, if this is still `epoch`, and says whether it was. `referrer` is the descriptor of a
+    /// manifest that is written already.
     ///
     /// # Errors
     /// [`StoreError`].
-    fn refer(&self, name: &Name, subject: &Digest, referrer: &Descriptor) -> Result<(), StoreError>;
+    fn refer(
+        &self,
+        name: &Name,
+        subject: &Digest,
+        referrer: &Descriptor,
+        epoch: u64,
+    ) -> Result<bool, StoreError>;
 
     /// The objects below, where there are any: for garbage collection, and for images that lie there as they are.
     fn objects(&self) -> Option<&dyn Objects>;

@@ -7,7 +7,7 @@
 //!
 //! If a document that a name needs is missing or damaged, nobody knows which blobs it names, and nothing is condemned or removed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -22,7 +22,7 @@ use crate::ledger::{ATTEMPTS, BLOBS_MAX, DELETE_WITHIN, Ledger, PATIENCE, Since,
 use crate::manifest::MANIFEST_MAX;
 use crate::name::Tagged;
 use crate::objects::{Entry, ObjectError, Objects, Swap, Version};
-use crate::reach::{Reached, roots, walk};
+use crate::reach::{Link, Reached, roots, walk};
 use crate::store::Store;
 
 /// Requests at a time.
@@ -35,8 +35,8 @@ const ROUND: usize = 2000;
 pub struct GcOptions {
     /// Changes nothing, and tells what would happen.
     pub dry_run: bool,
-    /// How long a blob must have been unreached. It must be longer than an upload's last step, a minute at most. Zero removes at once,
-    /// and is for stores to which nobody writes meanwhile.
+    /// How long a blob must have been unreached. What is sent and has no name yet counts as such, so with a short grace uploads send
+    /// things twice. Zero removes at once, files that are being written too, and is for stores to which nobody writes meanwhile.
     pub grace: Duration,
     /// How many versions each name keeps, the current one among them (which it keeps always); `None` for all.
     pub keep: Option<usize>,
@@ -136,6 +136,8 @@ struct Verdict {
     due: Vec<(Digest, u64)>,
     waiting: Amount,
     kept: Amount,
+    /// What names reach.
+    reached: HashMap<Digest, Link>,
 }
 
 impl Gc<'_> {
@@ -215,7 +217,10 @@ impl Gc<'_> {
             millis_since_1970(self.options.now),
             millis(self.started.elapsed()),
         );
-        let mut verdict = Verdict::default();
+        let mut verdict = Verdict {
+            reached: reached.links,
+            ..Verdict::default()
+        };
         for Entry { key, len, .. } in blobs {
             // What has no digest for a name is none of ours.
             let Some(digest) = key
@@ -224,7 +229,7 @@ impl Gc<'_> {
             else {
                 continue;
             };
-            if reached.links.contains_key(&digest) {
+            if verdict.reached.contains_key(&digest) {
                 verdict.kept.add(len);
                 continue;
             }
@@ -249,16 +254,25 @@ impl Gc<'_> {
     }
 
     fn reached(&self, dropped: &[Published]) -> Result<Reached, StoreError> {
-        let mut index = match self.objects.get(INDEX_KEY, INDEX_MAX)? {
-            None => Index::default(),
-            Some((bytes, _)) => {
-                Index::decode(&bytes).map_err(|problem| self.corrupt(INDEX_KEY.to_owned(), problem))?
-            }
-        };
+        let mut index = self.index()?;
         if self.options.dry_run && !dropped.is_empty() {
             index.remove(&|version| dropped.contains(version));
             index.forget_orphans();
         }
+        self.below(roots(&index))
+    }
+
+    fn index(&self) -> Result<Index, StoreError> {
+        match self.objects.get(INDEX_KEY, INDEX_MAX)? {
+            None => Ok(Index::default()),
+            Some((bytes, _)) => {
+                Index::decode(&bytes).map_err(|problem| self.corrupt(INDEX_KEY.to_owned(), problem))
+            }
+        }
+    }
+
+    /// What some documents reach, if all of them can be read.
+    fn below(&self, roots: Vec<Link>) -> Result<Reached, StoreError> {
         let read = |digest: &Digest| {
             if self.store.stop.load(Ordering::Relaxed) {
                 return Err(StoreError::Stopped);
@@ -273,7 +287,7 @@ impl Gc<'_> {
                         .ok_or_else(|| missing(self.objects.address(), &key))
                 })
         };
-        let mut reached = walk(roots(&index), THREADS, &read)?;
+        let mut reached = walk(roots, THREADS, &read)?;
         match reached.troubles.pop() {
             None => Ok(reached),
             Some((link, StoreError::Object(ObjectError::Missing { .. }))) => Err(self.corrupt(
@@ -325,7 +339,10 @@ impl Gc<'_> {
             return Ok(Round::Last);
         }
         let gone = Mutex::new(Vec::new());
-        let removed = order.iter().try_for_each(|some| self.delete(some, begun, &gone));
+        let removed = self.named_since(&next, &verdict.reached).and_then(|named| {
+            let mut parts = order.iter();
+            parts.try_for_each(|some| self.delete(some, &named, begun, &gone))
+        });
         let gone = gone.into_inner().unwrap_or_else(PoisonError::into_inner);
         gone.iter().for_each(|(_, len)| deleted.add(*len));
         // What is left of this round, if anything failed, is condemned as before.
@@ -336,6 +353,21 @@ impl Gc<'_> {
         } else {
             Round::Last
         })
+    }
+
+    /// Begins an epoch, and tells what names reach that were written since the store was looked at.
+    fn named_since(
+        &self,
+        written: &Ledger,
+        known: &HashMap<Digest, Link>,
+    ) -> Result<HashMap<Digest, Link>, StoreError> {
+        if !self.swaps {
+            return Ok(HashMap::new());
+        }
+        self.store.backend().begin_epoch(written.generation)?;
+        let mut new = roots(&self.index()?);
+        new.retain(|link| !known.contains_key(&link.digest));
+        Ok(self.below(new)?.links)
     }
 
     /// Writes the list over the one that was read, and says whether it is there.
@@ -368,10 +400,11 @@ impl Gc<'_> {
         Ok([part(true), part(false)])
     }
 
-    /// Removes blobs, as long as there is time.
+    /// Removes blobs but those that have a name now, as long as there is time.
     fn delete(
         &self,
         blobs: &[(Digest, u64)],
+        named: &HashMap<Digest, Link>,
         begun: Instant,
         gone: &Mutex<Vec<(Digest, u64)>>,
     ) -> Result<(), StoreError> {
@@ -379,7 +412,7 @@ impl Gc<'_> {
             if self.store.stop.load(Ordering::Relaxed) {
                 return Err(StoreError::Stopped);
             }
-            if begun.elapsed() < self.within {
+            if begun.elapsed() < self.within && !named.contains_key(&blob.0) {
                 self.objects.delete(&blob_key(&blob.0))?;
                 gone.lock().unwrap_or_else(PoisonError::into_inner).push(*blob);
             }

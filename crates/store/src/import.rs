@@ -12,6 +12,7 @@ use crate::backend::Replaced;
 use crate::error::StoreError;
 use crate::index::{Index, Published, is_referrer};
 use crate::layout::{BLOBS, LAYOUT_KEY};
+use crate::ledger::Settled;
 use crate::manifest::{CONFIG_MAX, Descriptor, MANIFEST_MAX, Manifest};
 use crate::name::Tagged;
 use crate::seal::Seal;
@@ -300,13 +301,6 @@ impl Taking<'_> {
         let size = self.check_table(&image)?;
         let mut blobs: Vec<Digest> = self.needed.keys().chain(self.read.keys()).copied().collect();
         blobs.sort();
-        if let [gone, ..] = claim.settle(name, &blobs)?[..] {
-            return Err(StoreError::Corrupt {
-                address: backend.address().to_owned(),
-                what: format!("blob {gone}"),
-                problem: "it was removed while the image was imported".to_owned(),
-            });
-        }
         let published = Published {
             tagged: image.tagged.clone(),
             digest: image.digest,
@@ -319,13 +313,31 @@ impl Taking<'_> {
         let is_there = history
             .iter()
             .any(|version| version.current && version.digest == image.digest);
-        let replaced = match is_there {
-            true => None,
-            false => Some(backend.publish(&published)?),
-        };
         let said = image.said.len() as u64;
-        for one in image.said {
-            backend.refer(name, &image.digest, &one)?;
+        let mut replaced = None;
+        let write = |epoch| {
+            if !is_there && replaced.is_none() {
+                replaced = backend.publish(&published, epoch)?;
+                if replaced.is_none() {
+                    return Ok(None);
+                }
+            }
+            for one in &image.said {
+                if !backend.refer(name, &image.digest, one, epoch)? {
+                    return Ok(None);
+                }
+            }
+            Ok(Some(()))
+        };
+        if let Settled::Gone(gone) = claim.name(name, &blobs, write)? {
+            return Err(StoreError::Corrupt {
+                address: backend.address().to_owned(),
+                what: format!("image {}@{}", image.tagged, image.digest),
+                problem: format!(
+                    "{} of its blobs were removed while it was imported; imported again it has them",
+                    gone.len()
+                ),
+            });
         }
         Ok(Imported {
             published,

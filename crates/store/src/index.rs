@@ -6,6 +6,7 @@
 
 use firebrick_digest::Digest;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::manifest::{ARTIFACT, Descriptor, MANIFEST};
 use crate::name::Tagged;
@@ -20,6 +21,7 @@ const WAS: &str = "dev.firebrick.was";
 const PUBLISHED: &str = "dev.firebrick.published";
 const IMAGE_SIZE: &str = "dev.firebrick.image-size";
 const SUBJECT: &str = "dev.firebrick.subject";
+const EPOCH: &str = "dev.firebrick.epoch";
 
 /// A version of an image under a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +49,7 @@ pub(crate) struct Index {
     #[serde(default)]
     pub(crate) manifests: Vec<Descriptor>,
     #[serde(flatten)]
-    pub(crate) other: serde_json::Map<String, serde_json::Value>,
+    pub(crate) other: Map<String, Value>,
 }
 
 impl Default for Index {
@@ -56,7 +58,7 @@ impl Default for Index {
             schema_version: 2,
             media_type: INDEX.to_owned(),
             manifests: Vec::new(),
-            other: serde_json::Map::new(),
+            other: Map::new(),
         }
     }
 }
@@ -72,6 +74,25 @@ impl Index {
 
     pub(crate) fn encode(&self) -> Vec<u8> {
         serde_json::to_vec_pretty(self).expect("nothing in an index fails to be JSON")
+    }
+
+    /// The last collection of garbage that is noted; 0 where none is.
+    pub(crate) fn epoch(&self) -> u64 {
+        let noted = self.other.get("annotations").and_then(|all| all.get(EPOCH));
+        noted
+            .and_then(Value::as_str)
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(0)
+    }
+
+    pub(crate) fn set_epoch(&mut self, epoch: u64) {
+        let all = self.other.entry("annotations").or_insert(Value::Null);
+        if !all.is_object() {
+            *all = Value::Object(Map::new());
+        }
+        if let Value::Object(all) = all {
+            all.insert(EPOCH.to_owned(), Value::String(epoch.to_string()));
+        }
     }
 
     /// Every version of every name; of each name the current one first, then the others, last published first.

@@ -72,21 +72,23 @@ impl<O: Objects> Layout<O> {
         Ok(*self.swaps.get_or_init(|| can))
     }
 
-    /// Changes the names. `change` is called again on what others have written meanwhile; it must come to the same then.
-    /// Tells whether looking and writing were one step.
+    /// Changes the names, unless `change` gives nothing. It is called again on what others have written meanwhile; it must come to the
+    /// same then. Tells whether looking and writing were one step.
     fn change<T>(
         &self,
         name: &dyn std::fmt::Display,
-        mut change: impl FnMut(&mut Index) -> T,
+        mut change: impl FnMut(&mut Index) -> Option<T>,
         there: impl Fn(&Index) -> bool,
-    ) -> Result<(T, bool), StoreError> {
+    ) -> Result<Option<(T, bool)>, StoreError> {
         let atomic = self.can_swap()?;
         for attempt in 0..ATTEMPTS {
             let (mut index, version) = self.read_index()?;
+            let Some(result) = change(&mut index) else {
+                return Ok(None);
+            };
             if version.is_none() {
                 self.objects.put(LAYOUT_KEY, LAYOUT.to_vec())?;
             }
-            let result = change(&mut index);
             let bytes = index.encode();
             let swapped = if atomic {
                 self.objects.swap(INDEX_KEY, bytes, version.as_ref())?
@@ -102,7 +104,7 @@ impl<O: Objects> Layout<O> {
                 Swap::Unknown => there(&self.read_index()?.0),
             };
             if is_done {
-                return Ok((result, atomic));
+                return Ok(Some((result, atomic)));
             }
             std::thread::sleep(pause(attempt, name));
         }
@@ -170,22 +172,37 @@ impl<O: Objects> Backend for Layout<O> {
         Ok(versions)
     }
 
-    fn publish(&self, published: &Published) -> Result<Replaced, StoreError> {
+    fn epoch(&self) -> Result<u64, StoreError> {
+        Ok(self.read_index()?.0.epoch())
+    }
+
+    fn begin_epoch(&self, epoch: u64) -> Result<(), StoreError> {
+        let set = |index: &mut Index| {
+            index.set_epoch(epoch);
+            Some(())
+        };
+        self.change(&INDEX_KEY, set, |index| index.epoch() == epoch)?;
+        Ok(())
+    }
+
+    fn publish(&self, published: &Published, epoch: u64) -> Result<Option<Replaced>, StoreError> {
         let is_ours =
             |version: &Published| version.tagged == published.tagged && version.digest == published.digest;
-        let (previous, atomic) = self.change(
+        let changed = self.change(
             &published.tagged,
             |index| {
+                if index.epoch() != epoch {
+                    return None;
+                }
                 let current = |version: &Published| version.current && version.tagged == published.tagged;
                 let previous = index.versions().into_iter().find(current);
                 index.publish(published);
-                previous
-                    .map(|previous| previous.digest)
-                    .filter(|digest| *digest != published.digest)
+                let previous = previous.map(|previous| previous.digest);
+                Some(previous.filter(|digest| *digest != published.digest))
             },
             |index| index.versions().iter().any(is_ours),
         )?;
-        Ok(Replaced { previous, atomic })
+        Ok(changed.map(|(previous, atomic)| Replaced { previous, atomic }))
     }
 
     fn remove(&self, name: &Name, which: &dyn Fn(&Published) -> bool) -> Result<Vec<Published>, StoreError> {
@@ -194,31 +211,38 @@ impl<O: Objects> Backend for Layout<O> {
         if !self.versions()?.iter().any(picked) {
             return Ok(Vec::new());
         }
-        let (removed, _) = self.change(
+        let changed = self.change(
             name,
             |index| {
                 let removed = index.remove(&picked);
                 index.forget_orphans();
-                removed
+                Some(removed)
             },
             |index| !index.versions().iter().any(picked),
         )?;
-        Ok(removed)
+        Ok(changed.map_or_else(Vec::new, |(removed, _)| removed))
     }
 
     fn referrers(&self, _name: &Name, subject: &Digest) -> Result<Vec<Descriptor>, StoreError> {
         Ok(self.read_index()?.0.referrers(subject))
     }
 
-    fn refer(&self, name: &Name, subject: &Digest, referrer: &Descriptor) -> Result<(), StoreError> {
+    fn refer(
+        &self,
+        name: &Name,
+        subject: &Digest,
+        referrer: &Descriptor,
+        epoch: u64,
+    ) -> Result<bool, StoreError> {
         let there = |index: &Index| {
             index
                 .referrers(subject)
                 .iter()
                 .any(|one| one.digest == referrer.digest)
         };
-        self.change(name, |index| index.refer(subject, referrer.clone()), there)?;
-        Ok(())
+        let add =
+            |index: &mut Index| (index.epoch() == epoch).then(|| index.refer(subject, referrer.clone()));
+        Ok(self.change(name, add, there)?.is_some())
     }
 
     fn objects(&self) -> Option<&dyn Objects> {

@@ -4,20 +4,23 @@
 //!
 //! 1. A blob is *condemned* when no name reaches it, with the time. The list is swapped like names are: who changes it has seen all of it.
 //! 2. A blob is *doomed*, again by a swap of the list, when a later collection finds that no name reaches it, and that it has been on the
-//!    list for the whole grace. Only doomed blobs are removed, and only within [`DELETE_WITHIN`] of that swap; then they leave the list,
-//!    by a third swap. Each swap of these two kinds counts the *generation* up.
-//! 3. A publisher *claims* what its manifest needs before it changes the name and after it has written everything: it takes those blobs
-//!    off the list by a swap, or sees that none is on it.
-//!    - What it has claimed cannot be doomed by a collection that read the list before: the collector's swap fails, and it begins anew.
-//!    - What was not on the list, or was taken off, must first be condemned again, and then wait for the grace. The name is changed
-//!      before that, if claiming and naming take less than the grace; the collection that could doom the blob reads the names after it.
+//!    list for the whole grace. Then the collection begins another *epoch*: it notes the list's generation among the names. It reads the
+//!    names that were written since it looked, and spares what they reach. Only then it removes what is doomed, and only within
+//!    [`DELETE_WITHIN`] of the swap; last, all that was doomed leaves the list, by a third swap. The first and the third of these swaps
+//!    count the *generation* up.
+//! 3. A publisher, who has written everything, reads the epoch and then *claims* what its manifest needs: it takes those blobs off the
+//!    list by a swap, or sees that none is on it.
 //!    - What is doomed may be removed at any moment. The publisher waits until it has left the list. If nothing happens for [`PATIENCE`],
 //!      which is far longer than [`DELETE_WITHIN`], the collector has ended, and the blob is taken off as if it was condemned only.
-//! 4. What was there when the publisher looked may have been removed before it claimed. Then the generation has changed since, and it
-//!    looks for every blob again; what has gone it sends again, and claims anew.
+//!    - What was there when the publisher looked may have been removed before it claimed. Then the generation has changed since, and it
+//!      looks for every blob again; what has gone it sends again, and claims anew.
+//! 4. The name is written only while the epoch is the one that was read, in one step with looking; else the publisher claims again.
+//!    - A collection that began its epoch before the publisher read it had doomed before, and the claim saw that.
+//!    - One that begins its epoch after the name was written reads the name, and spares what it needs.
+//!    - One in between makes the publisher claim again.
 //!
-//! So an upload may take as long as it likes. Only the step from claim to name must be shorter than the grace: seconds, or a minute where
-//! many write names at once. No clock but that of collectors is compared with any other, and theirs only through the grace.
+//! So an upload, and its last step too, may take as long as they like; the grace only spares publishers to send again what they
+//! have just sent. No clock but that of collectors is compared with any other, and theirs only through the grace.
 //!
 //! What is not covered: programs that know nothing of the list. `skopeo copy` into the folder of a store leaves out blobs that are
 //! there; if those were condemned a grace ago and a collection runs before it writes `index.json`, they are gone.
@@ -47,6 +50,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(150);
 const POLL: Duration = Duration::from_millis(100);
 /// How often the list is written again because others wrote it meanwhile.
 pub(crate) const ATTEMPTS: u32 = 60;
+/// How often something is published anew because blobs that it needs have gone.
+pub(crate) const ANEW: u32 = 5;
 
 /// Blobs, with when they were condemned: milliseconds since 1970, by the collector's clock.
 pub(crate) type Since = BTreeMap<Digest, u64>;
@@ -177,14 +182,23 @@ pub(crate) fn settled(
 
 /// What a publisher holds on to while it works, so that its blobs are not collected: see the module.
 ///
-/// Taken before it looks whether any blob is there; settled after it has written everything and before it writes a name.
+/// Taken before it looks whether any blob is there; used after it has written everything, to write the name.
 #[derive(Debug)]
-#[must_use = "it keeps nothing until it is settled"]
+#[must_use = "it keeps nothing until a name is written with it"]
 pub struct Claim<'a> {
     store: &'a Store,
     objects: Option<&'a dyn Objects>,
     generation: u64,
     patience: Duration,
+}
+
+/// What became of a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Settled<T> {
+    /// It is written, and everything that it needs is there.
+    Named(T),
+    /// These blobs were removed meanwhile. They must be written again, and then the name, under a claim of its own.
+    Gone(Vec<Digest>),
 }
 
 impl Store {
@@ -207,23 +221,46 @@ impl Store {
 }
 
 impl Claim<'_> {
-    /// Keeps blobs and manifests from being collected until the grace is over; the name must be written at once. Gives those that have
-    /// gone meanwhile and must be written again, under a claim of their own.
+    /// Writes a name that needs `blobs` (its manifest among them), so that none of them is collected before or after. `write` is given
+    /// the epoch to write in, and called again if it gives nothing, since a collection has begun another.
     ///
     /// # Errors
-    /// [`StoreError`].
-    pub fn settle(self, name: &Name, blobs: &[Digest]) -> Result<Vec<Digest>, StoreError> {
+    /// [`StoreError`], and those of `write`.
+    pub fn name<T>(
+        mut self,
+        name: &Name,
+        blobs: &[Digest],
+        mut write: impl FnMut(u64) -> Result<Option<T>, StoreError>,
+    ) -> Result<Settled<T>, StoreError> {
+        for _ in 0..ATTEMPTS {
+            let epoch = self.store.backend().epoch()?;
+            let gone = self.settle(name, blobs)?;
+            if !gone.is_empty() {
+                return Ok(Settled::Gone(gone));
+            }
+            if let Some(written) = write(epoch)? {
+                return Ok(Settled::Named(written));
+            }
+        }
+        Err(StoreError::Contended {
+            address: self.store.backend().address().to_owned(),
+            name: name.to_string(),
+            attempts: ATTEMPTS,
+        })
+    }
+
+    /// Keeps blobs and manifests from being collected until the grace is over. Gives those that have gone since the last look.
+    fn settle(&mut self, name: &Name, blobs: &[Digest]) -> Result<Vec<Digest>, StoreError> {
         // A registry collects by itself, and keeps what was sent for a while.
         let Some(objects) = self.objects else {
             return Ok(Vec::new());
         };
-        let mut looked = self.generation;
-        let mut swaps = None;
+        let (mut swaps, mut doomed) = (None, false);
         for _ in 0..ATTEMPTS {
             let (mut ledger, version) =
                 settled(self.store, objects, self.patience, |ledger| ledger.dooms(blobs))?;
             // What a dead collector doomed may have gone.
-            let doomed = ledger.dooms(blobs);
+            doomed |= ledger.dooms(blobs);
             let generation = ledger.generation;
             if ledger.spare(blobs) {
                 let swaps = match swaps {
@@ -235,10 +272,8 @@ impl Claim<'_> {
                     continue;
                 }
             }
-            if doomed {
-                looked = generation.wrapping_sub(1);
-            }
-            return match looked == generation {
+            let looked = std::mem::replace(&mut self.generation, generation);
+            return match looked == generation && !doomed {
                 true => Ok(Vec::new()),
                 false => self.missing(name, blobs),
             };

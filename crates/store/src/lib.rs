@@ -51,7 +51,7 @@ pub use import::{Import, Imported};
 pub use index::Published;
 pub use layout::Layout;
 pub use lazy::{Extent, Lazy, LazyCounts, LazyOptions};
-pub use ledger::Claim;
+pub use ledger::{Claim, Settled};
 pub use local::LocalImage;
 pub use manifest::{ARTIFACT, About, Config, Descriptor};
 pub use name::{Name, ParseNameError, Reference, Tag, Tagged};

@@ -258,7 +258,15 @@ impl Backend for Registry {
         self.versions_of(&tagged.name, Some(&tagged.tag))
     }
 
-    fn publish(&self, version: &Published) -> Result<Replaced, StoreError> {
+    fn epoch(&self) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+
+    fn begin_epoch(&self, _epoch: u64) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn publish(&self, version: &Published, _epoch: u64) -> Result<Option<Replaced>, StoreError> {
         let repository = self.repository(&version.tagged.name)?;
         let read = |name: ManifestName| repository.manifest(&name, MANIFEST_MAX);
         let own =
@@ -281,10 +289,10 @@ impl Backend for Registry {
             }
         }
         put(their(&version.tagged.tag), &own.bytes)?;
-        Ok(Replaced {
+        Ok(Some(Replaced {
             previous: previous.map(|one| one.digest),
             atomic: false,
-        })
+        }))
     }
 
     fn remove(&self, name: &Name, which: &dyn Fn(&Published) -> bool) -> Result<Vec<Published>, StoreError> {
@@ -318,11 +326,18 @@ impl Backend for Registry {
         Ok(found.into_iter().map(Descriptor::from).collect())
     }
 
-    fn refer(&self, name: &Name, subject: &Digest, referrer: &Descriptor) -> Result<(), StoreError> {
+    fn refer(
+        &self,
+        name: &Name,
+        subject: &Digest,
+        referrer: &Descriptor,
+        _epoch: u64,
+    ) -> Result<bool, StoreError> {
         let repository = self.repository(name)?;
         let bytes = self.read_manifest(name, &referrer.digest, MANIFEST_MAX)?;
         let bytes = bytes.ok_or_else(|| not_there(&self.address, name))?;
-        Ok(repository.add_referrer(*subject, &referrer.into(), &bytes)?)
+        repository.add_referrer(*subject, &referrer.into(), &bytes)?;
+        Ok(true)
     }
 
     fn objects(&self) -> Option<&dyn Objects> {

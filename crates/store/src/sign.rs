@@ -11,6 +11,7 @@ use firebrick_trust::{
 
 use crate::error::StoreError;
 use crate::index::Published;
+use crate::ledger::{ANEW, Settled};
 use crate::manifest::{Descriptor, MANIFEST};
 use crate::name::Name;
 use crate::store::Store;
@@ -79,28 +80,33 @@ impl Store {
         let mut referrer = Descriptor::of(MANIFEST, &manifest);
         referrer.artifact_type = Some(ARTIFACT.to_owned());
         let backend = self.backend();
-        let claim = self.claim()?;
-        for blob in [EMPTY_CONFIG, &signature.payload] {
-            let digest = Digest::of(blob);
-            if backend.blob_size(name, &digest)? != Some(blob.len() as u64) {
-                backend.write_blob(name, &digest, blob.to_vec())?;
-            }
-        }
-        backend.write_manifest(name, &referrer.digest, manifest)?;
         let needed = [
             Digest::of(EMPTY_CONFIG),
             Digest::of(&signature.payload),
             referrer.digest,
         ];
-        if let [gone, ..] = claim.settle(name, &needed)?[..] {
-            return Err(StoreError::Corrupt {
-                address: backend.address().to_owned(),
-                what: format!("signature {}", referrer.digest),
-                problem: format!("its blob {gone} was removed while it was written"),
-            });
+        for _ in 0..ANEW {
+            let claim = self.claim()?;
+            for blob in [EMPTY_CONFIG, &signature.payload] {
+                let digest = Digest::of(blob);
+                if backend.blob_size(name, &digest)? != Some(blob.len() as u64) {
+                    backend.write_blob(name, &digest, blob.to_vec())?;
+                }
+            }
+            backend.write_manifest(name, &referrer.digest, manifest.clone())?;
+            let refer = |epoch| {
+                let done = backend.refer(name, &version.digest, &referrer, epoch)?;
+                Ok(done.then_some(()))
+            };
+            if claim.name(name, &needed, refer)? == Settled::Named(()) {
+                return Ok(referrer.digest);
+            }
         }
-        backend.refer(name, &version.digest, &referrer)?;
-        Ok(referrer.digest)
+        Err(StoreError::Contended {
+            address: backend.address().to_owned(),
+            name: version.tagged.to_string(),
+            attempts: ANEW,
+        })
     }
 
     /// The signatures that the store has for a version, as far as they can be read. Who made them, and for what, was not looked at.

@@ -13,6 +13,7 @@ use crate::cache::TableCache;
 use crate::error::StoreError;
 use crate::image::{Image, Source};
 use crate::index::Published;
+use crate::ledger::Settled;
 use crate::name::{Reference, Tagged};
 
 /// Names that an error offers instead.
@@ -168,20 +169,20 @@ impl Store {
             self.backend.write_manifest(to, &version.digest, bytes)?;
         }
         blobs.push(version.digest);
-        if let [gone, ..] = claim.settle(to, &blobs)?[..] {
-            return Err(StoreError::Corrupt {
-                address: self.backend.address().to_owned(),
-                what: format!("image {}@{}", version.tagged, version.digest),
-                problem: format!("its blob {gone} is not there"),
-            });
-        }
         let published = Published {
             tagged: tagged.clone(),
             time,
             current: true,
             ..version.clone()
         };
-        self.backend.publish(&published)
+        match claim.name(to, &blobs, |epoch| self.backend.publish(&published, epoch))? {
+            Settled::Named(replaced) => Ok(replaced),
+            Settled::Gone(gone) => Err(StoreError::Corrupt {
+                address: self.backend.address().to_owned(),
+                what: format!("image {}@{}", version.tagged, version.digest),
+                problem: format!("it lacks {} blobs that were removed meanwhile", gone.len()),
+            }),
+        }
     }
 
     fn copy_blob(&self, image: &Image, blob: &Digest, to: &crate::Name) -> Result<(), StoreError> {

@@ -12,7 +12,7 @@ use crate::error::StoreError;
 use crate::image::Image;
 use crate::index::Published;
 use crate::known::{Known, chunks};
-use crate::ledger::Claim;
+use crate::ledger::{ANEW, Claim, Settled};
 use crate::manifest::{About, BUNDLE, CONFIG, Config, Descriptor, Manifest, ROOT};
 use crate::name::Tagged;
 use crate::pack::{Packed, Packing, pack, pack_chunks};
@@ -28,8 +28,6 @@ const TABLE_BYTES_MAX: u64 = 32 << 20;
 const TABLES_AT_ONCE: usize = 4;
 /// Versions of the same name among them.
 const OWN_MAX: usize = 8;
-/// How often an upload begins anew because blobs that it relied on have gone.
-const ATTEMPTS: u32 = 3;
 
 /// What is published, and how.
 #[derive(Debug)]
@@ -79,7 +77,7 @@ impl Store {
     pub fn upload(&self, upload: &Upload<'_>) -> Result<Uploaded, StoreError> {
         let len = file_len(upload)?;
         let mut known = self.known(upload)?;
-        for _ in 0..ATTEMPTS {
+        for attempt in 0..ANEW {
             let run = Run {
                 store: self,
                 upload,
@@ -87,6 +85,7 @@ impl Store {
                 sent: AtomicU64::new(0),
                 done: AtomicU64::new(0),
                 known: &known,
+                is_first: attempt == 0,
             };
             match run.publish()? {
                 Outcome::Published(uploaded) => return Ok(*uploaded),
@@ -96,7 +95,7 @@ impl Store {
         Err(StoreError::Contended {
             address: self.backend().address().to_owned(),
             name: upload.tagged.to_string(),
-            attempts: ATTEMPTS,
+            attempts: ANEW,
         })
     }
 
@@ -198,6 +197,8 @@ struct Run<'a> {
     sent: AtomicU64,
     done: AtomicU64,
     known: &'a Known,
+    /// Whether nothing has gone yet: then an image that is there is whole.
+    is_first: bool,
 }
 
 impl Run<'_> {
@@ -263,6 +264,7 @@ impl Run<'_> {
             .find(|version| version.current)
             && let Ok(image) = self.store.source().image(&tagged.name, &current.digest)
             && is_same(&image, &config)
+            && self.is_first
         {
             return Ok(self.outcome(packed, &config, current, None));
         }
@@ -287,12 +289,10 @@ impl Run<'_> {
         self.sent.fetch_add(published.manifest_size, Ordering::Relaxed);
         backend.write_manifest(&tagged.name, &published.digest, manifest)?;
         needed.push(published.digest);
-        let gone = claim.settle(&tagged.name, &needed)?;
-        if !gone.is_empty() {
-            return Ok(Outcome::Gone(gone));
+        match claim.name(&tagged.name, &needed, |epoch| backend.publish(&published, epoch))? {
+            Settled::Named(replaced) => Ok(self.outcome(packed, &config, published, Some(replaced))),
+            Settled::Gone(gone) => Ok(Outcome::Gone(gone)),
         }
-        let replaced = backend.publish(&published)?;
-        Ok(self.outcome(packed, &config, published, Some(replaced)))
     }
 
     fn outcome(

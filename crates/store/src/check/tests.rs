@@ -80,7 +80,7 @@ fn publish(store: &Store, promised: impl Fn(Locator) -> Locator) {
         current: true,
     };
     backend.write_manifest(&tagged.name, &digest, manifest).unwrap();
-    backend.publish(&published).unwrap();
+    backend.publish(&published, 0).unwrap().unwrap();
 }
 
 #[test]

@@ -7,18 +7,36 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use super::*;
+use crate::ledger::Settled;
 use crate::objects::Swap;
 use crate::{About, Folder, Layout, Seal, Upload, Uploaded};
 
-/// A folder that fails at its n-th call and ever after, as if the process had ended there.
-#[derive(Debug)]
+type OnSwap = dyn Fn(&Folder, &str, Vec<u8>, Option<&Version>) -> Result<Swap, ObjectError> + Send + Sync;
+
+/// A folder that fails at its n-th call and ever after, as if the process had ended there; and what its swaps do.
 struct Failing {
     folder: Folder,
     swaps: bool,
     left: AtomicUsize,
+    on_swap: Box<OnSwap>,
+}
+
+impl std::fmt::Debug for Failing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.folder.fmt(f)
+    }
 }
 
 impl Failing {
+    fn new(path: &Path) -> Failing {
+        Failing {
+            folder: Folder::new(path),
+            swaps: true,
+            left: AtomicUsize::new(usize::MAX),
+            on_swap: Box::new(|folder, key, bytes, expected| folder.swap(key, bytes, expected)),
+        }
+    }
+
     fn pass(&self) -> Result<&Folder, ObjectError> {
         let count = |left: usize| Some(left.saturating_sub(1));
         match self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, count) {
@@ -48,7 +66,7 @@ impl Objects for Failing {
         self.pass()?.put(key, bytes)
     }
     fn swap(&self, key: &str, bytes: Vec<u8>, expected: Option<&Version>) -> Result<Swap, ObjectError> {
-        self.pass()?.swap(key, bytes, expected)
+        (self.on_swap)(self.pass()?, key, bytes, expected)
     }
     fn can_swap(&self) -> Result<bool, ObjectError> {
         Ok(self.pass()?.can_swap()? && self.swaps)
@@ -208,9 +226,8 @@ fn an_ended_collection_leaves_a_right_store_and_the_next_goes_on() {
         )
         .unwrap();
         let failing = store(Failing {
-            folder: Folder::new(&at),
-            swaps: true,
             left: AtomicUsize::new(calls + 1),
+            ..Failing::new(&at)
         });
         let result = collect(&failing, &options(0, 10));
         assert_right(&folder(&at), &at);
@@ -324,7 +341,10 @@ fn a_claim_ends_a_collection_that_has_looked_already() {
     assert!(verdict.due.len() > 2);
     let claimed: Vec<Digest> = verdict.due.iter().map(|(digest, _)| *digest).take(1).collect();
     let claim = store.claim().unwrap();
-    assert_eq!(claim.settle(&"x".parse().unwrap(), &claimed).unwrap(), []);
+    let named = claim
+        .name(&"x".parse().unwrap(), &claimed, |_| Ok(Some(())))
+        .unwrap();
+    assert_eq!(named, Settled::Named(()));
     let mut deleted = Amount::default();
     let round = gc
         .round(&ledger, version.as_ref(), verdict, &mut deleted)
@@ -332,6 +352,125 @@ fn a_claim_ends_a_collection_that_has_looked_already() {
     assert!(matches!(round, Round::Changed) && deleted.count == 0);
     let rest = collect(&store, &later).unwrap();
     assert_eq!((rest.condemned.count, rest.deleted.count), (1, 3));
+}
+
+/// While a name is written that took too long, two collections remove all that it needs.
+#[test]
+fn what_went_while_a_name_was_written_is_sent_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = filled(dir.path());
+    let (path, deleted) = (at.clone(), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&deleted);
+    let slow = store(Failing {
+        on_swap: Box::new(move |objects, key, bytes, expected| {
+            if key == INDEX_KEY && count.load(Ordering::Relaxed) == 0 {
+                collect(&folder(&path), &options(100, 10)).unwrap();
+                let gone = collect(&folder(&path), &options(100, 200)).unwrap().deleted;
+                count.fetch_add(usize::try_from(gone.count).unwrap(), Ordering::Relaxed);
+            }
+            objects.swap(key, bytes, expected)
+        }),
+        ..Failing::new(&at)
+    });
+    let new = image(dir.path().join("new"), 500..520);
+    let uploaded = upload(&slow, &new, "new").unwrap();
+    // Bundle, two tables, config, manifest.
+    assert!(deleted.load(Ordering::Relaxed) >= 5, "{deleted:?}");
+    assert_right(&slow, &at);
+    let found = slow.find(&"new".parse().unwrap()).unwrap();
+    assert_eq!(found.digest, uploaded.published.digest);
+}
+
+/// A name that is written after a collection has doomed what it needs, and before the collection begins its epoch.
+#[test]
+fn what_has_a_name_after_all_is_not_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = filled(dir.path());
+    let store = Arc::new(folder(&at));
+    let new = image(dir.path().join("new"), 500..520);
+    let published = upload(&store, &new, "new").unwrap().published;
+    let manifest = store.open(&published).unwrap().manifest;
+    let mut needed: Vec<Digest> = manifest.blobs().map(|blob| blob.digest).collect();
+    needed.push(published.digest);
+    let name = &published.tagged.name;
+    store.backend().remove(name, &|_| true).unwrap();
+    let claim = store.claim().unwrap();
+    let mut waiting = Amount::default();
+    let settled = claim.name(name, &needed, |epoch| {
+        collect(&store, &options(100, 10))?;
+        let (other, named) = (Arc::clone(&store), published.clone());
+        let is_named = AtomicBool::new(false);
+        let collector = self::store(Failing {
+            on_swap: Box::new(move |objects, key, bytes, expected| {
+                if key == INDEX_KEY && !is_named.swap(true, Ordering::Relaxed) {
+                    other.backend().publish(&named, epoch).unwrap().unwrap();
+                }
+                objects.swap(key, bytes, expected)
+            }),
+            ..Failing::new(&at)
+        });
+        waiting = collect(&collector, &options(100, 200))?.condemned;
+        Ok(Some(()))
+    });
+    assert_eq!(settled.unwrap(), Settled::Named(()));
+    assert_eq!(waiting.count, 0);
+    assert_eq!(
+        store.find(&"new".parse().unwrap()).unwrap().digest,
+        published.digest
+    );
+    assert_right(&store, &at);
+    let (ledger, _) = Ledger::read(&Folder::new(&at)).unwrap();
+    assert!(
+        ledger.condemned.is_empty() && ledger.doomed.is_empty(),
+        "{ledger:?}"
+    );
+}
+
+/// Of three swaps one is not done, one is done, and of both nobody hears; the third is as always.
+#[test]
+fn a_lost_answer_is_made_up_for_by_a_look() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = filled(dir.path());
+    let count = AtomicUsize::new(0);
+    let lossy = store(Failing {
+        on_swap: Box::new(move |objects, key, bytes, expected| {
+            let nth = count.fetch_add(1, Ordering::Relaxed) % 3;
+            if nth == 0 {
+                return Ok(Swap::Unknown);
+            }
+            let swapped = objects.swap(key, bytes, expected)?;
+            Ok(if nth == 1 { Swap::Unknown } else { swapped })
+        }),
+        ..Failing::new(&at)
+    });
+    for number in 0..4 {
+        let name = format!("new{number}");
+        let new = image(dir.path().join(&name), 500 + number..510 + number);
+        let replaced = upload(&lossy, &new, &name).unwrap().replaced.unwrap();
+        assert_eq!(replaced.previous, None);
+        let name = name.parse().unwrap();
+        if number % 2 == 0 {
+            assert_eq!(lossy.backend().remove(&name, &|_| true).unwrap().len(), 1);
+        }
+        collect(&lossy, &options(100, 10 + u64::from(number))).unwrap();
+        assert_right(&lossy, &at);
+    }
+    let last = collect(&lossy, &options(100, 500)).unwrap();
+    assert!(last.deleted.count >= 8 && last.condemned.count == 0, "{last:?}");
+    let (ledger, _) = Ledger::read(&Folder::new(&at)).unwrap();
+    assert!(
+        ledger.condemned.is_empty() && ledger.doomed.is_empty(),
+        "{ledger:?}"
+    );
+    assert_right(&lossy, &at);
+    let names = lossy.backend().versions().unwrap();
+    assert!(
+        names
+            .iter()
+            .filter(|one| one.tagged.to_string().contains("new"))
+            .count()
+            == 2
+    );
 }
 
 #[test]
@@ -391,9 +530,8 @@ fn a_store_that_cannot_swap_is_collected_alone_only() {
     let dir = tempfile::tempdir().unwrap();
     let at = filled(dir.path());
     let store = store(Failing {
-        folder: Folder::new(&at),
         swaps: false,
-        left: AtomicUsize::new(usize::MAX),
+        ..Failing::new(&at)
     });
     let error = collect(&store, &options(100, 10)).unwrap_err();
     assert!(matches!(error, StoreError::Unsupported { .. }), "{error}");

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use firebrick_digest::Digest;
-use firebrick_store::{Descriptor, Export, Exported, Import, Imported, Seal, StoreError};
+use firebrick_store::{Descriptor, Export, Exported, Import, Imported, Seal, Settled, StoreError};
 
 use crate::common::{Host, Part, content, image};
 
@@ -205,8 +205,10 @@ fn sign(host: &Host, subject: &Digest, what: &[u8]) {
     let descriptor = Descriptor::of("application/vnd.oci.image.manifest.v1+json", &bytes);
     let claim = host.store.claim().unwrap();
     backend.write_manifest(&name, &descriptor.digest, bytes).unwrap();
-    assert_eq!(claim.settle(&name, &[descriptor.digest]).unwrap(), []);
-    backend.refer(&name, subject, &descriptor).unwrap();
+    let named = claim.name(&name, &[descriptor.digest], |epoch| {
+        backend.refer(&name, subject, &descriptor, epoch).map(Some)
+    });
+    assert_eq!(named.unwrap(), Settled::Named(true));
 }
 
 /// A right archive, and a store that is to refuse what becomes of it.

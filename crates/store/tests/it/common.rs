@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use firebrick_bucket::Bucket;
 use firebrick_digest::Digest;
 use firebrick_store::{
-    About, Download, Downloaded, Folder, Layout, Reference, Seal, Store, StoreError, TableCache, Upload,
-    Uploaded,
+    About, Backend, Download, Downloaded, Folder, Layout, Reference, Seal, Store, StoreError, TableCache,
+    Upload, Uploaded,
 };
 
 /// Bytes that look like files: every fourth block is random, the others are text.
@@ -65,6 +66,17 @@ pub(crate) enum Part<'a> {
     Hole(u64),
 }
 
+/// A store in a bucket of a real server's, below `prefix`, by a client of its own.
+pub(crate) fn bucket(server: &firebrick_testkit::stores::Store, prefix: &str) -> Box<dyn Backend> {
+    let options = firebrick_bucket::Options {
+        variables: server.variables(),
+        system_ca: false,
+        ..firebrick_bucket::Options::default()
+    };
+    let bucket = Bucket::open(&format!("{}/{prefix}", server.address()), options).unwrap();
+    Box::new(Layout::new(bucket))
+}
+
 /// A host: its cache, and a store that it uses.
 pub(crate) struct Host {
     pub(crate) store: Store,
@@ -74,7 +86,11 @@ pub(crate) struct Host {
 impl Host {
     /// A host with a cache of its own, and the store in `folder`.
     pub(crate) fn new(folder: &Path, cache: &Path) -> Host {
-        let backend = Box::new(Layout::new(Folder::new(folder)));
+        Host::of(Box::new(Layout::new(Folder::new(folder))), cache)
+    }
+
+    /// A host with a cache of its own, and another store.
+    pub(crate) fn of(backend: Box<dyn Backend>, cache: &Path) -> Host {
         let stop = Arc::new(AtomicBool::new(false));
         let store = Store::new(backend, Some(TableCache::new(cache)), Box::new(|_| ()), stop);
         Host {

@@ -55,7 +55,7 @@ impl Scene {
         self.host
             .store
             .backend()
-            .refer(name, &self.python.digest, referrer)
+            .refer(name, &self.python.digest, referrer, 0)
             .unwrap();
     }
 
@@ -114,7 +114,7 @@ fn a_replaced_image_is_not_trusted() {
     let store = scene.host.store.backend();
     let name = &now.tagged.name;
     let referrers = store.referrers(name, &scene.python.digest).unwrap();
-    store.refer(name, &now.digest, &referrers[0]).unwrap();
+    assert!(store.refer(name, &now.digest, &referrers[0], 0).unwrap());
     let (count, said) = scene.verify(&now);
     assert!(count == 0 && said[0].contains("for the version"), "{said:?}");
 }

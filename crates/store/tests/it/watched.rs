@@ -101,8 +101,16 @@ impl Backend for Watched {
         self.inner.history(tagged)
     }
 
-    fn publish(&self, published: &Published) -> Result<Replaced, StoreError> {
-        self.inner.publish(published)
+    fn epoch(&self) -> Result<u64, StoreError> {
+        self.inner.epoch()
+    }
+
+    fn begin_epoch(&self, epoch: u64) -> Result<(), StoreError> {
+        self.inner.begin_epoch(epoch)
+    }
+
+    fn publish(&self, published: &Published, epoch: u64) -> Result<Option<Replaced>, StoreError> {
+        self.inner.publish(published, epoch)
     }
 
     fn remove(&self, name: &Name, which: &dyn Fn(&Published) -> bool) -> Result<Vec<Published>, StoreError> {
@@ -113,8 +121,14 @@ impl Backend for Watched {
         self.inner.referrers(name, subject)
     }
 
-    fn refer(&self, name: &Name, subject: &Digest, referrer: &Descriptor) -> Result<(), StoreError> {
-        self.inner.refer(name, subject, referrer)
+    fn refer(
+        &self,
+        name: &Name,
+        subject: &Digest,
+        referrer: &Descriptor,
+        epoch: u64,
+    ) -> Result<bool, StoreError> {
+        self.inner.refer(name, subject, referrer, epoch)
     }
 
     fn objects(&self) -> Option<&dyn Objects> {
