@@ -52,14 +52,14 @@ fn measure(path: &str, name: &str, cuts: Cuts, known: &mut HashSet<Digest>) -> i
     let (mut data, mut chunks, mut new, mut new_bytes, mut sent) = (0, 0, 0, 0, 0);
     let mut compressor = zstd::bulk::Compressor::new(3)?;
     let fixed = cuts.one_in == 0;
-    let mut take = |piece: Piece| -> io::Result<()> {
+    let mut take = |piece: Piece<'_>| -> io::Result<()> {
         let Piece::Chunk(bytes) = piece else { return Ok(()) };
         data += bytes.len();
         chunks += 1;
-        if known.insert(Digest::of(&bytes)) {
+        if known.insert(Digest::of(bytes)) {
             new += 1;
             new_bytes += bytes.len();
-            sent += compressor.compress(&bytes)?.len();
+            sent += compressor.compress(bytes)?.len();
         }
         Ok(())
     };
@@ -67,7 +67,13 @@ fn measure(path: &str, name: &str, cuts: Cuts, known: &mut HashSet<Digest>) -> i
     if fixed {
         fixed_cut(&file, len, cuts.max * firebrick_store::BLOCK_LEN, &mut take)?;
     } else {
-        cut(&file, len, cuts, &mut take)?;
+        cut(
+            &file,
+            len,
+            cuts,
+            || None,
+            |window| window.pieces().try_for_each(&mut take),
+        )?;
     }
     let short = path.rsplit('/').next().unwrap_or(path);
     println!(
@@ -85,7 +91,7 @@ fn fixed_cut(
     file: &File,
     len: u64,
     chunk: usize,
-    take: &mut impl FnMut(Piece) -> io::Result<()>,
+    take: &mut impl FnMut(Piece<'_>) -> io::Result<()>,
 ) -> io::Result<()> {
     use std::os::unix::fs::FileExt as _;
     let mut position = 0;
@@ -94,7 +100,7 @@ fn fixed_cut(
         let mut bytes = vec![0; want];
         file.read_exact_at(&mut bytes, position)?;
         if bytes.iter().any(|byte| *byte != 0) {
-            take(Piece::Chunk(bytes))?;
+            take(Piece::Chunk(&bytes))?;
         }
         position += want as u64;
     }

@@ -41,7 +41,7 @@ pub use archive::{Export, Exported};
 pub use backend::{Backend, Replaced};
 pub use cache::TableCache;
 pub use check::{CheckOptions, Checked, Fault, Finding};
-pub use cut::{BLOCK_LEN, Cuts, Piece, cut};
+pub use cut::{BLOCK_LEN, Cuts, Piece, Window, cut};
 pub use download::{Download, Downloaded};
 pub use error::StoreError;
 pub use folder::Folder;

@@ -19,15 +19,13 @@ use std::thread::Scope;
 use firebrick_digest::Digest;
 
 use crate::bundle::{Bundler, Place};
-use crate::cut::{Cuts, Piece, cut};
+use crate::cut::{Cuts, Piece, Window, cut};
 use crate::error::StoreError;
 use crate::failure::Failure;
 use crate::known::Known;
 use crate::seal::{Closer, Seal};
 use crate::table::{Entry, Locator};
 
-/// Bytes of an image that go through a queue together.
-const BATCH_LEN: usize = 1 << 20;
 /// Bundles that are sent at the same time.
 const SENDERS: usize = 4;
 
@@ -66,12 +64,20 @@ enum Ready {
 
 /// Packs the first `len` bytes of a file.
 pub(crate) fn pack(file: &File, path: &Path, len: u64, packing: &Packing<'_>) -> Result<Packed, StoreError> {
-    run(packing, |batches| {
-        let mut batch = Batch::default();
-        cut(file, len, Cuts::PUBLISHED, |piece| {
-            packing.check()?;
-            batch.add(piece, &batches)
-        })
+    run(packing, |windows, room| {
+        let mut numbers = 0..;
+        cut(
+            file,
+            len,
+            Cuts::PUBLISHED,
+            || room.try_recv().ok(),
+            |window| {
+                packing.check()?;
+                let number = numbers.next().unwrap_or(u64::MAX);
+                // Nobody takes it any more: then something failed elsewhere.
+                windows.send((number, window)).map_err(|_| Halt::Stopped)
+            },
+        )
         .map_err(|error| match error {
             Halt::Read(source) => StoreError::File {
                 action: "read",
@@ -79,22 +85,16 @@ pub(crate) fn pack(file: &File, path: &Path, len: u64, packing: &Packing<'_>) ->
                 source,
             },
             Halt::Stopped => StoreError::Stopped,
-        })?;
-        // Nobody takes it any more: then something failed elsewhere.
-        batch.flush(&batches).map_err(|_| StoreError::Stopped)
+        })
     })
 }
 
 /// Packs chunks that are in memory: a table's segments.
 pub(crate) fn pack_chunks(chunks: Vec<Vec<u8>>, packing: &Packing<'_>) -> Result<Packed, StoreError> {
-    run(packing, |batches| {
-        let mut batch = Batch::default();
-        let pieces = chunks.into_iter().map(Piece::Chunk);
-        let sent = pieces
-            .into_iter()
-            .try_for_each(|piece| batch.add(piece, &batches));
-        sent.and_then(|()| batch.flush(&batches))
-            .map_err(|_| StoreError::Stopped)
+    run(packing, |windows, _| {
+        let mut numbered = (0..).zip(chunks.into_iter().map(Window::of_chunk));
+        let sent = numbered.try_for_each(|window| windows.send(window));
+        sent.map_err(|_| StoreError::Stopped)
     })
 }
 
@@ -118,35 +118,7 @@ impl Packing<'_> {
     }
 }
 
-type Numbered<T> = (u64, Vec<T>);
-
-#[derive(Default)]
-struct Batch {
-    pieces: Vec<Piece>,
-    len: usize,
-    number: u64,
-}
-
-impl Batch {
-    fn add(&mut self, piece: Piece, batches: &SyncSender<Numbered<Piece>>) -> Result<(), Halt> {
-        if let Piece::Chunk(bytes) = &piece {
-            self.len += bytes.len();
-        }
-        self.pieces.push(piece);
-        match self.len >= BATCH_LEN {
-            true => self.flush(batches),
-            false => Ok(()),
-        }
-    }
-
-    fn flush(&mut self, batches: &SyncSender<Numbered<Piece>>) -> Result<(), Halt> {
-        self.len = 0;
-        let pieces = std::mem::take(&mut self.pieces);
-        let number = self.number;
-        self.number += 1;
-        batches.send((number, pieces)).map_err(|_| Halt::Stopped)
-    }
-}
+type Numbered<T> = (u64, T);
 
 /// One of several threads that take from a queue, until it ends or something failed.
 fn take<T>(queue: &Mutex<Receiver<T>>, failure: &Failure) -> Option<T> {
@@ -158,18 +130,25 @@ fn take<T>(queue: &Mutex<Receiver<T>>, failure: &Failure) -> Option<T> {
 
 fn run(
     packing: &Packing<'_>,
-    cutting: impl FnOnce(SyncSender<Numbered<Piece>>) -> Result<(), StoreError> + std::marker::Send,
+    cutting: impl FnOnce(SyncSender<Numbered<Window>>, Receiver<Vec<u8>>) -> Result<(), StoreError>
+    + std::marker::Send,
 ) -> Result<Packed, StoreError> {
     let failure = Failure::default();
     let threads = packing.threads.max(1);
     let packed = std::thread::scope(|scope| {
-        let (batches_to, batches) = sync_channel(threads);
+        let (windows_to, windows) = sync_channel(threads);
+        let (room_to, room) = channel();
         let (ready_to, ready) = sync_channel(threads);
         let (bundles_to, bundles) = sync_channel(1);
         let (sent_to, sent) = channel();
         let failure = &failure;
-        scope.spawn(move || cutting(batches_to).unwrap_or_else(|error| failure.note(error)));
-        workers(scope, threads, batches, ready_to, packing, failure);
+        scope.spawn(move || cutting(windows_to, room).unwrap_or_else(|error| failure.note(error)));
+        let ends = Ends {
+            windows,
+            room_to,
+            ready_to,
+        };
+        workers(scope, threads, ends, packing, failure);
         senders(scope, bundles, sent_to, packing, failure);
         let packed = assemble(&ready, bundles_to, packing, failure);
         // Senders end when the queue does; only then are all digests known.
@@ -181,23 +160,33 @@ fn run(
     packed.ok_or(StoreError::Stopped)
 }
 
+/// The ends of queues that those who look at chunks hold.
+struct Ends {
+    windows: Receiver<Numbered<Window>>,
+    room_to: Sender<Vec<u8>>,
+    ready_to: SyncSender<Numbered<Vec<Ready>>>,
+}
+
 fn workers<'scope, 'env>(
     scope: &'scope Scope<'scope, 'env>,
     threads: usize,
-    batches: Receiver<Numbered<Piece>>,
-    ready_to: SyncSender<Numbered<Ready>>,
+    ends: Ends,
     packing: &'scope Packing<'_>,
     failure: &'scope Failure,
 ) {
-    let batches = Arc::new(Mutex::new(batches));
+    let windows = Arc::new(Mutex::new(ends.windows));
     for _ in 0..threads {
-        let (batches, ready_to) = (Arc::clone(&batches), ready_to.clone());
+        let windows = Arc::clone(&windows);
+        let (room_to, ready_to) = (ends.room_to.clone(), ends.ready_to.clone());
         scope.spawn(move || {
             let work = || -> Result<(), StoreError> {
                 let mut closer = Closer::new(packing.seal)?;
-                while let Some((number, pieces)) = take(&batches, failure) {
-                    let ready = pieces.into_iter().map(|piece| look(piece, packing, &mut closer));
-                    if ready_to.send((number, ready.collect::<Result<_, _>>()?)).is_err() {
+                while let Some((number, window)) = take(&windows, failure) {
+                    let ready = window.pieces().map(|piece| look(piece, packing, &mut closer));
+                    let ready = ready.collect::<Result<_, _>>()?;
+                    // Who cuts may have ended.
+                    let _ = room_to.send(window.into_room());
+                    if ready_to.send((number, ready)).is_err() {
                         break;
                     }
                 }
@@ -208,18 +197,18 @@ fn workers<'scope, 'env>(
     }
 }
 
-fn look(piece: Piece, packing: &Packing<'_>, closer: &mut Closer<'_>) -> Result<Ready, StoreError> {
+fn look(piece: Piece<'_>, packing: &Packing<'_>, closer: &mut Closer<'_>) -> Result<Ready, StoreError> {
     let bytes = match piece {
         Piece::Hole(len) => return Ok(Ready::Hole(len)),
         Piece::Chunk(bytes) => bytes,
     };
-    let id = packing.seal.id(&bytes);
+    let id = packing.seal.id(bytes);
     Ok(match packing.known.find(&id, bytes.len()) {
         Some(locator) => Ready::Known(locator),
         None => Ready::New {
             id,
             len: bytes.len(),
-            stored: closer.close(&id, &bytes)?,
+            stored: closer.close(&id, bytes)?,
         },
     })
 }
@@ -268,7 +257,7 @@ enum Unsettled {
 
 /// Puts what is ready into order, and new chunks into bundles. Nothing if something failed.
 fn assemble(
-    ready: &Receiver<Numbered<Ready>>,
+    ready: &Receiver<Numbered<Vec<Ready>>>,
     bundles_to: SyncSender<(usize, Vec<u8>)>,
     packing: &Packing<'_>,
     failure: &Failure,
