@@ -21,6 +21,7 @@ use firebrick_digest::{Digest, Hasher};
 use crate::bundle::{Bundler, Place};
 use crate::error::StoreError;
 use crate::fetch::{RANGE_MAX, groups};
+use crate::id::Id;
 use crate::image::Image;
 use crate::index::{Index, Published};
 use crate::known::chunks;
@@ -223,7 +224,7 @@ impl Store {
         entries: &[Entry],
         sparse: &BTreeMap<Digest, u64>,
         bundles: &mut Bundles<'_>,
-    ) -> Result<HashMap<Digest, Place>, StoreError> {
+    ) -> Result<HashMap<Id, Place>, StoreError> {
         let wanted: Vec<Locator> = chunks(entries)
             .filter(|at| sparse.contains_key(&at.blob))
             .collect();
@@ -382,7 +383,7 @@ impl<'a> Bundles<'a> {
         }
     }
 
-    fn add(&mut self, id: &Digest, stored: &[u8]) -> Result<Place, StoreError> {
+    fn add(&mut self, id: &Id, stored: &[u8]) -> Result<Place, StoreError> {
         let (place, full) = self.bundler.add(id, stored);
         full.into_iter().try_for_each(|bytes| self.keep(&bytes))?;
         Ok(place)

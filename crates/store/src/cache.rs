@@ -6,8 +6,6 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use firebrick_digest::Digest;
-
 /// A folder that may be removed at any time.
 #[derive(Debug, Clone)]
 pub struct TableCache {
@@ -22,20 +20,19 @@ impl TableCache {
         }
     }
 
-    fn path(&self, key: &Digest) -> PathBuf {
-        let hex = key.hex();
-        self.folder.join(&hex[..2]).join(hex)
+    fn path(&self, key: &str) -> PathBuf {
+        self.folder.join(&key[..2]).join(key)
     }
 
-    /// What is kept under a digest or id, if that is no more than `limit` bytes.
-    pub(crate) fn get(&self, key: &Digest, limit: u64) -> Option<Vec<u8>> {
+    /// What is kept under the hex digits of a digest or id, if that is no more than `limit` bytes.
+    pub(crate) fn get(&self, key: &str, limit: u64) -> Option<Vec<u8>> {
         let path = self.path(key);
         let fits = fs::metadata(&path).is_ok_and(|found| found.len() <= limit);
         fits.then(|| fs::read(path).ok()).flatten()
     }
 
     /// Keeps bytes. That this fails costs only time later, so it says nothing.
-    pub(crate) fn put(&self, key: &Digest, bytes: &[u8]) {
+    pub(crate) fn put(&self, key: &str, bytes: &[u8]) {
         let path = self.path(key);
         let write = || -> io::Result<()> {
             let folder = path.parent().unwrap_or(&self.folder);

@@ -14,6 +14,7 @@ use crate::backend::Backend;
 use crate::error::StoreError;
 use crate::folder::PARTIAL;
 use crate::gc::{Amount, missing};
+use crate::id::Id;
 use crate::image::Image;
 use crate::index::{INDEX_MAX, Index, Published};
 use crate::known::chunks;
@@ -306,7 +307,7 @@ impl<'a> Check<'a> {
             .store
             .source()
             .cache
-            .and_then(|cache| cache.get(digest, MANIFEST_MAX));
+            .and_then(|cache| cache.get(&digest.hex(), MANIFEST_MAX));
         let kept = kept.filter(|bytes| Digest::of(bytes) == *digest);
         let Some(bytes) = kept else {
             let address = backend.address().to_owned();
@@ -392,7 +393,7 @@ impl<'a> Check<'a> {
         &self,
         image: &Image,
         root: &Root,
-        seen: &mut HashSet<Digest>,
+        seen: &mut HashSet<Id>,
         pieces: &Pieces,
     ) -> Result<Vec<Entry>, StoreError> {
         let source = self.store.source();

@@ -11,13 +11,13 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use firebrick_digest::Digest;
 use firebrick_trust::FileIdentity;
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 
 use crate::cut::{BLOCK_LEN, is_zero};
 use crate::error::StoreError;
 use crate::fetch::Fetching;
+use crate::id::Id;
 use crate::image::Image;
 use crate::index::Published;
 use crate::local::{Here, LocalImage};
@@ -283,7 +283,7 @@ impl<'a> Assembly<'a> {
     }
 
     /// The part that is still to come, if `id` is one.
-    fn missing(&self, id: &Digest, len: u32) -> Option<&Part> {
+    fn missing(&self, id: &Id, len: u32) -> Option<&Part> {
         let index = self.parts.partition_point(|part| part.locator.id < *id);
         let part = self
             .parts

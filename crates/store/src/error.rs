@@ -32,7 +32,7 @@ pub enum StoreError {
         /// The blob that holds it.
         blob: Digest,
         /// Which chunk.
-        id: Digest,
+        id: crate::id::Id,
         /// What is wrong with it.
         source: BadChunk,
     },

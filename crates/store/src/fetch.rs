@@ -173,7 +173,7 @@ mod tests {
             offset,
             stored,
             len: 4096,
-            id: Digest::of(b"x"),
+            id: crate::id::Id::of(b"x"),
         };
         let far = u32::try_from(GAP_MAX).unwrap();
         let wanted = vec![

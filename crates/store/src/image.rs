@@ -11,6 +11,7 @@ use crate::backend::Backend;
 use crate::cache::TableCache;
 use crate::error::StoreError;
 use crate::fetch::Fetching;
+use crate::id::Id;
 use crate::manifest::{CONFIG_MAX, Config, MANIFEST_MAX, Manifest};
 use crate::name::Name;
 use crate::seal::{Opener, Seal, stored_max};
@@ -57,7 +58,7 @@ impl Source<'_> {
         limit: u64,
         read: impl FnOnce() -> Result<Vec<u8>, StoreError>,
     ) -> Result<Vec<u8>, StoreError> {
-        let kept = self.cache.and_then(|cache| cache.get(digest, limit));
+        let kept = self.cache.and_then(|cache| cache.get(&digest.hex(), limit));
         if let Some(bytes) = kept.filter(|bytes| Digest::of(bytes) == *digest) {
             return Ok(bytes);
         }
@@ -72,7 +73,7 @@ impl Source<'_> {
             }
         }
         if let Some(cache) = self.cache {
-            cache.put(digest, &bytes);
+            cache.put(&digest.hex(), &bytes);
         }
         Ok(bytes)
     }
@@ -150,7 +151,7 @@ impl Source<'_> {
             })?;
         let root = decode(bytes)?;
         if let Some(cache) = self.cache {
-            cache.put(&config.table_id, bytes);
+            cache.put(&config.table_id.hex(), bytes);
         }
         match root.image_len == config.size {
             true => Ok(root),
@@ -162,8 +163,8 @@ impl Source<'_> {
     }
 
     /// A segment or root from the cache, if it is right.
-    fn kept(&self, id: &Digest, len: usize, seal: &Seal) -> Option<Vec<u8>> {
-        let kept = self.cache?.get(id, len as u64)?;
+    fn kept(&self, id: &Id, len: usize, seal: &Seal) -> Option<Vec<u8>> {
+        let kept = self.cache?.get(&id.hex(), len as u64)?;
         (kept.len() == len && seal.id(&kept) == *id).then_some(kept)
     }
 
@@ -183,7 +184,7 @@ impl Source<'_> {
                 )
             })
         };
-        let mut found: HashMap<Digest, Vec<u8>> = HashMap::new();
+        let mut found: HashMap<Id, Vec<u8>> = HashMap::new();
         let mut wanted = Vec::new();
         for segment in segments {
             let len = usize::try_from(segment.at.len).unwrap_or(usize::MAX);
@@ -203,7 +204,7 @@ impl Source<'_> {
         };
         fetching.chunks(wanted, &|locator, bytes| {
             if let Some(cache) = self.cache {
-                cache.put(&locator.id, bytes);
+                cache.put(&locator.id.hex(), bytes);
             }
             let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
             found.insert(locator.id, bytes.to_vec());

@@ -4,13 +4,14 @@ use std::collections::{HashMap, HashSet};
 
 use firebrick_digest::Digest;
 
+use crate::id::Id;
 use crate::name::Name;
 use crate::table::{Entry, Locator};
 
 /// Where chunks lie, by id. Segments of tables are among them.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
-    chunks: HashMap<Digest, Locator>,
+    chunks: HashMap<Id, Locator>,
     /// An image that each blob belongs to.
     owners: HashMap<Digest, Name>,
     /// Blobs that are not there, whatever tables say.
@@ -37,7 +38,7 @@ impl Known {
     }
 
     /// Where a chunk of `len` bytes lies.
-    pub(crate) fn find(&self, id: &Digest, len: usize) -> Option<Locator> {
+    pub(crate) fn find(&self, id: &Id, len: usize) -> Option<Locator> {
         let len = u32::try_from(len).ok()?;
         if self.everything {
             let nowhere = Digest::from_bytes([0; 32]);

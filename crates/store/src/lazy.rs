@@ -25,9 +25,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
-use firebrick_digest::Digest;
-
 use crate::error::StoreError;
+use crate::id::Id;
 use crate::index::Published;
 use crate::manifest::Config;
 use crate::seal::Seal;
@@ -59,7 +58,7 @@ pub struct LazyOptions {
     /// Other images of this host. Those whose content is remembered are asked before the store.
     pub donors: Vec<PathBuf>,
     /// Chunks to fetch in the background, as [`Lazy::trace`] gave them for an earlier boot of this image or one like it.
-    pub trace: Vec<Digest>,
+    pub trace: Vec<Id>,
 }
 
 impl Default for LazyOptions {
@@ -215,7 +214,7 @@ impl Lazy {
     }
 
     /// The chunks that were read, in the order of first use; the first 65,536 of them. What was only fetched ahead is none.
-    pub fn trace(&self) -> Vec<Digest> {
+    pub fn trace(&self) -> Vec<Id> {
         self.inner.trace.list()
     }
 
@@ -343,8 +342,8 @@ impl Inner {
     }
 
     /// Where chunks lie, as far as the image has them, in the order of `ids`.
-    fn find(&self, ids: &[Digest]) -> Vec<Wanted> {
-        let mut found: HashMap<Digest, Option<Wanted>> = ids.iter().map(|id| (*id, None)).collect();
+    fn find(&self, ids: &[Id]) -> Vec<Wanted> {
+        let mut found: HashMap<Id, Option<Wanted>> = ids.iter().map(|id| (*id, None)).collect();
         let mut left = found.len();
         for index in 0..self.chunks.segments.count() {
             if left == 0 || self.origin.is_stopped() {

@@ -13,19 +13,20 @@ use firebrick_digest::Digest;
 
 use crate::cache::TableCache;
 use crate::error::StoreError;
+use crate::id::Id;
 use crate::known::Known;
 use crate::pack::{Packing, pack};
 use crate::seal::Seal;
 use crate::table::{CHUNK_MAX, Entry};
 
-const MAGIC: &[u8; 8] = b"FBHERE1\n";
+const MAGIC: &[u8; 8] = b"FBHERE2\n";
 /// A remembered file has at most so many bytes of chunks' ids.
 const KEPT_MAX: u64 = 1 << 30;
 
 /// A chunk in a file of this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Here {
-    pub(crate) id: Digest,
+    pub(crate) id: Id,
     pub(crate) offset: u64,
     pub(crate) len: u32,
 }
@@ -141,11 +142,11 @@ pub(crate) fn remember(cache: &TableCache, path: &Path, file: &File, seal: &Seal
         bytes.extend_from_slice(&chunk.offset.to_le_bytes());
         bytes.extend_from_slice(&chunk.len.to_le_bytes());
     }
-    cache.put(&key(path, seal), &bytes);
+    cache.put(&key(path, seal).hex(), &bytes);
 }
 
 fn recall(cache: &TableCache, path: &Path, file: &File, seal: &Seal) -> Option<Vec<Here>> {
-    let bytes = cache.get(&key(path, seal), KEPT_MAX)?;
+    let bytes = cache.get(&key(path, seal).hex(), KEPT_MAX)?;
     let rest = bytes.strip_prefix(MAGIC)?.strip_prefix(&identity(file)?)?;
     let (chunks, []) = rest.as_chunks::<44>() else {
         return None;
@@ -159,7 +160,7 @@ fn here(bytes: &[u8; 44]) -> Option<Here> {
     let len = u32::from_le_bytes(*rest.first_chunk()?);
     let fits = usize::try_from(len).is_ok_and(|len| len <= CHUNK_MAX);
     fits.then_some(Here {
-        id: Digest::from_bytes(*id),
+        id: Id::from_bytes(*id),
         offset: u64::from_le_bytes(*offset),
         len,
     })

@@ -68,13 +68,18 @@ impl Descriptor {
 }
 
 mod as_text {
-    use super::{Deserialize, Digest};
+    use std::fmt::Display;
+    use std::str::FromStr;
 
-    pub(super) fn serialize<S: serde::Serializer>(digest: &Digest, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(digest)
+    use super::Deserialize;
+
+    pub(super) fn serialize<S: serde::Serializer>(value: &impl Display, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(value)
     }
 
-    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Digest, D::Error> {
+    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>, T: FromStr<Err: Display>>(
+        from: D,
+    ) -> Result<T, D::Error> {
         let text = std::borrow::Cow::<'_, str>::deserialize(from)?;
         text.parse().map_err(serde::de::Error::custom)
     }
@@ -143,7 +148,7 @@ pub struct Config {
     pub table_len: u64,
     /// Its id.
     #[serde(with = "as_text")]
-    pub table_id: Digest,
+    pub table_id: crate::id::Id,
     /// Tells whose key the chunks are sealed with; `None` for nobody's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,

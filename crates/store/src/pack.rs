@@ -22,6 +22,7 @@ use crate::bundle::{Bundler, Place};
 use crate::cut::{Cuts, Piece, Window, cut};
 use crate::error::StoreError;
 use crate::failure::Failure;
+use crate::id::Id;
 use crate::known::Known;
 use crate::seal::{Closer, Seal};
 use crate::table::{Entry, Locator};
@@ -59,7 +60,7 @@ pub(crate) struct Packed {
 enum Ready {
     Hole(u64),
     Known(Locator),
-    New { id: Digest, len: usize, stored: Vec<u8> },
+    New { id: Id, len: usize, stored: Vec<u8> },
 }
 
 /// Packs the first `len` bytes of a file.
@@ -248,7 +249,7 @@ struct Assembled {
 enum Unsettled {
     Entry(Entry),
     New {
-        id: Digest,
+        id: Id,
         len: u32,
         stored: u32,
         place: Place,
@@ -266,7 +267,7 @@ fn assemble(
     let mut next = 0;
     let mut bundler = Bundler::default();
     let mut bundles = 0;
-    let mut placed: HashMap<Digest, Unsettled> = HashMap::new();
+    let mut placed: HashMap<Id, Unsettled> = HashMap::new();
     let mut assembled = Assembled::default();
     let mut send = |full: Vec<Vec<u8>>| {
         full.into_iter().try_for_each(|bytes| {
@@ -302,7 +303,7 @@ impl Assembled {
         &mut self,
         ready: Ready,
         bundler: &mut Bundler,
-        placed: &mut HashMap<Digest, Unsettled>,
+        placed: &mut HashMap<Id, Unsettled>,
     ) -> (Unsettled, Vec<Vec<u8>>) {
         match ready {
             Ready::Hole(len) => (Unsettled::Entry(Entry::Hole(len)), Vec::new()),

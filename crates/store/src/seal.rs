@@ -1,6 +1,6 @@
 //! What a chunk is called, and how it lies in the store: compressed, and sealed if its owner wants that.
 //!
-//! Without a key a chunk's *id* is the SHA-256 of its bytes. With a key it is their HMAC-SHA-256, so that who does not have
+//! Without a key a chunk's *id* is the BLAKE3 of its bytes. With a key it is their keyed BLAKE3, so that who does not have
 //! the key cannot tell whether a file that he knows is in the store; the frame is sealed by ChaCha20-Poly1305 with a
 //! key of its own, made from the owner's key and the id. One key seals one content only, so the nonce may be zero, and equal
 //! chunks of one owner are equal in the store.
@@ -9,6 +9,7 @@ use firebrick_digest::Digest;
 use ring::{aead, hmac};
 
 use crate::error::StoreError;
+use crate::id::Id;
 
 /// The level of zstd: higher ones cost more time than sending takes.
 const LEVEL: i32 = 3;
@@ -21,7 +22,7 @@ pub struct Seal(Option<Keyed>);
 
 #[derive(Clone)]
 struct Keyed {
-    ids: hmac::Key,
+    ids: [u8; 32],
     frames: hmac::Key,
     fingerprint: String,
 }
@@ -39,13 +40,12 @@ impl Seal {
     /// Chunks for those who have this key.
     pub fn keyed(key: &[u8; 32]) -> Seal {
         let all = hmac::Key::new(hmac::HMAC_SHA256, key);
-        let part =
-            |purpose: &str| hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&all, purpose.as_bytes()).as_ref());
-        let name = hmac::sign(&all, b"firebrick store 1: fingerprint");
+        let part = |purpose: &str| bytes_of(&hmac::sign(&all, purpose.as_bytes()));
+        let name = part("firebrick store 1: fingerprint");
         Seal(Some(Keyed {
             ids: part("firebrick store 1: ids"),
-            frames: part("firebrick store 1: frames"),
-            fingerprint: digest_of(&name).short(),
+            frames: hmac::Key::new(hmac::HMAC_SHA256, &part("firebrick store 1: frames")),
+            fingerprint: Digest::from_bytes(name).short(),
         }))
     }
 
@@ -55,23 +55,23 @@ impl Seal {
     }
 
     /// The id of a chunk's bytes.
-    pub fn id(&self, bytes: &[u8]) -> Digest {
+    pub fn id(&self, bytes: &[u8]) -> Id {
         match &self.0 {
-            None => Digest::of(bytes),
-            Some(keyed) => digest_of(&hmac::sign(&keyed.ids, bytes)),
+            None => Id::of(bytes),
+            Some(keyed) => Id::keyed(&keyed.ids, bytes),
         }
     }
 
-    fn cipher(keyed: &Keyed, id: &Digest) -> aead::LessSafeKey {
+    fn cipher(keyed: &Keyed, id: &Id) -> aead::LessSafeKey {
         let key = hmac::sign(&keyed.frames, id.as_bytes());
         let key = aead::UnboundKey::new(&aead::CHACHA20_POLY1305, key.as_ref());
         aead::LessSafeKey::new(key.expect("an HMAC-SHA-256 is as long as the cipher's key"))
     }
 }
 
-fn digest_of(tag: &hmac::Tag) -> Digest {
+fn bytes_of(tag: &hmac::Tag) -> [u8; 32] {
     let bytes = tag.as_ref().try_into();
-    Digest::from_bytes(bytes.expect("an HMAC-SHA-256 has 32 bytes"))
+    bytes.expect("an HMAC-SHA-256 has 32 bytes")
 }
 
 fn nonce() -> aead::Nonce {
@@ -91,7 +91,7 @@ impl<'a> Closer<'a> {
     }
 
     /// The stored form of a chunk's bytes.
-    pub(crate) fn close(&mut self, id: &Digest, bytes: &[u8]) -> Result<Vec<u8>, StoreError> {
+    pub(crate) fn close(&mut self, id: &Id, bytes: &[u8]) -> Result<Vec<u8>, StoreError> {
         let mut frame = self.zstd.compress(bytes).map_err(StoreError::Memory)?;
         if let Some(keyed) = &self.seal.0 {
             Seal::cipher(keyed, id)
@@ -138,7 +138,7 @@ impl<'a> Opener<'a> {
     }
 
     /// The bytes of a chunk, which are those that its id promises; no more than `len` are ever made.
-    pub(crate) fn open(&mut self, id: &Digest, stored: &[u8], len: usize) -> Result<&[u8], BadChunk> {
+    pub(crate) fn open(&mut self, id: &Id, stored: &[u8], len: usize) -> Result<&[u8], BadChunk> {
         let Opener {
             seal,
             zstd,

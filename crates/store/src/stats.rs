@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use firebrick_digest::Digest;
 
 use crate::error::StoreError;
+use crate::id::Id;
 use crate::index::Published;
 use crate::known::chunks;
 use crate::name::Tagged;
@@ -108,7 +109,7 @@ impl Store {
 
 #[derive(Default)]
 struct Counter {
-    chunks: HashMap<Digest, Chunk>,
+    chunks: HashMap<Id, Chunk>,
     /// Bytes at different places of the store.
     places: HashMap<(Digest, u32), u64>,
 }

@@ -19,6 +19,7 @@ use std::collections::HashMap;
 
 use firebrick_digest::Digest;
 
+use crate::id::Id;
 use crate::seal::stored_max;
 
 const MAGIC: &[u8; 8] = b"FBROOT1\n";
@@ -45,7 +46,7 @@ pub struct Locator {
     /// Bytes that it has in the image.
     pub len: u32,
     /// What it is: see [`Seal`](crate::Seal).
-    pub id: Digest,
+    pub id: Id,
 }
 
 /// A part of an image.
@@ -110,7 +111,7 @@ pub(crate) fn segments(entries: &[Entry]) -> Vec<&[Entry]> {
 }
 
 /// A number that follows from an id alone.
-pub(crate) fn chance(id: &Digest) -> u32 {
+pub(crate) fn chance(id: &Id) -> u32 {
     let [a, b, c, d, ..] = *id.as_bytes();
     u32::from_be_bytes([a, b, c, d])
 }
@@ -288,7 +289,7 @@ impl<'a> Input<'a> {
         let blob = usize::try_from(number).ok().and_then(|number| blobs.get(number));
         let blob = *blob.ok_or("it names a blob that it does not list")?;
         let (offset, stored, len) = (self.u32()?, self.u32()?, self.u32()?);
-        let id = Digest::from_bytes(self.array()?);
+        let id = Id::from_bytes(self.array()?);
         let blob_len =
             blob_len(&blob).ok_or_else(|| format!("the manifest does not list its blob {blob}"))?;
         let end = u64::from(offset).saturating_add(u64::from(stored));
@@ -333,7 +334,7 @@ mod tests {
             offset: u32::from(number) * 100,
             stored: 100,
             len: 4096 * (1 + u32::from(number)),
-            id: Digest::of(&[number]),
+            id: Id::of(&[number]),
         }
     }
 
@@ -415,7 +416,7 @@ mod tests {
         let mut entries: Vec<Entry> = (0..5000_u32)
             .map(|number| {
                 Entry::Chunk(Locator {
-                    id: Digest::of(&number.to_le_bytes()),
+                    id: Id::of(&number.to_le_bytes()),
                     ..locator(0)
                 })
             })

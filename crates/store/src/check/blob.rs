@@ -7,6 +7,7 @@ use firebrick_digest::{Digest, Hasher};
 
 use super::{Check, Fault, Target, words};
 use crate::error::StoreError;
+use crate::id::Id;
 use crate::image::Image;
 use crate::seal::{Opener, Seal};
 use crate::store::Progress;
@@ -27,7 +28,7 @@ pub(super) struct Piece {
 #[derive(Debug, Default)]
 pub(super) struct Pieces {
     blobs: HashMap<Digest, Vec<Piece>>,
-    segments: HashMap<Digest, Vec<Locator>>,
+    segments: HashMap<Id, Vec<Locator>>,
 }
 
 impl Pieces {
@@ -70,7 +71,7 @@ impl Pieces {
     }
 
     /// Where a segment lies.
-    pub(super) fn copies(&self, id: &Digest) -> impl Iterator<Item = Locator> {
+    pub(super) fn copies(&self, id: &Id) -> impl Iterator<Item = Locator> {
         self.segments.get(id).into_iter().flatten().copied()
     }
 
@@ -79,8 +80,8 @@ impl Pieces {
     }
 
     /// Where some chunks lie, in all blobs.
-    pub(super) fn find(&self, wanted: &HashSet<Digest>) -> BTreeMap<Digest, Vec<Piece>> {
-        let mut found: BTreeMap<Digest, Vec<Piece>> = BTreeMap::new();
+    pub(super) fn find(&self, wanted: &HashSet<Id>) -> BTreeMap<Id, Vec<Piece>> {
+        let mut found: BTreeMap<Id, Vec<Piece>> = BTreeMap::new();
         for piece in self.blobs.values().flatten() {
             if wanted.contains(&piece.at.id) {
                 found.entry(piece.at.id).or_default().push(*piece);

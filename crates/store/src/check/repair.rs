@@ -14,6 +14,7 @@ use super::blob::{Openers, Piece};
 use super::{Check, Fault, Pieces, Target, read};
 use crate::cache::TableCache;
 use crate::error::StoreError;
+use crate::id::Id;
 use crate::seal::{Closer, Seal};
 use crate::table::BUNDLE_MAX;
 
@@ -21,7 +22,7 @@ use crate::table::BUNDLE_MAX;
 const RANGE_LEN: usize = 64 << 10;
 
 /// Chunks in image files of this host.
-type Here<'a> = HashMap<Digest, Vec<(&'a File, u64, u32)>>;
+type Here<'a> = HashMap<Id, Vec<(&'a File, u64, u32)>>;
 
 impl Check<'_> {
     /// Makes again what can be. A blob that is mended may give chunks to others, so it is tried until nothing changes.
@@ -39,7 +40,7 @@ impl Check<'_> {
                 .iter()
                 .filter(|target| self.is_open(&target.digest))
                 .collect();
-            let wanted: HashSet<Digest> = bad
+            let wanted: HashSet<Id> = bad
                 .iter()
                 .flat_map(|target| pieces.of(&target.digest))
                 .map(|piece| piece.at.id)
@@ -73,7 +74,7 @@ impl Check<'_> {
         &self,
         target: &Target,
         pieces: &Pieces,
-        copies: &BTreeMap<Digest, Vec<Piece>>,
+        copies: &BTreeMap<Id, Vec<Piece>>,
         here: &Here<'_>,
     ) -> Result<bool, StoreError> {
         let Some(bytes) = self.make(target, pieces.of(&target.digest), copies, here)? else {
@@ -95,14 +96,14 @@ impl Check<'_> {
         &self,
         target: &Target,
         pieces: &[Piece],
-        copies: &BTreeMap<Digest, Vec<Piece>>,
+        copies: &BTreeMap<Id, Vec<Piece>>,
         here: &Here<'_>,
     ) -> Result<Option<Vec<u8>>, StoreError> {
         if target.size > BUNDLE_MAX {
             return Ok(None);
         }
         let cache: Option<&TableCache> = self.store.source().cache;
-        if let Some(bytes) = cache.and_then(|cache| cache.get(&target.digest, target.size))
+        if let Some(bytes) = cache.and_then(|cache| cache.get(&target.digest.hex(), target.size))
             && Digest::of(&bytes) == target.digest
         {
             return Ok(Some(bytes));
@@ -146,7 +147,7 @@ impl Check<'_> {
         &self,
         piece: &Piece,
         target: &Target,
-        copies: &BTreeMap<Digest, Vec<Piece>>,
+        copies: &BTreeMap<Id, Vec<Piece>>,
         here: &Here<'_>,
         openers: &mut Openers<'_>,
     ) -> Result<Option<Vec<u8>>, StoreError> {
@@ -191,7 +192,7 @@ impl Check<'_> {
             .store
             .source()
             .cache
-            .and_then(|cache| cache.get(&piece.at.id, u64::from(piece.at.len)));
+            .and_then(|cache| cache.get(&piece.at.id.hex(), u64::from(piece.at.len)));
         match kept.filter(|bytes| bytes.len() == len && seal.id(bytes) == piece.at.id) {
             Some(bytes) => close(&bytes),
             None => Ok(None),

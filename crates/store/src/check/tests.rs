@@ -39,17 +39,17 @@ fn publish(store: &Store, promised: impl Fn(Locator) -> Locator) {
         descriptor
     };
     let chunk = b"chunk".repeat(1000);
-    let stored = closer.close(&Digest::of(&chunk), &chunk).unwrap();
+    let stored = closer.close(&Id::of(&chunk), &chunk).unwrap();
     let at = |blob: Digest, stored: &[u8], bytes: &[u8]| Locator {
         blob,
         offset: 0,
         stored: u32::try_from(stored.len()).unwrap(),
         len: u32::try_from(bytes.len()).unwrap(),
-        id: Digest::of(bytes),
+        id: Id::of(bytes),
     };
     let bundle = write(BUNDLE, &[&stored[..], &[0; 100]].concat());
     let segment = encode_segment(&[Entry::Chunk(promised(at(bundle.digest, &stored, &chunk)))]);
-    let stored = closer.close(&Digest::of(&segment), &segment).unwrap();
+    let stored = closer.close(&Id::of(&segment), &segment).unwrap();
     let segments = write(BUNDLE, &stored);
     let root = encode_root(&Root {
         image_len: 5000,
@@ -58,14 +58,14 @@ fn publish(store: &Store, promised: impl Fn(Locator) -> Locator) {
             at: at(segments.digest, &stored, &segment),
         }],
     });
-    let stored = closer.close(&Digest::of(&root), &root).unwrap();
+    let stored = closer.close(&Id::of(&root), &root).unwrap();
     let config = Config {
         about: About::default(),
         size: 5000,
         data: 5000,
         content: Digest::of(b""),
         table_len: root.len() as u64,
-        table_id: Digest::of(&root),
+        table_id: Id::of(&root),
         key: None,
     };
     let config = write(CONFIG, &serde_json::to_vec(&config).unwrap());

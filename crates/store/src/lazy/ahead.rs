@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::{Condvar, Mutex, PoisonError};
 
-use firebrick_digest::Digest;
+use crate::id::Id;
 
 use crate::lazy::chunks::Wanted;
 
@@ -81,7 +81,7 @@ pub(super) enum Task {
     /// Fetch the chunks of a range of the image.
     Range(Range<u64>),
     /// Find the chunks with these ids.
-    Find(Vec<Digest>),
+    Find(Vec<Id>),
     /// Fetch chunks.
     Chunks(Vec<Wanted>),
 }
@@ -96,14 +96,14 @@ pub(super) struct Queue {
 #[derive(Debug, Default)]
 struct Waiting {
     ranges: VecDeque<Range<u64>>,
-    find: Option<Vec<Digest>>,
+    find: Option<Vec<Id>>,
     chunks: VecDeque<Wanted>,
     closed: bool,
 }
 
 impl Queue {
     /// Tasks for finding and fetching what `trace` names.
-    pub(super) fn new(trace: Vec<Digest>) -> Queue {
+    pub(super) fn new(trace: Vec<Id>) -> Queue {
         let waiting = Waiting {
             find: Some(trace).filter(|trace| !trace.is_empty()),
             ..Waiting::default()
@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn long_ranges_are_done_in_pieces_and_old_ones_given_up() {
-        let queue = Queue::new(vec![Digest::of(b"x")]);
+        let queue = Queue::new(vec![Id::of(b"x")]);
         queue.add(0..u64::MAX);
         let next = || match queue.next() {
             Some(Task::Range(range)) => range,

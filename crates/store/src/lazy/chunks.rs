@@ -9,11 +9,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Builder;
 
-use firebrick_digest::Digest;
-
 use crate::cut::is_zero;
 use crate::error::StoreError;
 use crate::fetch::{Group, groups};
+use crate::id::Id;
 use crate::lazy::counts::Found;
 use crate::lazy::donors::Donors;
 use crate::lazy::flights::{Claim, Flights, Lead, Outcome};
@@ -31,7 +30,7 @@ const RANGE_MAX: u64 = 1 << 20;
 const KNOWN_MAX: usize = 1 << 18;
 
 /// What a chunk is: its id, and its length in bytes.
-pub(super) type Key = (Digest, u32);
+pub(super) type Key = (Id, u32);
 
 /// Bytes of a chunk, verified.
 pub(super) type Bytes = Arc<[u8]>;

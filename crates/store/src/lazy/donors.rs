@@ -4,8 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 
-use firebrick_digest::Digest;
-
+use crate::id::Id;
 use crate::lazy::chunks::Key;
 use crate::lazy::origin::Origin;
 use crate::local::LocalImage;
@@ -14,7 +13,7 @@ use crate::local::LocalImage;
 const CHUNKS_MAX: usize = 1 << 19;
 
 struct Place {
-    id: Digest,
+    id: Id,
     len: u32,
     donor: u32,
     offset: u64,

@@ -59,11 +59,11 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use firebrick_digest::Digest;
+    use crate::id::Id;
 
     #[test]
     fn what_was_used_last_stays() {
-        let key = |number: u8| (Digest::of(&[number]), 10);
+        let key = |number: u8| (Id::of(&[number]), 10);
         let mut memory = Memory::new(35);
         for number in 0..3 {
             memory.insert(key(number), Arc::new([number; 10]));

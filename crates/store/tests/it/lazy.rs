@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use firebrick_digest::Digest;
-use firebrick_store::{Lazy, LazyOptions, Progress, Seal, Store, StoreError, TableCache};
+use firebrick_store::{Id, Lazy, LazyOptions, Progress, Seal, Store, StoreError, TableCache};
 
 use crate::common::{Host, Part, content, image};
 use crate::watched::{Watch, Watched, no_answer};
@@ -552,7 +552,7 @@ fn a_trace_brings_what_the_next_boot_wants() {
     let trace = first.trace();
     assert!((5..=12).contains(&trace.len()), "{}", trace.len());
     // Some that are not in the image, as of an earlier version.
-    let mut hint = vec![Digest::of(b"gone")];
+    let mut hint = vec![Id::of(b"gone")];
     hint.extend(&trace);
     let options = LazyOptions {
         trace: hint,
