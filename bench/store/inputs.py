@@ -80,7 +80,7 @@ def edited(application, out):
 def other_agent():
     """This firebrick's agent as a compiler makes it that cares for speed: the same program, and most of its bytes are others."""
     out = inputs.path("store-agent")
-    target = f"{os.uname().machine}-unknown-linux-musl"
+    target = f"{os.uname().machine}-unknown-linux-gnu"
     command = ["cargo", "xtask", "guest", "--target", target, "--output", out]
     environment = dict(os.environ, CARGO_PROFILE_GUEST_OPT_LEVEL="2", CARGO_TARGET_DIR=inputs.path("store-agent.d"))
     subprocess.run(command, check=True, cwd=os.path.dirname(os.path.dirname(HERE)), env=environment)
