@@ -5,6 +5,7 @@ mod address;
 mod listener;
 mod settings;
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -14,7 +15,7 @@ use anyhow::Context as _;
 use firebrick_bucket::Bucket;
 use firebrick_digest::Digest;
 use firebrick_registry::RegistryOptions;
-use firebrick_store::{Backend, Folder, Layout, Listener, Registry, Seal, Store, TableCache};
+use firebrick_store::{Backend, Folder, HostCache, KeptKind, Layout, Listener, Registry, Seal, Store};
 
 pub(crate) use about::about;
 pub(crate) use address::Address;
@@ -80,8 +81,7 @@ impl StoreArgs {
             Address::Bucket(text) => Box::new(Layout::new(self.open_bucket(text)?)),
             Address::Registry(base) => Box::new(self.open_registry(base)),
         };
-        let cache = TableCache::new(&tables(home));
-        Ok(Store::new(backend, Some(cache), listener, stop))
+        Ok(Store::new(backend, Some(cache(home).tables()), listener, stop))
     }
 
     fn open_bucket(&self, address: &str) -> anyhow::Result<Bucket> {
@@ -124,9 +124,9 @@ impl StoreArgs {
     }
 }
 
-/// Where tables of stores and of local images are remembered.
-pub(crate) fn tables(home: &Home) -> PathBuf {
-    home.cache().join("tables")
+/// What stores keep on this host.
+pub(crate) fn cache(home: &Home) -> HostCache {
+    HostCache::new(home.cache())
 }
 
 /// That a store cannot change a name in one step.
@@ -143,13 +143,15 @@ fn races(address: &str) -> String {
 
 /// Warns of [`races`], unless this host has been told already.
 pub(crate) fn warn_of_races(address: &str, home: &Home, talk: &Talk) {
-    let told = home.cache().join("told");
+    let told = cache(home).folder(KeptKind::Told);
     let mark = told.join(Digest::of(address.as_bytes()).hex());
-    if !mark.exists() {
-        talk.warn(&races(address));
-        // Where no mark can be left it is said again.
-        let _ = std::fs::create_dir_all(&told).and_then(|()| std::fs::write(&mark, address));
+    if let Ok(mark) = File::open(&mark) {
+        let _ = mark.set_modified(SystemTime::now());
+        return;
     }
+    talk.warn(&races(address));
+    // Where no mark can be left it is said again.
+    let _ = std::fs::create_dir_all(&told).and_then(|()| std::fs::write(&mark, address));
 }
 
 /// Seconds since 1970.
