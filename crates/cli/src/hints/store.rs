@@ -24,6 +24,15 @@ pub(super) fn of(error: &StoreError) -> Option<String> {
         }
         StoreError::Contended { .. } => "try again".to_owned(),
         StoreError::Stopped => "go on with the same command: what came is kept".to_owned(),
+        StoreError::Shared {
+            address,
+            names,
+            others,
+        } => format!(
+            "it is still there; delete all its names together: firebrick rootfs rm --remote -b {address} {} {}",
+            names.join(" "),
+            others.join(" ")
+        ),
         StoreError::NoRepository { .. } => {
             "registries take lower-case names only: give it another, as in rootfs upload -l NAME -i FILE"
                 .to_owned()
