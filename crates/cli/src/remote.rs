@@ -6,7 +6,7 @@ mod listener;
 mod settings;
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -27,6 +27,7 @@ use firebrick_trust::SealKey;
 use crate::home::Home;
 use crate::proxy::{docker_config, proxy_of_environment};
 use crate::talk::Talk;
+use crate::text::quoted;
 
 /// Which store, and how to get into it.
 #[derive(Debug, clap::Args)]
@@ -82,6 +83,20 @@ impl StoreArgs {
             Address::Registry(base) => Box::new(self.open_registry(base)),
         };
         Ok(Store::new(backend, Some(cache(home).tables()), listener, stop))
+    }
+
+    /// The flags with which another command gets into the same store.
+    pub(crate) fn flags(&self, address: &str) -> String {
+        let mut flags = format!(" -b {}", quoted(Path::new(address)));
+        if self.plain_http {
+            flags.push_str(" --plain-http");
+        }
+        let authfile = self.authfile.iter().map(|file| ("authfile", file));
+        let ca_files = self.ca_file.iter().map(|file| ("ca-file", file));
+        for (flag, file) in authfile.chain(ca_files) {
+            flags.push_str(&format!(" --{flag} {}", quoted(file)));
+        }
+        flags
     }
 
     fn open_bucket(&self, address: &str) -> anyhow::Result<Bucket> {
