@@ -7,6 +7,7 @@ use anstyle::{AnsiColor, Style};
 use firebrick_build::BuildError;
 use firebrick_source::{Platform, Reference};
 use firebrick_squashfs::Compression;
+use firebrick_store::StoreError;
 use firebrick_vmm::Arch;
 use firebrick_vmm::client::CallError;
 
@@ -28,6 +29,15 @@ pub(crate) enum CliError {
     /// Nobody has said which store.
     #[error("no store is named")]
     NoStore { config: Option<PathBuf> },
+    /// An image that went to a store without the signature that it was to have.
+    #[error("{version} is in {address}, but without the signature: it cannot be signed")]
+    Unsigned {
+        version: String,
+        address: String,
+        /// Whose signature it was to be, and how to get into the store.
+        flags: String,
+        source: Box<StoreError>,
+    },
     /// What is taken for an image is something else.
     #[error("it holds no filesystem that firebrick makes: neither ext4 nor squashfs")]
     NoFilesystem,

@@ -174,10 +174,7 @@ fn of_cli(error: &CliError) -> Vec<String> {
             }
             vec![format!("there are: {}", known.join(", ")), make]
         }
-        CliError::NoStore { config } => {
-            let config = config.as_ref().map(|path| format!("; or write store = \"…\" into {}", path.display()));
-            vec![format!("name one: -b file:///srv/images, or FIREBRICK_STORE=s3://bucket{}", config.unwrap_or_default())]
-        }
+        CliError::NoStore { .. } | CliError::Unsigned { .. } => store::of_command(error),
         CliError::NotOnBase { .. } => {
             vec!["choose another base: -b alpine, -b debian or -b ubuntu; see: firebrick rootfs create --help".to_owned()]
         }

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use anyhow::Context as _;
 use firebrick_reader::ReadAt;
 use firebrick_serve::{Content, Disk, Event, Extent, Options, Server, Stopper};
-use firebrick_store::{Lazy, LazyCounts, LazyOptions, Published, Reference};
+use firebrick_store::{KeptKind, Lazy, LazyCounts, LazyOptions, Published, Reference};
 
 use crate::home::Home;
 use crate::image_file::ImageFile;
@@ -53,7 +53,7 @@ pub(crate) fn open(
         .judge(&store, &version, talk)
         .with_context(opening)?;
     let options = LazyOptions {
-        cache_folder: Some(home.cache().join("chunks")),
+        cache_folder: Some(remote::cache(home).folder(KeptKind::Chunks)),
         requests: remote::REQUESTS,
         donors: images::list(home)?.into_iter().map(|image| image.path).collect(),
         ..LazyOptions::default()

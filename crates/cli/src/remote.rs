@@ -5,7 +5,8 @@ mod address;
 mod listener;
 mod settings;
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -14,7 +15,7 @@ use anyhow::Context as _;
 use firebrick_bucket::Bucket;
 use firebrick_digest::Digest;
 use firebrick_registry::RegistryOptions;
-use firebrick_store::{Backend, Folder, Layout, Listener, Registry, Seal, Store, TableCache};
+use firebrick_store::{Backend, Folder, HostCache, KeptKind, Layout, Listener, Registry, Seal, Store};
 
 pub(crate) use about::about;
 pub(crate) use address::Address;
@@ -26,6 +27,7 @@ use firebrick_trust::SealKey;
 use crate::home::Home;
 use crate::proxy::{docker_config, proxy_of_environment};
 use crate::talk::Talk;
+use crate::text::quoted;
 
 /// Which store, and how to get into it.
 #[derive(Debug, clap::Args)]
@@ -80,8 +82,21 @@ impl StoreArgs {
             Address::Bucket(text) => Box::new(Layout::new(self.open_bucket(text)?)),
             Address::Registry(base) => Box::new(self.open_registry(base)),
         };
-        let cache = TableCache::new(&tables(home));
-        Ok(Store::new(backend, Some(cache), listener, stop))
+        Ok(Store::new(backend, Some(cache(home).tables()), listener, stop))
+    }
+
+    /// The flags with which another command gets into the same store.
+    pub(crate) fn flags(&self, address: &str) -> String {
+        let mut flags = format!(" -b {}", quoted(Path::new(address)));
+        if self.plain_http {
+            flags.push_str(" --plain-http");
+        }
+        let authfile = self.authfile.iter().map(|file| ("authfile", file));
+        let ca_files = self.ca_file.iter().map(|file| ("ca-file", file));
+        for (flag, file) in authfile.chain(ca_files) {
+            flags.push_str(&format!(" --{flag} {}", quoted(file)));
+        }
+        flags
     }
 
     fn open_bucket(&self, address: &str) -> anyhow::Result<Bucket> {
@@ -124,9 +139,9 @@ impl StoreArgs {
     }
 }
 
-/// Where tables of stores and of local images are remembered.
-pub(crate) fn tables(home: &Home) -> PathBuf {
-    home.cache().join("tables")
+/// What stores keep on this host.
+pub(crate) fn cache(home: &Home) -> HostCache {
+    HostCache::new(home.cache())
 }
 
 /// That a store cannot change a name in one step.
@@ -143,13 +158,15 @@ fn races(address: &str) -> String {
 
 /// Warns of [`races`], unless this host has been told already.
 pub(crate) fn warn_of_races(address: &str, home: &Home, talk: &Talk) {
-    let told = home.cache().join("told");
+    let told = cache(home).folder(KeptKind::Told);
     let mark = told.join(Digest::of(address.as_bytes()).hex());
-    if !mark.exists() {
-        talk.warn(&races(address));
-        // Where no mark can be left it is said again.
-        let _ = std::fs::create_dir_all(&told).and_then(|()| std::fs::write(&mark, address));
+    if let Ok(mark) = File::open(&mark) {
+        let _ = mark.set_modified(SystemTime::now());
+        return;
     }
+    talk.warn(&races(address));
+    // Where no mark can be left it is said again.
+    let _ = std::fs::create_dir_all(&told).and_then(|()| std::fs::write(&mark, address));
 }
 
 /// Seconds since 1970.

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const KIB: u64 = 1 << 10;
@@ -150,6 +151,16 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("{text} is too large"))
 }
 
+/// A path as a word of a command for a shell.
+pub(crate) fn quoted(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-./:@%+=,".contains(&byte);
+    match !text.is_empty() && text.bytes().all(plain) {
+        true => text.into_owned(),
+        false => format!("'{}'", text.replace('\'', r"'\''")),
+    }
+}
+
 /// What is UTF-8; the bytes of what is not.
 pub(crate) fn utf8(value: OsString) -> Result<String, Vec<u8>> {
     value.into_string().map_err(OsString::into_encoded_bytes)
@@ -198,6 +209,19 @@ mod tests {
         }
         for text in ["", "auto", "-1", "1.5G", "12X", "99999999999T", "M"] {
             assert!(parse_size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn quoted_is_one_word_for_a_shell() {
+        for (path, word) in [
+            ("/a/b-c.key", "/a/b-c.key"),
+            ("my key", "'my key'"),
+            ("it's", r"'it'\''s'"),
+            ("", "''"),
+            ("~/x", "'~/x'"),
+        ] {
+            assert_eq!(quoted(Path::new(path)), word);
         }
     }
 

@@ -97,7 +97,8 @@ pub trait Backend: fmt::Debug + Send + Sync {
     /// Removes the versions of a name that `which` picks, and says what they were. What they held stays until `gc`.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError`]; [`StoreError::Shared`] from registries that remove an image with all its names only, where others than those are
+    /// of the same image. Then nothing is removed.
     fn remove(&self, name: &Name, which: &dyn Fn(&Published) -> bool) -> Result<Vec<Published>, StoreError>;
 
     /// What was said about a manifest: signatures.

@@ -2,9 +2,10 @@
 //!
 //! Whoever takes something out verifies it as if it came from the store, so a damaged cache costs a request and no more.
 
-use std::fs;
-use std::io::{self, Write as _};
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// A folder that may be removed at any time.
 #[derive(Debug, Clone)]
@@ -26,9 +27,16 @@ impl TableCache {
 
     /// What is kept under the hex digits of a digest or id, if that is no more than `limit` bytes.
     pub(crate) fn get(&self, key: &str, limit: u64) -> Option<Vec<u8>> {
-        let path = self.path(key);
-        let fits = fs::metadata(&path).is_ok_and(|found| found.len() <= limit);
-        fits.then(|| fs::read(path).ok()).flatten()
+        let file = File::open(self.path(key)).ok()?;
+        let len = file.metadata().ok()?.len();
+        if len > limit {
+            return None;
+        }
+        let mut bytes = Vec::new();
+        (&file).take(len).read_to_end(&mut bytes).ok()?;
+        // When it was last used; a cache that we may only read still serves.
+        let _ = file.set_modified(SystemTime::now());
+        Some(bytes)
     }
 
     /// Keeps bytes. That this fails costs only time later, so it says nothing.

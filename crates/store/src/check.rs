@@ -166,7 +166,11 @@ impl<'a> Check<'a> {
             }
         }
         let targets = self.targets(&reached, &owners, &there)?;
-        let of = targets.iter().map(|target| target.size).sum();
+        // Documents of others may say anything.
+        let of = targets
+            .iter()
+            .map(|target| target.size)
+            .fold(0, u64::saturating_add);
         let read = crate::parallel::map(self.options.threads, &targets, |target| {
             self.read_blob(target, &tables, of)
         })?;
@@ -382,10 +386,24 @@ impl<'a> Check<'a> {
 
     /// A table that does not open. That its blob is damaged is found where blobs are read, and says more.
     fn note_table(&self, image: &Image, error: &StoreError) {
-        let (StoreError::Corrupt { problem, .. }, Some(root)) = (error, image.manifest.layers.first()) else {
+        let Some(root) = image.manifest.layers.first() else {
             return;
         };
-        self.note(root.digest, Fault::Wrong(problem.clone()));
+        let is_whole = || {
+            let bytes = self
+                .store
+                .backend()
+                .read_blob(&image.name, &root.digest, 0..root.size);
+            bytes.is_ok_and(|bytes| Digest::of(&bytes) == root.digest)
+        };
+        let problem = match error {
+            StoreError::Corrupt { problem, .. } => problem.clone(),
+            StoreError::Chunk { blob, source, .. } if *blob == root.digest && is_whole() => {
+                format!("it is not the table that the config names: {source}")
+            }
+            _ => return,
+        };
+        self.note(root.digest, Fault::Wrong(problem));
     }
 
     /// The entries of an image, but for segments that were looked at for another, and for those that cannot be read.

@@ -76,6 +76,16 @@ pub enum StoreError {
         /// What was asked of it.
         action: &'static str,
     },
+    /// A registry removes an image with all its names, and some of them are to stay.
+    #[error("{address} removes images only, each with all its names, and {} {} the same image", others.join(", "), if others.len() == 1 { "is" } else { "are" })]
+    Shared {
+        /// The store.
+        address: String,
+        /// What was to be removed.
+        names: Vec<String>,
+        /// The names of an image among them that are to stay.
+        others: Vec<String>,
+    },
 
     /// A registry has no room for such a name.
     #[error("{name:?} cannot be a repository in {address}")]

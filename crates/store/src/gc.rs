@@ -56,7 +56,7 @@ pub struct Amount {
 impl Amount {
     pub(crate) fn add(&mut self, bytes: u64) {
         self.count += 1;
-        self.bytes += bytes;
+        self.bytes = self.bytes.saturating_add(bytes);
     }
 }
 
@@ -328,7 +328,7 @@ impl Gc<'_> {
             }
         }
         if !next.doomed.is_empty() || !ledger.doomed.is_empty() {
-            next.generation += 1;
+            next.generation = next.generation.wrapping_add(1);
         }
         let order = self.manifests_first(due)?;
         let begun = Instant::now();
@@ -433,7 +433,7 @@ impl Gc<'_> {
             for (digest, _) in gone {
                 ledger.condemned.remove(digest);
             }
-            ledger.generation += 1;
+            ledger.generation = ledger.generation.wrapping_add(1);
             // Where nobody knows whether it was written, the generation tells.
             if ledger.write(self.objects, version.as_ref(), self.swaps)? == Swap::Done {
                 return Ok(());

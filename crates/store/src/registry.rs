@@ -168,6 +168,23 @@ fn published(tagged: &Tagged, digest: Digest, current: bool) -> Published {
     }
 }
 
+/// The version as one names it.
+fn shown(version: &Published) -> String {
+    match version.current {
+        true => version.tagged.to_string(),
+        false => format!("{}@{}", version.tagged, version.digest),
+    }
+}
+
+/// What to name so that these versions go: a name that has its current one among them loses all.
+fn named(removed: &[Published]) -> Vec<String> {
+    let is_named = |one: &&Published| {
+        let goes = |other: &Published| other.current && other.tagged == one.tagged;
+        one.current || !removed.iter().any(goes)
+    };
+    removed.iter().filter(is_named).map(shown).collect()
+}
+
 fn not_there(address: &str, name: &Name) -> StoreError {
     StoreError::NoImage {
         address: address.to_owned(),
@@ -308,12 +325,25 @@ impl Backend for Registry {
             };
             tags.extend(removed.iter().find(is_of).map(|one| (text.clone(), one.digest)));
         }
+        let others = |digest: &Digest| -> Vec<String> {
+            let same = kept.iter().filter(|one| one.digest == *digest);
+            same.map(shown).collect()
+        };
+        // First those of images that keep other names: if that cannot be done, nothing has gone yet.
+        tags.sort_by_key(|(_, digest)| others(digest).is_empty());
         for (tag, digest) in tags {
             match repository.delete_tag(&tag) {
                 Ok(_) => {}
-                // Then only the manifest goes, and every tag of it with it.
-                Err(RegistryError::Unsupported { .. }) if !kept.iter().any(|one| one.digest == digest) => {
+                // docker-registry 2: then only the manifest goes, and every tag of it with it.
+                Err(RegistryError::Unsupported { .. }) if others(&digest).is_empty() => {
                     repository.delete_manifest(digest)?;
+                }
+                Err(RegistryError::Unsupported { .. }) => {
+                    return Err(StoreError::Shared {
+                        address: self.address.clone(),
+                        names: named(&removed),
+                        others: others(&digest),
+                    });
                 }
                 Err(error) => return Err(error.into()),
             }

@@ -9,6 +9,8 @@ pub mod mutate;
 mod nbd;
 mod source;
 mod squashfs;
+mod store;
+mod trust;
 
 use std::io;
 
@@ -24,6 +26,8 @@ pub use inventory::inventory;
 pub use nbd::nbd;
 pub use source::{archives, manifests};
 pub use squashfs::squashfs;
+pub use store::{store_archives, store_documents, store_seeds, store_tables};
+pub use trust::{trust, trust_seeds};
 
 /// A region whose bytes only count.
 #[derive(Default)]

@@ -1,15 +1,18 @@
 //! `firebrick cache …`.
 
+use std::io;
 use std::time::{Duration, SystemTime};
 
+use firebrick_digest::Digest;
 use firebrick_sandbox::{CachedStep, PruneSteps};
 use firebrick_source::{Cache, CachedBlob, Prune};
+use firebrick_store::{Kept, KeptKind, PruneKept};
 use serde_json::json;
 
 use crate::error::write_stdout;
 use crate::home::Home;
 use crate::talk::Talk;
-use crate::{steps, text};
+use crate::{remote, steps, text};
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
@@ -17,24 +20,24 @@ pub(crate) enum Command {
     Prune(PruneArgs),
 }
 
-/// List the downloaded layers and manifests and what scripts made, longest unused first
+/// List downloads, what scripts made, and what was read of stores, longest unused first
 #[derive(Debug, clap::Args)]
 pub(crate) struct ListArgs {
-    /// Print a JSON array of objects with digest, size, last use, whether it is a script's, and whether the download is unfinished
+    /// Print a JSON array of objects with kind, digest, files, size, last use, and whether the download is unfinished
     #[arg(long)]
     json: bool,
 }
 
-/// Delete downloaded layers and manifests and what scripts made
+/// Delete downloads, what scripts made, and what was read of stores
 ///
-/// Without flags everything goes, except downloads that are under way.
+/// Without flags everything goes, except downloads that are under way and images that are being read lazily.
 #[derive(Debug, clap::Args)]
 pub(crate) struct PruneArgs {
     /// Only what was not used for so many days
     #[arg(long, value_name = "DAYS", conflicts_with = "keep")]
     older_than: Option<u64>,
 
-    /// Only what was used longest ago, until this much is left: in MiB or with a unit. What scripts made goes first
+    /// Only what was used longest ago, until this much is left: in MiB or with a unit. What was read of stores goes first, then what scripts made
     #[arg(long, value_name = "SIZE", value_parser = text::parse_size)]
     keep: Option<u64>,
 
@@ -51,59 +54,160 @@ pub(crate) fn run(command: Command, talk: &Talk) -> anyhow::Result<()> {
     }
 }
 
-/// One thing of the cache.
-enum Item {
-    Blob(CachedBlob),
-    Step(CachedStep),
+/// What a line of the list is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    Blob,
+    Unfinished,
+    Script,
+    /// What was read of an image without fetching it.
+    Chunks,
+    /// All small things of stores together: there are hundreds of an image.
+    Tables,
+    /// All marks of what a user was told once.
+    Told,
+}
+
+impl What {
+    fn name(self) -> &'static str {
+        match self {
+            What::Blob | What::Unfinished => "blob",
+            What::Script => "script",
+            What::Chunks => "chunks",
+            What::Tables => "tables",
+            What::Told => "told",
+        }
+    }
+}
+
+/// One thing of the cache, or several of a kind.
+struct Item {
+    what: What,
+    /// Of chunks: their image's.
+    digest: Option<Digest>,
+    files: u64,
+    size_bytes: u64,
+    /// Of several: the last.
+    last_used: SystemTime,
+}
+
+impl From<CachedBlob> for Item {
+    fn from(blob: CachedBlob) -> Item {
+        Item {
+            what: if blob.partial {
+                What::Unfinished
+            } else {
+                What::Blob
+            },
+            digest: Some(blob.digest),
+            files: 1,
+            size_bytes: blob.size_bytes,
+            last_used: blob.last_used,
+        }
+    }
+}
+
+impl From<CachedStep> for Item {
+    fn from(step: CachedStep) -> Item {
+        Item {
+            what: What::Script,
+            digest: Some(step.diff_id),
+            files: 1,
+            size_bytes: step.size_bytes,
+            last_used: step.last_used,
+        }
+    }
 }
 
 impl Item {
-    fn last_used(&self) -> SystemTime {
-        match self {
-            Item::Blob(blob) => blob.last_used,
-            Item::Step(step) => step.last_used,
+    /// What stores keep: images one by one, small things together.
+    fn of_stores(kept: Vec<Kept>) -> Vec<Item> {
+        let mut items: Vec<Item> = Vec::new();
+        for one in kept {
+            let (what, digest) = match one.kind {
+                KeptKind::Chunks => (What::Chunks, Some(one.key)),
+                KeptKind::Table => (What::Tables, None),
+                KeptKind::Told => (What::Told, None),
+            };
+            let same = items
+                .iter_mut()
+                .find(|item| digest.is_none() && item.what == what);
+            match same {
+                Some(item) => {
+                    item.files += 1;
+                    item.size_bytes += one.size_bytes;
+                    item.last_used = item.last_used.max(one.last_used);
+                }
+                None => items.push(Item {
+                    what,
+                    digest,
+                    files: 1,
+                    size_bytes: one.size_bytes,
+                    last_used: one.last_used,
+                }),
+            }
         }
-    }
-
-    fn size_bytes(&self) -> u64 {
-        match self {
-            Item::Blob(blob) => blob.size_bytes,
-            Item::Step(step) => step.size_bytes,
-        }
+        items
     }
 
     fn digest(&self) -> String {
-        match self {
-            Item::Blob(blob) => blob.digest.to_string(),
-            Item::Step(step) => step.diff_id.to_string(),
-        }
+        self.digest.map_or("-".to_owned(), |digest| digest.to_string())
     }
 
-    fn state(&self) -> &'static str {
-        match self {
-            Item::Blob(blob) if blob.partial => "unfinished",
-            Item::Blob(_) => "",
-            Item::Step(_) => "of a script",
+    fn about(&self) -> String {
+        match self.what {
+            What::Blob => String::new(),
+            What::Unfinished => "unfinished".to_owned(),
+            What::Script => "of a script".to_owned(),
+            What::Chunks => "read lazily".to_owned(),
+            What::Tables => format!("{} of stores and images", text::count(self.files, "table")),
+            What::Told => format!("{} given", text::count(self.files, "warning")),
         }
     }
 
     fn to_json(&self) -> serde_json::Value {
         json!({
-            "digest": self.digest(),
-            "size_bytes": self.size_bytes(),
-            "last_used_unix": text::unix_seconds(self.last_used()),
-            "partial": matches!(self, Item::Blob(blob) if blob.partial),
-            "script": matches!(self, Item::Step(_)),
+            "kind": self.what.name(),
+            "digest": self.digest.map(|digest| digest.to_string()),
+            "files": self.files,
+            "size_bytes": self.size_bytes,
+            "last_used_unix": text::unix_seconds(self.last_used),
+            "partial": self.what == What::Unfinished,
+            "script": self.what == What::Script,
         })
     }
 }
 
+/// What was found. What may not be read is said, and left out: who may see a part of a cache sees that part.
+fn seen<T, E>(found: Result<Vec<T>, E>, hidden: &mut bool, talk: &Talk) -> anyhow::Result<Vec<T>>
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    found.or_else(|error| {
+        let error = anyhow::Error::from(error);
+        let is_denied = error
+            .chain()
+            .filter_map(|cause| cause.downcast_ref::<io::Error>())
+            .any(|cause| cause.kind() == io::ErrorKind::PermissionDenied);
+        if !is_denied {
+            return Err(error);
+        }
+        *hidden = true;
+        talk.warn(&format!("not shown: {error:#}"));
+        Ok(Vec::new())
+    })
+}
+
 fn list(args: &ListArgs, home: &Home, talk: &Talk) -> anyhow::Result<()> {
-    let blobs = Cache::existing(home.cache()).list()?; // looking must not make folders
-    let made = steps::cache(home).list()?;
-    let mut items: Vec<Item> = blobs.into_iter().map(Item::Blob).collect();
-    items.extend(made.into_iter().map(Item::Step));
-    items.sort_by_key(Item::last_used);
+    let mut hidden = false;
+    // Looking must not make folders.
+    let blobs = seen(Cache::existing(home.cache()).list(), &mut hidden, talk)?;
+    let made = seen(steps::cache(home).list(), &mut hidden, talk)?;
+    let kept = seen(remote::cache(home).list(), &mut hidden, talk)?;
+    let mut items: Vec<Item> = blobs.into_iter().map(Item::from).collect();
+    items.extend(made.into_iter().map(Item::from));
+    items.extend(Item::of_stores(kept));
+    items.sort_by_key(|item| item.last_used);
 
     if args.json {
         return write_stdout(&text::json_line(
@@ -111,22 +215,24 @@ fn list(args: &ListArgs, home: &Home, talk: &Talk) -> anyhow::Result<()> {
         ));
     }
     if items.is_empty() {
-        talk.say(&format!("the cache in {} is empty", home.cache().display()));
+        if !hidden {
+            talk.say(&format!("the cache in {} is empty", home.cache().display()));
+        }
         return Ok(());
     }
     let now = SystemTime::now();
     let mut rows = vec![["DIGEST", "SIZE", "LAST USED", ""].map(String::from).to_vec()];
     rows.extend(items.iter().map(|item| {
-        let age = now.duration_since(item.last_used()).unwrap_or_default();
+        let age = now.duration_since(item.last_used).unwrap_or_default();
         vec![
             item.digest(),
-            text::bytes(item.size_bytes()),
+            text::bytes(item.size_bytes),
             text::ago(age),
-            item.state().to_owned(),
+            item.about(),
         ]
     }));
     write_stdout(text::table(&rows).as_bytes())?;
-    let total = items.iter().map(Item::size_bytes).sum();
+    let total = items.iter().map(|item| item.size_bytes).sum();
     talk.say(&format!("{} in {}", text::bytes(total), home.cache().display()));
     Ok(())
 }
@@ -154,28 +260,40 @@ fn prune(args: &PruneArgs, home: &Home, talk: &Talk) -> anyhow::Result<()> {
         Prune::DownTo(bytes) => PruneSteps::DownTo(bytes.saturating_sub(pruned.left_bytes)),
     };
     let steps = steps::cache(home).prune(steps_rule)?;
-    let freed_bytes = pruned.freed_bytes + steps.removed.iter().map(|step| step.size_bytes).sum::<u64>();
     let left_bytes = pruned.left_bytes + steps.left_bytes;
-    let mut removed: Vec<Item> = pruned.removed.into_iter().map(Item::Blob).collect();
-    removed.extend(steps.removed.into_iter().map(Item::Step));
-    for item in &removed {
+    let kept_rule = match rule {
+        Prune::All => PruneKept::All,
+        Prune::UnusedSince(time) => PruneKept::UnusedSince(time),
+        Prune::DownTo(bytes) => PruneKept::DownTo(bytes.saturating_sub(left_bytes)),
+    };
+    let kept = remote::cache(home).prune(kept_rule)?;
+    let mut removed: Vec<Item> = pruned.removed.into_iter().map(Item::from).collect();
+    removed.extend(steps.removed.into_iter().map(Item::from));
+    removed.extend(Item::of_stores(kept.removed));
+    report(&removed, left_bytes + kept.left_bytes, args.json, talk)
+}
+
+fn report(removed: &[Item], left_bytes: u64, json: bool, talk: &Talk) -> anyhow::Result<()> {
+    for item in removed {
+        let what = [item.digest(), item.about()].join(" ");
         talk.detail(&format!(
             "deleted {} ({})",
-            item.digest(),
-            text::bytes(item.size_bytes())
+            what.trim_start_matches("- ").trim_end(),
+            text::bytes(item.size_bytes)
         ));
     }
-    if args.json {
+    let freed_bytes = removed.iter().map(|item| item.size_bytes).sum();
+    if json {
         return write_stdout(&text::json_line(&json!({
             "removed": removed.iter().map(Item::to_json).collect::<Vec<_>>(),
             "freed_bytes": freed_bytes,
             "left_bytes": left_bytes,
         })));
     }
-    let count = u64::try_from(removed.len()).unwrap_or(u64::MAX);
+    let files = removed.iter().map(|item| item.files).sum();
     talk.say(&format!(
         "deleted {}, freed {}; {} left",
-        text::count(count, "blob"),
+        text::count(files, "file"),
         text::bytes(freed_bytes),
         text::bytes(left_bytes),
     ));

@@ -2,6 +2,8 @@
 
 use firebrick_store::{ObjectError, StoreError};
 
+use crate::error::CliError;
+
 pub(super) fn of(error: &StoreError) -> Option<String> {
     Some(match error {
         StoreError::NoImage { known, .. } if known.is_empty() => {
@@ -24,6 +26,15 @@ pub(super) fn of(error: &StoreError) -> Option<String> {
         }
         StoreError::Contended { .. } => "try again".to_owned(),
         StoreError::Stopped => "go on with the same command: what came is kept".to_owned(),
+        StoreError::Shared {
+            address,
+            names,
+            others,
+        } => format!(
+            "it is still there; delete all its names together: firebrick rootfs rm --remote -b {address} {} {}",
+            names.join(" "),
+            others.join(" ")
+        ),
         StoreError::NoRepository { .. } => {
             "registries take lower-case names only: give it another, as in rootfs upload -l NAME -i FILE"
                 .to_owned()
@@ -32,6 +43,27 @@ pub(super) fn of(error: &StoreError) -> Option<String> {
         StoreError::Registry(error) => return super::registry::of(error),
         _ => return None,
     })
+}
+
+/// Of what the commands find wrong themselves.
+pub(super) fn of_command(error: &CliError) -> Vec<String> {
+    match error {
+        CliError::NoStore { config } => {
+            let config = config
+                .as_ref()
+                .map(|path| format!("; or write store = \"…\" into {}", path.display()));
+            vec![format!(
+                "name one: -b file:///srv/images, or FIREBRICK_STORE=s3://bucket{}",
+                config.unwrap_or_default()
+            )]
+        }
+        CliError::Unsigned { version, flags, .. } => {
+            vec![format!(
+                "it need not be sent again: firebrick rootfs sign {version} {flags}"
+            )]
+        }
+        _ => Vec::new(),
+    }
 }
 
 fn of_object(error: &ObjectError) -> Option<String> {

@@ -1,6 +1,7 @@
 //! What the command does, as its users call it.
 
 mod build;
+mod cache;
 mod console;
 mod create;
 mod doctor;

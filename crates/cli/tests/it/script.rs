@@ -98,7 +98,7 @@ fn the_cache_shows_and_deletes_what_scripts_made() {
             .1
             .contains("\"script\": true")
     );
-    assert!(say(&home, &["cache", "prune"]).2.contains("deleted 1 blob"));
+    assert!(say(&home, &["cache", "prune"]).2.contains("deleted 1 file"));
     assert!(say(&home, &["cache", "list"]).2.contains("is empty"));
     let (_, _, stderr) = say(&home, &args(&alpine, &[]));
     assert!(stderr.contains("done in"), "{stderr}");

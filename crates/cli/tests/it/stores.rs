@@ -245,6 +245,7 @@ fn a_registry(setup: &Setup, is_known: bool) {
     });
     let place = Place::registry(&registry, is_known);
     goes_and_comes_back(&place, false);
+    names_of_one_image_go_together(&place, &home_of(1000));
     if is_known {
         let stranger = Place::registry(&registry, false);
         let refused = stranger.fail(&Home::new(), &["rootfs", "download", "-l", "tool:v1"]);
@@ -256,6 +257,43 @@ fn a_registry(setup: &Setup, is_known: bool) {
     // There is no place for files in a registry.
     let refused = place.fail(&home_of(1000), &["rootfs", "upload", "--plain", "-l", "app"]);
     assert!(refused.contains("cannot upload"), "{refused}");
+}
+
+/// docker-registry 2 cannot remove one name of an image: then it is said, nothing goes, and the command of the hint takes all.
+fn names_of_one_image_go_together(place: &Place, home: &Home) {
+    place.run(home, &["rootfs", "upload", "-l", "app:v1"]);
+    place.run(home, &["rootfs", "tag", "app:v1", "app:v2"]);
+    place.run(home, &["rootfs", "edit", "app", "--set-hostname", "third"]);
+    place.run(home, &["rootfs", "upload", "-l", "app:v2"]);
+    let listed = || place.json(home, &["rootfs", "list", "-r", "--history", "-l", "app"]);
+    let before = listed();
+    let versions = before.as_array().expect("an array");
+    let v1 = versions
+        .iter()
+        .find(|one| one["tag"] == "v1")
+        .expect("it was sent");
+    let digest = v1["digest"].as_str().expect("a digest");
+    for (name, other) in [
+        ("app:v1", format!("app:v2@{digest}")),
+        ("app:v2", "app:v1".to_owned()),
+        (&format!("app:v2@{digest}"), "app:v1".to_owned()),
+    ] {
+        let refused = place.fail(home, &["rootfs", "rm", "-r", name]);
+        for told in [
+            format!("cannot delete {name} in {}", place.address),
+            format!("each with all its names, and {other} is the same image"),
+            format!("rootfs rm --remote -b {} {name} {other}\n", place.address),
+        ] {
+            assert!(refused.contains(&told), "{refused} has no {told}");
+        }
+        assert_eq!(listed(), before);
+    }
+    place.run(
+        home,
+        &["rootfs", "rm", "-r", "app:v1", &format!("app:v2@{digest}")],
+    );
+    assert_eq!(listed().as_array().map(Vec::len), Some(1));
+    place.run(home, &["rootfs", "rm", "-r", "app:v2"]);
 }
 
 #[test]

@@ -2,10 +2,16 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use firebrick_testkit::docker_registry::{DockerRegistry, Setup, have_tools};
-use firebrick_testkit::oracle;
+use firebrick_testkit::{fault, oracle, stores};
 use serde_json::Value;
+
+use crate::stores::through;
 
 use crate::support::Home;
 use crate::support::image::make;
@@ -116,6 +122,61 @@ fn id_of(scene: &Scene, key: &str) -> String {
     .expect("openssl reads it");
     let sum = oracle::run_ok("sha256sum", [der]).expect("sha256sum");
     format!("sha256:{}", sum.split_whitespace().next().expect("a sum"))
+}
+
+/// A bucket that takes an image and no signature of it: the image is there, and the command of the hint signs it.
+#[test]
+fn an_image_whose_signature_fails_is_told_to_be_there_and_can_be_signed() {
+    let Some(bucket) = stores::seaweed().expect("SeaweedFS") else {
+        return;
+    };
+    let broken = Arc::new(AtomicBool::new(true));
+    let failing = Arc::clone(&broken);
+    let (_proxy, place) = through(&bucket, move |request, pass| {
+        let signs =
+            request.method == "PUT" && request.body.windows(16).any(|part| part == b"docker-reference");
+        match signs && failing.load(Ordering::Relaxed) {
+            true => fault::Answer::new(403, ""),
+            false => pass(),
+        }
+    });
+    let scene = Scene::new();
+    fs::rename(scene.home.path().join("team"), scene.home.path().join("my key")).expect("it is there");
+    let upload = ["rootfs", "upload", "-l", "app", "--sign", "my key"];
+    let output = place.firebrick(&scene.home, &upload).output().expect("it starts");
+    let text = String::from_utf8(output.stderr).expect("UTF-8");
+    assert_eq!(
+        (output.status.code(), output.stdout.len()),
+        (Some(1), 0),
+        "{text}"
+    );
+    let listed = place.json(&scene.home, &["rootfs", "list", "-r"]);
+    let version = format!("app:latest@{}", listed[0]["digest"].as_str().expect("a digest"));
+    assert!(
+        text.contains(&format!(
+            "error: {version} is in {}, but without the signature",
+            place.address
+        )),
+        "{text}"
+    );
+    let hint = format!(
+        "firebrick rootfs sign {version} --sign 'my key' -b {}",
+        place.address
+    );
+    assert!(text.contains(&hint), "{text}");
+    // The command of the hint does it, as a shell reads it.
+    broken.store(false, Ordering::Relaxed);
+    let binary = Path::new(env!("CARGO_BIN_EXE_firebrick"));
+    let folder = binary.parent().expect("a folder").display();
+    let signed = Command::new("sh")
+        .args(["-euc", &format!("PATH={folder}:$PATH; {hint}")])
+        .env("FIREBRICK_HOME", scene.home.path().join("fb"))
+        .envs(place.variables.clone())
+        .current_dir(scene.home.path())
+        .output()
+        .expect("sh starts");
+    assert!(signed.status.success(), "{signed:?}");
+    place.run(&scene.home, &["rootfs", "verify", "app", "--public", "team.pub"]);
 }
 
 #[test]

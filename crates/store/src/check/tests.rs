@@ -116,6 +116,45 @@ fn tables_that_lie_are_found() {
 }
 
 #[test]
+fn a_table_that_is_another_than_the_config_says_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    publish(&store, |at| at);
+    let version = store.find(&"liar".parse().unwrap()).unwrap();
+    let image = store.open(&version).unwrap();
+    let config = Config {
+        table_id: Digest::of(b"another"),
+        ..image.config.clone()
+    };
+    let config = serde_json::to_vec(&config).unwrap();
+    let manifest = Manifest {
+        config: Descriptor::of(CONFIG, &config),
+        ..image.manifest.clone()
+    };
+    let (name, manifest) = (&version.tagged.name, manifest.encode());
+    let digest = Digest::of(&manifest);
+    let backend = store.backend();
+    backend.write_blob(name, &Digest::of(&config), config).unwrap();
+    backend.write_manifest(name, &digest, manifest).unwrap();
+    let other = Published {
+        digest,
+        ..version.clone()
+    };
+    backend.publish(&other).unwrap();
+    backend.remove(name, &|one| one.digest == version.digest).unwrap();
+    let checked = check(&store);
+    let [finding] = &checked.findings[..] else {
+        panic!("{checked:?}")
+    };
+    assert_eq!(finding.blob, image.manifest.layers[0].digest);
+    assert!(
+        matches!(&finding.fault, Fault::Wrong(problem) if problem.contains("not the table")),
+        "{finding:?}"
+    );
+    assert_eq!(checked.broken.len(), 1, "{checked:?}");
+}
+
+#[test]
 fn a_check_ends_when_somebody_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a");

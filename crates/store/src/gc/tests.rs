@@ -526,6 +526,23 @@ fn nothing_is_removed_while_a_document_is_not_right() {
 }
 
 #[test]
+fn generations_begin_anew_behind_the_last() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = filled(dir.path());
+    let store = folder(&at);
+    let list = format!(
+        r#"{{"version":1,"generation":{},"condemned":{{}},"doomed":{{}}}}"#,
+        u64::MAX
+    );
+    fs::create_dir_all(at.join("gc")).unwrap();
+    fs::write(at.join(crate::ledger::LEDGER_KEY), list).unwrap();
+    assert_eq!(collect(&store, &options(0, 10)).unwrap().deleted.count, 4);
+    let (ledger, _) = Ledger::read(store.backend().objects().unwrap()).unwrap();
+    assert_eq!((ledger.generation, ledger.doomed.len()), (1, 0));
+    assert_right(&store, &at);
+}
+
+#[test]
 fn a_store_that_cannot_swap_is_collected_alone_only() {
     let dir = tempfile::tempdir().unwrap();
     let at = filled(dir.path());

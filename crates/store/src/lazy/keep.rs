@@ -2,12 +2,14 @@
 //!
 //! A chunk lies where it lies in the image, so several processes write the same bytes to the same place and need no lock. Nothing
 //! says which chunks are there: who finds bytes verifies them. So no crash, no other program and no lost write can make it wrong.
+//! Each process that has it open holds a shared lock (flock), which tells who empties the cache to leave it there.
 
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
 
 use firebrick_digest::Digest;
 use tempfile::NamedTempFile;
@@ -41,6 +43,11 @@ impl Keep {
                 keep.file = File::open(&keep.path).ok();
                 keep.give_up(&error);
             }
+        }
+        if let Some(file) = &keep.file {
+            // Where somebody is just removing the file it serves us alone; where there are no locks it may be removed later.
+            let _ = file.try_lock_shared();
+            let _ = file.set_modified(SystemTime::now());
         }
         keep
     }
@@ -111,6 +118,7 @@ fn open(path: &Path, len: u64) -> io::Result<Option<File>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kept::{HostCache, KeptKind, PruneKept};
     use std::sync::{Arc, Mutex};
 
     #[test]
@@ -130,6 +138,28 @@ mod tests {
         assert!(keep.read(&mut bytes, 49));
         assert_eq!(bytes, *b"\0some\0");
         assert!(!keep.read(&mut bytes, 98));
+    }
+
+    #[test]
+    fn what_is_open_is_not_pruned() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = HostCache::new(dir.path());
+        let folder = cache.folder(KeptKind::Chunks);
+        let open = |name: &[u8]| Keep::open(Some(&folder), &Digest::of(name), 100, Box::new(|_, _| ()));
+        let (held, again, left) = (open(b"x"), open(b"x"), open(b"y"));
+        drop(left);
+        let removed = |count| {
+            let pruned = cache.prune(PruneKept::All).unwrap();
+            assert_eq!(pruned.removed.len(), count, "{pruned:?}");
+        };
+        removed(1);
+        assert!(held.path.exists());
+        drop(held);
+        removed(0);
+        let path = again.path.clone();
+        drop(again);
+        removed(1);
+        assert!(!path.exists());
     }
 
     #[test]

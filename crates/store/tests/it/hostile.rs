@@ -183,3 +183,32 @@ fn names_lead_nowhere() {
         .collect();
     assert_eq!(names, ["x:latest"]);
 }
+
+#[test]
+fn lengths_of_other_programs_images_add_up_to_no_more_than_there_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    store(dir);
+    let layer = |content: &[u8]| json!({ "mediaType": "x", "digest": Digest::of(content).to_string(), "size": u64::MAX });
+    let media_type = "application/vnd.oci.image.manifest.v1+json";
+    let manifest = json!({ "schemaVersion": 2, "mediaType": media_type, "config": layer(b"a"), "layers": [layer(b"b"), layer(b"c")] });
+    let mut described = put(dir, &serde_json::to_vec(&manifest).unwrap());
+    described["mediaType"] = json!(media_type);
+    let path = dir.join("store/index.json");
+    let mut index = read(&path);
+    index["manifests"].as_array_mut().unwrap().push(described);
+    fs::write(&path, serde_json::to_vec(&index).unwrap()).unwrap();
+    let host = Host::new(&dir.join("store"), &dir.join("cache2"));
+    let checked = host.store.check(&firebrick_store::CheckOptions {
+        repair: false,
+        keys: &host.seal,
+        local: &[],
+        threads: 2,
+    });
+    let checked = checked.unwrap();
+    assert_eq!(
+        (checked.findings.len(), checked.broken.len()),
+        (3, 0),
+        "{checked:?}"
+    );
+}

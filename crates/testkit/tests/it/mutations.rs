@@ -286,6 +286,29 @@ fn damaged_filesystems_that_are_checked() {
     damage(&seeds_of_checks(), 4000, |_| {}, targets::ext4_check);
 }
 
+#[test]
+fn damaged_tables_of_stores() {
+    let [(_, seeds), ..] = targets::store_seeds();
+    damage(&seeds, 3000, |_| {}, targets::store_tables);
+}
+
+#[test]
+fn damaged_documents_of_stores() {
+    let [_, (_, seeds), _] = targets::store_seeds();
+    damage(&seeds, 6000, |_| {}, targets::store_documents);
+}
+
+#[test]
+fn damaged_archives_of_stores() {
+    let [.., (_, seeds)] = targets::store_seeds();
+    damage(&seeds, 4000, mend_tar, targets::store_archives);
+}
+
+#[test]
+fn damaged_documents_of_trust() {
+    damage(&targets::trust_seeds(), 10_000, |_| {}, targets::trust);
+}
+
 /// Writes the seeds where `scripts/fuzz` wants them; without that, only makes sure that there are some.
 #[test]
 fn seeds() {
@@ -303,7 +326,11 @@ fn seeds() {
         ("inventory", seeds_of_databases()),
         ("squashfs", seeds_of_squashfs()),
         ("nbd", seeds_of_nbd()),
-    ] {
+        ("trust", targets::trust_seeds()),
+    ]
+    .into_iter()
+    .chain(targets::store_seeds())
+    {
         assert!(seeds.iter().all(|seed| !seed.is_empty()), "{target}");
         let Some(folder) = &folder else { continue };
         let folder = folder.join(target);

@@ -1,11 +1,12 @@
 //! `firebrick rootfs rm`.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use firebrick_store::{Published, Reference, Tag};
+use firebrick_store::{Name, Published, Reference, Store, Tag};
 
 use super::upload::plain_key;
 use crate::home::Home;
@@ -109,17 +110,34 @@ fn remote_rm(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
             .with_context(|| format!("cannot delete {key} in {address}"))?;
         talk.say(&format!("deleted {address}/{key}"));
     }
-    for name in args.names.iter().filter(|_| !args.plain) {
-        let which = |version: &Published| {
-            version.tagged == name.tagged && name.digest.is_none_or(|digest| version.digest == digest)
-        };
-        let removed = store
-            .backend()
-            .remove(&name.tagged.name, &which)
-            .with_context(|| deleting(name))?;
-        for version in removed {
-            talk.say(&format!("deleted {}@{}", version.tagged, version.digest));
-        }
+    if args.plain {
+        return Ok(());
+    }
+    let names: BTreeSet<&Name> = args.names.iter().map(|one| &one.tagged.name).collect();
+    for name in names {
+        let meant: Vec<&Reference> = args.names.iter().filter(|one| one.tagged.name == *name).collect();
+        remove(&store, name, &meant, talk)?;
+    }
+    Ok(())
+}
+
+/// Deletes versions of a name together, since some registries remove an image with all its names or not at all.
+fn remove(store: &Store, name: &Name, meant: &[&Reference], talk: &Talk) -> anyhow::Result<()> {
+    let which = |version: &Published| {
+        meant.iter().any(|one| {
+            version.tagged == one.tagged && one.digest.is_none_or(|digest| version.digest == digest)
+        })
+    };
+    let removed = store.backend().remove(name, &which).with_context(|| {
+        let meant: Vec<String> = meant.iter().map(|one| one.to_string()).collect();
+        format!(
+            "cannot delete {} in {}",
+            meant.join(", "),
+            store.backend().address()
+        )
+    })?;
+    for version in removed {
+        talk.say(&format!("deleted {}@{}", version.tagged, version.digest));
     }
     Ok(())
 }

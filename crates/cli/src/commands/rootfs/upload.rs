@@ -6,15 +6,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use firebrick_store::{Store, Tagged, Upload, Uploaded};
+use firebrick_store::{Store, StoreError, Tagged, Upload, Uploaded};
 use firebrick_trust::PrivateKey;
 use serde_json::json;
 
-use crate::error::write_stdout;
+use crate::error::{CliError, write_stdout};
 use crate::home::Home;
 use crate::image_file::ImageFile;
 use crate::remote::{self, StoreArgs};
 use crate::talk::{Steps, Talk};
+use crate::text::quoted;
 use crate::{images, text, trust};
 
 /// Send an image to a store
@@ -85,8 +86,16 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
     {
         remote::warn_of_races(&address, home, talk);
     }
-    if let Some(key) = &key {
-        sign(&store, &uploaded, key, talk)?;
+    if let (Some(key), Some(path)) = (&key, &args.sign) {
+        sign(&store, &uploaded, key, talk).map_err(|source| {
+            let published = &uploaded.published;
+            CliError::Unsigned {
+                version: format!("{}@{}", published.tagged, published.digest),
+                flags: format!("--sign {}{}", quoted(path), args.store.flags(&address)),
+                address: address.clone(),
+                source: Box::new(source),
+            }
+        })?;
     }
     steps.finish();
     if args.json {
@@ -96,16 +105,9 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
 }
 
 /// Signs just the version that the upload told of, whatever the store says that the name means by now.
-fn sign(store: &Store, uploaded: &Uploaded, key: &PrivateKey, talk: &Talk) -> anyhow::Result<()> {
+fn sign(store: &Store, uploaded: &Uploaded, key: &PrivateKey, talk: &Talk) -> Result<(), StoreError> {
     let published = &uploaded.published;
-    store.sign(published, key).with_context(|| {
-        format!(
-            "{}@{} is in {}, but cannot be signed",
-            published.tagged,
-            published.digest,
-            store.backend().address()
-        )
-    })?;
+    store.sign(published, key)?;
     talk.say(&format!(
         "signed {} by the key {}",
         published.tagged,

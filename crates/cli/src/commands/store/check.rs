@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::Context as _;
-use firebrick_store::{
-    CheckOptions, Checked, Fault, Finding, LocalImage, Progress, Published, Seal, TableCache,
-};
+use firebrick_store::{CheckOptions, Checked, Fault, Finding, LocalImage, Progress, Published, Seal};
 use serde_json::{Value, json};
 
 use crate::error::write_stdout;
@@ -80,7 +78,7 @@ pub(super) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<ExitC
 
 /// The images of this host, for what they have of damaged bundles.
 fn local(home: &Home, seal: &Seal) -> anyhow::Result<Vec<LocalImage>> {
-    let cache = TableCache::new(&remote::tables(home));
+    let cache = remote::cache(home).tables();
     let stop = AtomicBool::new(false);
     let open = |path| LocalImage::open(path, seal, Some(&cache), true, remote::threads(), &stop);
     // One that cannot be read has nothing for us.

@@ -1,0 +1,6 @@
+//! See `firebrick_testkit::targets::store_archives`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    firebrick_testkit::targets::store_archives(bytes);
+});
