@@ -13,6 +13,9 @@ use crate::media_type::{DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST};
 use crate::name::{ManifestName, Tag};
 use crate::repository::Repository;
 
+/// How often a manifest that is not what it should be is asked for again: more goes wrong on the way than in registries.
+const AGAIN: usize = 2;
+
 /// A manifest or index as the registry gave it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
@@ -41,11 +44,21 @@ impl Repository {
     /// [`RegistryError::Mismatch`] or [`RegistryError::DigestHeader`] if the registry gives something else,
     /// [`RegistryError::TooLarge`] beyond the limit.
     pub fn manifest(&self, name: &ManifestName, limit: u64) -> Result<Option<Manifest>, RegistryError> {
-        let manifest = match self.unverified_manifest(name, limit) {
-            Ok(manifest) => manifest,
-            Err(RegistryError::NotFound { .. }) => return Ok(None),
-            Err(error) => return Err(error),
-        };
+        let mut tries = 0;
+        loop {
+            match self.verified_manifest(name, limit) {
+                Ok(manifest) => return Ok(Some(manifest)),
+                Err(RegistryError::NotFound { .. }) => return Ok(None),
+                Err(RegistryError::Mismatch { .. } | RegistryError::DigestHeader { .. }) if tries < AGAIN => {
+                    tries += 1;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn verified_manifest(&self, name: &ManifestName, limit: u64) -> Result<Manifest, RegistryError> {
+        let manifest = self.unverified_manifest(name, limit)?;
         match name {
             ManifestName::Digest(expected) if *expected != manifest.digest => Err(RegistryError::Mismatch {
                 what: format!("manifest {expected} of {}", self.name()),
@@ -54,7 +67,7 @@ impl Repository {
                     actual: manifest.digest,
                 },
             }),
-            _ => Ok(Some(manifest)),
+            _ => Ok(manifest),
         }
     }
 

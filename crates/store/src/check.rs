@@ -16,9 +16,9 @@ use crate::folder::PARTIAL;
 use crate::gc::{Amount, missing};
 use crate::id::Id;
 use crate::image::Image;
-use crate::index::{INDEX_MAX, Index, Published};
+use crate::index::{Published, look};
 use crate::known::chunks;
-use crate::layout::{BLOBS, INDEX_KEY};
+use crate::layout::BLOBS;
 use crate::local::LocalImage;
 use crate::manifest::{MANIFEST_MAX, Manifest};
 use crate::name::Name;
@@ -274,15 +274,7 @@ impl<'a> Check<'a> {
     }
 
     fn roots(&self, objects: &dyn Objects) -> Result<Vec<Link>, StoreError> {
-        let Some((bytes, _)) = objects.get(INDEX_KEY, INDEX_MAX)? else {
-            return Ok(Vec::new());
-        };
-        let index = Index::decode(&bytes).map_err(|problem| StoreError::Corrupt {
-            address: objects.address().to_owned(),
-            what: INDEX_KEY.to_owned(),
-            problem,
-        })?;
-        Ok(roots(&index))
+        Ok(roots(&look(objects)?.0))
     }
 
     /// A document as the store has it; if that is not right, as this host has it, and then it is made again.

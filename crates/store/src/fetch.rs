@@ -17,8 +17,8 @@ use crate::table::Locator;
 pub(crate) const RANGE_MAX: u64 = 4 << 20;
 /// Bytes between two chunks that are rather fetched for nothing than asked around.
 const GAP_MAX: u64 = 64 << 10;
-/// How often a chunk that is not right is asked for again.
-const AGAIN: usize = 2;
+/// How often what is not right is asked for again.
+pub(crate) const AGAIN: usize = 2;
 
 /// Where chunks are fetched from, and how.
 pub(crate) struct Fetching<'a> {

@@ -16,8 +16,8 @@ use firebrick_digest::Digest;
 
 use crate::error::StoreError;
 use crate::folder::PARTIAL;
-use crate::index::{INDEX_MAX, Index, Published};
-use crate::layout::{BLOBS, INDEX_KEY, blob_key};
+use crate::index::{Published, look_twice};
+use crate::layout::{BLOBS, blob_key};
 use crate::ledger::{ATTEMPTS, BLOBS_MAX, DELETE_WITHIN, Ledger, PATIENCE, Since, settled};
 use crate::manifest::MANIFEST_MAX;
 use crate::name::Tagged;
@@ -254,21 +254,12 @@ impl Gc<'_> {
     }
 
     fn reached(&self, dropped: &[Published]) -> Result<Reached, StoreError> {
-        let mut index = self.index()?;
+        let (mut index, _) = look_twice(self.objects)?;
         if self.options.dry_run && !dropped.is_empty() {
             index.remove(&|version| dropped.contains(version));
             index.forget_orphans();
         }
         self.below(roots(&index))
-    }
-
-    fn index(&self) -> Result<Index, StoreError> {
-        match self.objects.get(INDEX_KEY, INDEX_MAX)? {
-            None => Ok(Index::default()),
-            Some((bytes, _)) => {
-                Index::decode(&bytes).map_err(|problem| self.corrupt(INDEX_KEY.to_owned(), problem))
-            }
-        }
     }
 
     /// What some documents reach, if all of them can be read.
@@ -365,7 +356,7 @@ impl Gc<'_> {
             return Ok(HashMap::new());
         }
         self.store.backend().begin_epoch(written.generation)?;
-        let mut new = roots(&self.index()?);
+        let mut new = roots(&look_twice(self.objects)?.0);
         new.retain(|link| !known.contains_key(&link.digest));
         Ok(self.below(new)?.links)
     }

@@ -10,7 +10,7 @@ use firebrick_digest::Digest;
 use crate::backend::Backend;
 use crate::cache::TableCache;
 use crate::error::StoreError;
-use crate::fetch::Fetching;
+use crate::fetch::{AGAIN, Fetching};
 use crate::id::Id;
 use crate::manifest::{CONFIG_MAX, Config, MANIFEST_MAX, Manifest};
 use crate::name::Name;
@@ -50,28 +50,33 @@ impl Source<'_> {
         }
     }
 
-    /// Bytes by their digest, from the cache or by `read`; verified.
+    /// Bytes by their digest, from the cache or by `read`, which is asked again for what is not right; verified.
     pub(crate) fn verified(
         &self,
         what: &str,
         digest: &Digest,
         limit: u64,
-        read: impl FnOnce() -> Result<Vec<u8>, StoreError>,
+        read: impl Fn() -> Result<Vec<u8>, StoreError>,
     ) -> Result<Vec<u8>, StoreError> {
         let kept = self.cache.and_then(|cache| cache.get(&digest.hex(), limit));
         if let Some(bytes) = kept.filter(|bytes| Digest::of(bytes) == *digest) {
             return Ok(bytes);
         }
-        let bytes = read()?;
-        match Digest::of(&bytes) {
-            found if found == *digest => {}
-            found => {
+        let mut tries = 0;
+        let bytes = loop {
+            let bytes = read()?;
+            let found = Digest::of(&bytes);
+            if found == *digest {
+                break bytes;
+            }
+            if tries == AGAIN {
                 return Err(self.corrupt(
                     format_args!("{what} {digest}"),
                     format!("its bytes have the digest {found}"),
                 ));
             }
-        }
+            tries += 1;
+        };
         if let Some(cache) = self.cache {
             cache.put(&digest.hex(), &bytes);
         }
@@ -139,19 +144,26 @@ impl Source<'_> {
         if blob.size > stored_max(len) as u64 {
             return Err(self.corrupt(what(), format!("{len} bytes take {}", blob.size)));
         }
-        let stored = self.backend.read_blob(&image.name, &blob.digest, 0..blob.size)?;
         let mut opener = Opener::new(seal)?;
-        let bytes = opener
-            .open(&config.table_id, &stored, len)
-            .map_err(|source| StoreError::Chunk {
-                address: self.address(),
-                blob: blob.digest,
-                id: config.table_id,
-                source,
-            })?;
-        let root = decode(bytes)?;
+        let mut tries = 0;
+        let bytes = loop {
+            let stored = self.backend.read_blob(&image.name, &blob.digest, 0..blob.size)?;
+            match opener.open(&config.table_id, &stored, len) {
+                Ok(bytes) => break bytes.to_vec(),
+                Err(_) if tries < AGAIN => tries += 1,
+                Err(source) => {
+                    return Err(StoreError::Chunk {
+                        address: self.address(),
+                        blob: blob.digest,
+                        id: config.table_id,
+                        source,
+                    });
+                }
+            }
+        };
+        let root = decode(&bytes)?;
         if let Some(cache) = self.cache {
-            cache.put(&config.table_id.hex(), bytes);
+            cache.put(&config.table_id.hex(), &bytes);
         }
         match root.image_len == config.size {
             true => Ok(root),

@@ -8,8 +8,12 @@ use firebrick_digest::Digest;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::error::StoreError;
+use crate::fetch::AGAIN;
+use crate::layout::INDEX_KEY;
 use crate::manifest::{ARTIFACT, Descriptor, MANIFEST};
 use crate::name::Tagged;
+use crate::objects::{Objects, Version};
 
 /// Media type of an OCI index.
 pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -22,6 +26,9 @@ const PUBLISHED: &str = "dev.firebrick.published";
 const IMAGE_SIZE: &str = "dev.firebrick.image-size";
 const SUBJECT: &str = "dev.firebrick.subject";
 const EPOCH: &str = "dev.firebrick.epoch";
+
+/// How often names are read that shall be the same twice. Beyond that others write them all the time, and what was read last counts.
+const LOOKS: usize = 5;
 
 /// A version of an image under a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -158,6 +165,47 @@ impl Index {
                 .is_none_or(|subject| there.contains(subject))
         });
     }
+}
+
+/// The names in a store, and which content of theirs that is. What is no index is asked for again.
+pub(crate) fn look(objects: &dyn Objects) -> Result<(Index, Option<Version>), StoreError> {
+    let mut tries = 0;
+    loop {
+        match decoded(objects, objects.get(INDEX_KEY, INDEX_MAX)?) {
+            Err(_) if tries < AGAIN => tries += 1,
+            found => return found,
+        }
+    }
+}
+
+/// The same for who acts on what is *not* among them. Nothing tells what digest an index should have, so damage on the way can hide
+/// any name: it is read until the same comes twice.
+pub(crate) fn look_twice(objects: &dyn Objects) -> Result<(Index, Option<Version>), StoreError> {
+    let mut before = objects.get(INDEX_KEY, INDEX_MAX)?;
+    for _ in 1..LOOKS {
+        let found = objects.get(INDEX_KEY, INDEX_MAX)?;
+        let is_same = found == before;
+        before = found;
+        if is_same {
+            break;
+        }
+    }
+    decoded(objects, before)
+}
+
+fn decoded(
+    objects: &dyn Objects,
+    found: Option<(Vec<u8>, Version)>,
+) -> Result<(Index, Option<Version>), StoreError> {
+    let Some((bytes, version)) = found else {
+        return Ok((Index::default(), None));
+    };
+    let index = Index::decode(&bytes).map_err(|problem| StoreError::Corrupt {
+        address: objects.address().to_owned(),
+        what: INDEX_KEY.to_owned(),
+        problem,
+    })?;
+    Ok((index, Some(version)))
 }
 
 /// Whether an entry says something about another, rather than being there for itself.

@@ -11,10 +11,10 @@ use firebrick_digest::Digest;
 
 use crate::backend::{Backend, Replaced};
 use crate::error::StoreError;
-use crate::index::{INDEX_MAX, Index, Published};
+use crate::index::{Index, Published, look, look_twice};
 use crate::manifest::Descriptor;
 use crate::name::{Name, Tagged};
-use crate::objects::{Objects, Swap, Version};
+use crate::objects::{Objects, Swap};
 
 pub(crate) const INDEX_KEY: &str = "index.json";
 pub(crate) const BLOBS: &str = "blobs/sha256/";
@@ -45,24 +45,6 @@ impl<O: Objects> Layout<O> {
         }
     }
 
-    fn read_index(&self) -> Result<(Index, Option<Version>), StoreError> {
-        match self.objects.get(INDEX_KEY, INDEX_MAX)? {
-            None => Ok((Index::default(), None)),
-            Some((bytes, version)) => {
-                let index = Index::decode(&bytes).map_err(|problem| self.corrupt(INDEX_KEY, problem))?;
-                Ok((index, Some(version)))
-            }
-        }
-    }
-
-    fn corrupt(&self, what: &str, problem: String) -> StoreError {
-        StoreError::Corrupt {
-            address: self.objects.address().to_owned(),
-            what: what.to_owned(),
-            problem,
-        }
-    }
-
     /// Whether names can be swapped, tried once.
     fn can_swap(&self) -> Result<bool, StoreError> {
         if let Some(known) = self.swaps.get() {
@@ -82,7 +64,7 @@ impl<O: Objects> Layout<O> {
     ) -> Result<Option<(T, bool)>, StoreError> {
         let atomic = self.can_swap()?;
         for attempt in 0..ATTEMPTS {
-            let (mut index, version) = self.read_index()?;
+            let (mut index, version) = look_twice(&self.objects)?;
             let Some(result) = change(&mut index) else {
                 return Ok(None);
             };
@@ -101,7 +83,7 @@ impl<O: Objects> Layout<O> {
             let is_done = match swapped {
                 Swap::Done => true,
                 Swap::Changed => false,
-                Swap::Unknown => there(&self.read_index()?.0),
+                Swap::Unknown => there(&look(&self.objects)?.0),
             };
             if is_done {
                 return Ok(Some((result, atomic)));
@@ -163,7 +145,7 @@ impl<O: Objects> Backend for Layout<O> {
     }
 
     fn versions(&self) -> Result<Vec<Published>, StoreError> {
-        Ok(self.read_index()?.0.versions())
+        Ok(look(&self.objects)?.0.versions())
     }
 
     fn history(&self, tagged: &Tagged) -> Result<Vec<Published>, StoreError> {
@@ -173,7 +155,7 @@ impl<O: Objects> Backend for Layout<O> {
     }
 
     fn epoch(&self) -> Result<u64, StoreError> {
-        Ok(self.read_index()?.0.epoch())
+        Ok(look(&self.objects)?.0.epoch())
     }
 
     fn begin_epoch(&self, epoch: u64) -> Result<(), StoreError> {
@@ -224,7 +206,7 @@ impl<O: Objects> Backend for Layout<O> {
     }
 
     fn referrers(&self, _name: &Name, subject: &Digest) -> Result<Vec<Descriptor>, StoreError> {
-        Ok(self.read_index()?.0.referrers(subject))
+        Ok(look(&self.objects)?.0.referrers(subject))
     }
 
     fn refer(

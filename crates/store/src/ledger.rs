@@ -33,6 +33,7 @@ use firebrick_digest::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::error::StoreError;
+use crate::fetch::AGAIN;
 use crate::name::Name;
 use crate::objects::{Objects, Swap, Version};
 use crate::store::Store;
@@ -107,17 +108,25 @@ impl Ledger {
         serde_json::to_vec(&written).expect("nothing in a list fails to be JSON")
     }
 
-    /// Reads the list; an empty one where none is.
+    /// Reads the list; an empty one where none is. What is no list is asked for again.
     pub(crate) fn read(objects: &dyn Objects) -> Result<(Ledger, Option<Version>), StoreError> {
-        let Some((bytes, version)) = objects.get(LEDGER_KEY, LEDGER_MAX)? else {
-            return Ok((Ledger::default(), None));
-        };
-        let ledger = Ledger::decode(&bytes).map_err(|problem| StoreError::Corrupt {
-            address: objects.address().to_owned(),
-            what: LEDGER_KEY.to_owned(),
-            problem,
-        })?;
-        Ok((ledger, Some(version)))
+        let mut tries = 0;
+        loop {
+            let Some((bytes, version)) = objects.get(LEDGER_KEY, LEDGER_MAX)? else {
+                return Ok((Ledger::default(), None));
+            };
+            match Ledger::decode(&bytes) {
+                Ok(ledger) => return Ok((ledger, Some(version))),
+                Err(_) if tries < AGAIN => tries += 1,
+                Err(problem) => {
+                    return Err(StoreError::Corrupt {
+                        address: objects.address().to_owned(),
+                        what: LEDGER_KEY.to_owned(),
+                        problem,
+                    });
+                }
+            }
+        }
     }
 
     /// Writes the list over the one that was read, where that is still there.

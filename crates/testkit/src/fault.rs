@@ -263,7 +263,10 @@ fn read_headers(reader: &mut impl BufRead) -> anyhow::Result<BTreeMap<String, St
 }
 
 /// Asks the real server the same, with every header as it was, since some are signed. HTTP/1.0, so that the answer is one piece.
-fn forward(upstream: &str, request: &Request) -> anyhow::Result<Answer> {
+///
+/// # Errors
+/// If it does not answer.
+pub fn forward(upstream: &str, request: &Request) -> anyhow::Result<Answer> {
     let mut stream = TcpStream::connect(upstream)?;
     let mut head = format!("{} {} HTTP/1.0\r\n", request.method, request.target);
     for (name, value) in &request.headers {

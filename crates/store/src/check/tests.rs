@@ -123,7 +123,7 @@ fn a_table_that_is_another_than_the_config_says_is_found() {
     let version = store.find(&"liar".parse().unwrap()).unwrap();
     let image = store.open(&version).unwrap();
     let config = Config {
-        table_id: Digest::of(b"another"),
+        table_id: Id::of(b"another"),
         ..image.config.clone()
     };
     let config = serde_json::to_vec(&config).unwrap();
@@ -140,7 +140,7 @@ fn a_table_that_is_another_than_the_config_says_is_found() {
         digest,
         ..version.clone()
     };
-    backend.publish(&other).unwrap();
+    backend.publish(&other, 0).unwrap().unwrap();
     backend.remove(name, &|one| one.digest == version.digest).unwrap();
     let checked = check(&store);
     let [finding] = &checked.findings[..] else {

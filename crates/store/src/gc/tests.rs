@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use super::*;
+use crate::layout::INDEX_KEY;
 use crate::ledger::Settled;
 use crate::objects::Swap;
 use crate::{About, Folder, Layout, Seal, Upload, Uploaded};

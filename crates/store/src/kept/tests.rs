@@ -11,7 +11,7 @@ fn old(path: &Path, hours: u64) {
 fn cache(root: &Path) -> HostCache {
     let cache = HostCache::new(root);
     let key = Digest::of(b"a");
-    cache.tables().put(&key, &[1; 3000]);
+    cache.tables().put(&key.hex(), &[1; 3000]);
     let (chunks, told) = (cache.folder(KeptKind::Chunks), cache.folder(KeptKind::Told));
     for folder in [&chunks, &told] {
         fs::create_dir_all(folder).unwrap();
@@ -96,7 +96,7 @@ fn a_table_that_is_used_is_used_now() {
             .find(|one| one.kind == KeptKind::Table)
     };
     let before = table(&cache).unwrap();
-    assert_eq!(cache.tables().get(&before.key, 3000), Some(vec![1; 3000]));
-    assert_eq!(cache.tables().get(&before.key, 2999), None);
+    assert_eq!(cache.tables().get(&before.key.hex(), 3000), Some(vec![1; 3000]));
+    assert_eq!(cache.tables().get(&before.key.hex(), 2999), None);
     assert!(table(&cache).unwrap().last_used > before.last_used + Duration::from_secs(1800));
 }

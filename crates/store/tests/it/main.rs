@@ -1,6 +1,6 @@
 //! Images through whole stores.
 //!
-//! Needs `skopeo` and `docker-registry`; see `firebrick_testkit::oracle` for what happens without.
+//! Needs `skopeo`, `docker-registry` and `weed`; see `firebrick_testkit::oracle` for what happens without.
 
 mod archives;
 mod carried;
@@ -11,6 +11,9 @@ mod folder;
 mod gc;
 mod hostile;
 mod lazy;
+mod server_faults;
+mod servers;
 mod signatures;
+mod spoiled;
 mod stats;
 mod watched;
