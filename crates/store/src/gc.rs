@@ -17,7 +17,7 @@ use firebrick_digest::Digest;
 use crate::error::StoreError;
 use crate::folder::PARTIAL;
 use crate::index::{Published, look_twice};
-use crate::layout::{BLOBS, blob_key};
+use crate::layout::{BLOBS, INDEX_KEY, blob_key};
 use crate::ledger::{ATTEMPTS, BLOBS_MAX, DELETE_WITHIN, Ledger, PATIENCE, Since, settled};
 use crate::manifest::MANIFEST_MAX;
 use crate::name::Tagged;
@@ -255,6 +255,16 @@ impl Gc<'_> {
 
     fn reached(&self, dropped: &[Published]) -> Result<Reached, StoreError> {
         let (mut index, _) = look_twice(self.objects)?;
+        if let [foreign, ..] = &index.foreign[..] {
+            let digest = foreign.get("digest").and_then(serde_json::Value::as_str);
+            return Err(self.corrupt(
+                INDEX_KEY.to_owned(),
+                format!(
+                    "nobody knows which blobs {:?} needs, whose digest is no SHA-256",
+                    digest.unwrap_or("")
+                ),
+            ));
+        }
         if self.options.dry_run && !dropped.is_empty() {
             index.remove(&|version| dropped.contains(version));
             index.forget_orphans();

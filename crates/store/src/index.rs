@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::error::StoreError;
 use crate::fetch::AGAIN;
-use crate::layout::INDEX_KEY;
+use crate::layout::{INDEX_KEY, LAYOUT_KEY};
 use crate::manifest::{ARTIFACT, Descriptor, MANIFEST};
 use crate::name::Tagged;
 use crate::objects::{Objects, Version};
@@ -47,40 +47,63 @@ pub struct Published {
     pub current: bool,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Index {
-    pub(crate) schema_version: u32,
-    #[serde(default)]
-    pub(crate) media_type: String,
-    #[serde(default)]
     pub(crate) manifests: Vec<Descriptor>,
-    #[serde(flatten)]
+    /// Entries by other algorithms than SHA-256, as they were written.
+    pub(crate) foreign: Vec<Value>,
     pub(crate) other: Map<String, Value>,
 }
 
-impl Default for Index {
-    fn default() -> Index {
-        Index {
-            schema_version: 2,
-            media_type: INDEX.to_owned(),
-            manifests: Vec::new(),
-            other: Map::new(),
-        }
-    }
+/// What lies in the object.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Written {
+    schema_version: u32,
+    #[serde(default = "media_type")]
+    media_type: String,
+    manifests: Vec<Value>,
+    #[serde(flatten)]
+    other: Map<String, Value>,
+}
+
+fn media_type() -> String {
+    INDEX.to_owned()
 }
 
 impl Index {
     pub(crate) fn decode(bytes: &[u8]) -> Result<Index, String> {
-        let index: Index = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-        match index.schema_version {
-            2 => Ok(index),
-            other => Err(format!("its schemaVersion is {other}, not 2")),
+        let written: Written = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        if written.schema_version != 2 {
+            return Err(format!("its schemaVersion is {}, not 2", written.schema_version));
         }
+        let mut index = Index {
+            other: written.other,
+            ..Index::default()
+        };
+        for (place, entry) in written.manifests.into_iter().enumerate() {
+            if is_foreign(&entry) {
+                index.foreign.push(entry);
+                continue;
+            }
+            let read = Descriptor::deserialize(entry);
+            index
+                .manifests
+                .push(read.map_err(|error| format!("its entry {place} is not right: {error}"))?);
+        }
+        Ok(index)
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
-        serde_json::to_vec_pretty(self).expect("nothing in an index fails to be JSON")
+        let own = self.manifests.iter().map(serde_json::to_value);
+        let own = own.map(|one| one.expect("nothing in a descriptor fails to be JSON"));
+        let written = Written {
+            schema_version: 2,
+            media_type: media_type(),
+            manifests: own.chain(self.foreign.iter().cloned()).collect(),
+            other: self.other.clone(),
+        };
+        serde_json::to_vec_pretty(&written).expect("nothing in an index fails to be JSON")
     }
 
     /// The last collection of garbage that is noted; 0 where none is.
@@ -197,15 +220,26 @@ fn decoded(
     objects: &dyn Objects,
     found: Option<(Vec<u8>, Version)>,
 ) -> Result<(Index, Option<Version>), StoreError> {
-    let Some((bytes, version)) = found else {
-        return Ok((Index::default(), None));
-    };
-    let index = Index::decode(&bytes).map_err(|problem| StoreError::Corrupt {
+    let corrupt = |problem| StoreError::Corrupt {
         address: objects.address().to_owned(),
         what: INDEX_KEY.to_owned(),
         problem,
-    })?;
-    Ok((index, Some(version)))
+    };
+    match found {
+        Some((bytes, version)) => Ok((Index::decode(&bytes).map_err(corrupt)?, Some(version))),
+        // It is written after the first index; without names everything would look like garbage.
+        None if objects.size(LAYOUT_KEY)?.is_some() => {
+            Err(corrupt("it is gone, though the store had one".to_owned()))
+        }
+        None => Ok((Index::default(), None)),
+    }
+}
+
+/// Whether an entry has a digest that we do not know how to make.
+fn is_foreign(entry: &Value) -> bool {
+    let digest = entry.get("digest").and_then(Value::as_str);
+    let algorithm = digest.and_then(|digest| Some(digest.split_once(':')?.0));
+    algorithm.is_some_and(|name| !name.is_empty() && name != "sha256")
 }
 
 /// Whether an entry says something about another, rather than being there for itself.

@@ -8,10 +8,19 @@ use crate::id::Id;
 use crate::name::Name;
 use crate::table::{Entry, Locator};
 
+/// Where the segments and chunks of an image lie, and how long their blobs are.
+#[derive(Debug, Default)]
+pub(crate) struct Located {
+    pub(crate) locators: Vec<Locator>,
+    pub(crate) sizes: Vec<(Digest, u64)>,
+}
+
 /// Where chunks lie, by id. Segments of tables are among them.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
     chunks: HashMap<Id, Locator>,
+    /// Lengths of blobs, as manifests tell.
+    sizes: HashMap<Digest, u64>,
     /// An image that each blob belongs to.
     owners: HashMap<Digest, Name>,
     /// Blobs that are not there, whatever tables say.
@@ -29,8 +38,9 @@ impl Known {
     }
 
     /// Adds what an image's table tells.
-    pub(crate) fn add(&mut self, name: &Name, locators: Vec<Locator>) {
-        for locator in locators {
+    pub(crate) fn add(&mut self, name: &Name, located: Located) {
+        self.sizes.extend(located.sizes);
+        for locator in located.locators {
             // What was published first stays: its blobs are those that most images share.
             self.chunks.entry(locator.id).or_insert(locator);
             self.owners.entry(locator.blob).or_insert_with(|| name.clone());
@@ -59,7 +69,12 @@ impl Known {
         self.owners.get(blob)
     }
 
-    /// Remembers that a blob is not there.
+    /// How long a blob must be.
+    pub(crate) fn size(&self, blob: &Digest) -> Option<u64> {
+        self.sizes.get(blob).copied()
+    }
+
+    /// Remembers that a blob is not there, or not whole.
     pub(crate) fn lose(&mut self, blob: Digest) {
         self.gone.insert(blob);
     }

@@ -68,9 +68,6 @@ impl<O: Objects> Layout<O> {
             let Some(result) = change(&mut index) else {
                 return Ok(None);
             };
-            if version.is_none() {
-                self.objects.put(LAYOUT_KEY, LAYOUT.to_vec())?;
-            }
             let bytes = index.encode();
             let swapped = if atomic {
                 self.objects.swap(INDEX_KEY, bytes, version.as_ref())?
@@ -86,6 +83,10 @@ impl<O: Objects> Layout<O> {
                 Swap::Unknown => there(&look(&self.objects)?.0),
             };
             if is_done {
+                // After the index: see `look`.
+                if self.objects.size(LAYOUT_KEY)?.is_none() {
+                    self.objects.put(LAYOUT_KEY, LAYOUT.to_vec())?;
+                }
                 return Ok(Some((result, atomic)));
             }
             std::thread::sleep(pause(attempt, name));

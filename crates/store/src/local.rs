@@ -75,7 +75,7 @@ impl LocalImage {
             seal,
             known: &Known::everything(),
             threads,
-            send: &|_, _| Ok(()),
+            send: &|_, _| Ok(false),
             done: &|_| {},
             stop,
         };

@@ -30,8 +30,8 @@ use crate::table::{Entry, Locator};
 /// Bundles that are sent at the same time.
 const SENDERS: usize = 4;
 
-/// Keeps a bundle in the store.
-pub(crate) type Send<'a> = dyn Fn(&Digest, Vec<u8>) -> Result<(), StoreError> + Sync + 'a;
+/// Keeps a bundle in the store, and says whether it was not there.
+pub(crate) type Send<'a> = dyn Fn(&Digest, Vec<u8>) -> Result<bool, StoreError> + Sync + 'a;
 
 /// What packing works with.
 pub(crate) struct Packing<'a> {
@@ -51,6 +51,7 @@ pub(crate) struct Packed {
     pub(crate) entries: Vec<Entry>,
     /// Bundles that were made, with their lengths.
     pub(crate) bundles: Vec<(Digest, u64)>,
+    /// Chunks that were sent.
     pub(crate) new_chunks: u64,
     /// Chunks that were in the store before, or earlier in the image.
     pub(crate) known_chunks: u64,
@@ -154,8 +155,8 @@ fn run(
         let packed = assemble(&ready, bundles_to, packing, failure);
         // Senders end when the queue does; only then are all digests known.
         drop(ready);
-        let digests: BTreeMap<usize, (Digest, u64)> = sent.iter().collect();
-        packed.map(|assembled| assembled.settle(digests))
+        let sent: BTreeMap<usize, Sent> = sent.iter().collect();
+        packed.map(|assembled| assembled.settle(&sent))
     });
     failure.into_result()?;
     packed.ok_or(StoreError::Stopped)
@@ -214,10 +215,18 @@ fn look(piece: Piece<'_>, packing: &Packing<'_>, closer: &mut Closer<'_>) -> Res
     })
 }
 
+/// A bundle that is in the store now.
+struct Sent {
+    digest: Digest,
+    len: u64,
+    /// An upload that was ended may have brought it.
+    is_new: bool,
+}
+
 fn senders<'scope, 'env>(
     scope: &'scope Scope<'scope, 'env>,
     bundles: Receiver<(usize, Vec<u8>)>,
-    sent_to: Sender<(usize, (Digest, u64))>,
+    sent_to: Sender<(usize, Sent)>,
     packing: &'scope Packing<'_>,
     failure: &'scope Failure,
 ) {
@@ -228,9 +237,13 @@ fn senders<'scope, 'env>(
             while let Some((number, bytes)) = take(&bundles, failure) {
                 let (digest, len) = (Digest::of(&bytes), bytes.len() as u64);
                 match (packing.send)(&digest, bytes) {
-                    Ok(()) if sent_to.send((number, (digest, len))).is_ok() => {}
-                    Ok(()) => return,
                     Err(error) => return failure.note(error),
+                    Ok(is_new) => {
+                        let sent = Sent { digest, len, is_new };
+                        if sent_to.send((number, sent)).is_err() {
+                            return;
+                        }
+                    }
                 }
             }
         });
@@ -241,7 +254,8 @@ fn senders<'scope, 'env>(
 #[derive(Default)]
 struct Assembled {
     entries: Vec<Unsettled>,
-    new_chunks: u64,
+    /// Chunks of each bundle.
+    new_chunks: BTreeMap<usize, u64>,
     known_chunks: u64,
 }
 
@@ -316,8 +330,8 @@ impl Assembled {
                 (placed[&id], Vec::new())
             }
             Ready::New { id, len, stored } => {
-                self.new_chunks += 1;
                 let (place, full) = bundler.add(&id, &stored);
+                *self.new_chunks.entry(place.bundle).or_default() += 1;
                 let short = |len: usize| u32::try_from(len).expect("a chunk is shorter than 4 GiB");
                 let new = Unsettled::New {
                     id,
@@ -331,7 +345,7 @@ impl Assembled {
         }
     }
 
-    fn settle(self, digests: BTreeMap<usize, (Digest, u64)>) -> Packed {
+    fn settle(self, sent: &BTreeMap<usize, Sent>) -> Packed {
         let settle = |one| match one {
             Unsettled::Entry(entry) => Some(entry),
             Unsettled::New {
@@ -339,23 +353,24 @@ impl Assembled {
                 len,
                 stored,
                 place,
-            } => {
-                let (blob, _) = *digests.get(&place.bundle)?;
-                Some(Entry::Chunk(Locator {
-                    blob,
-                    offset: place.offset,
-                    stored,
-                    len,
-                    id,
-                }))
-            }
+            } => Some(Entry::Chunk(Locator {
+                blob: sent.get(&place.bundle)?.digest,
+                offset: place.offset,
+                stored,
+                len,
+                id,
+            })),
         };
+        let is_new = |bundle: &usize| sent.get(bundle).is_some_and(|bundle| bundle.is_new);
+        let all_new: u64 = self.new_chunks.values().sum();
+        let new = self.new_chunks.iter().filter(|(bundle, _)| is_new(bundle));
+        let new_chunks: u64 = new.map(|(_, count)| count).sum();
         // A bundle without a digest was not sent; then there is a failure, and nobody looks at this.
         Packed {
             entries: self.entries.into_iter().filter_map(settle).collect(),
-            bundles: digests.into_values().collect(),
-            new_chunks: self.new_chunks,
-            known_chunks: self.known_chunks,
+            bundles: sent.values().map(|bundle| (bundle.digest, bundle.len)).collect(),
+            new_chunks,
+            known_chunks: self.known_chunks + all_new - new_chunks,
         }
     }
 }

@@ -11,14 +11,14 @@ use crate::backend::Replaced;
 use crate::error::StoreError;
 use crate::image::Image;
 use crate::index::Published;
-use crate::known::{Known, chunks};
+use crate::known::{Known, Located, chunks};
 use crate::ledger::{ANEW, Claim, Settled};
 use crate::manifest::{About, BUNDLE, CONFIG, Config, Descriptor, Manifest, ROOT};
 use crate::name::Tagged;
 use crate::pack::{Packed, Packing, pack, pack_chunks};
 use crate::seal::{Closer, Seal};
 use crate::store::{Progress, Store};
-use crate::table::{Entry, Locator, Root, Segment, encode_root, encode_segment, segments};
+use crate::table::{Entry, Root, Segment, encode_root, encode_segment, segments};
 
 /// Tables that are read to learn what a store has: those of the same name first, then those published last.
 const TABLES_MAX: usize = 48;
@@ -105,7 +105,7 @@ impl Store {
         let budget = AtomicU64::new(TABLE_BYTES_MAX);
         let found = crate::parallel::map(TABLES_AT_ONCE, &relatives, |version| {
             if budget.load(Ordering::Relaxed) == 0 {
-                return Ok(Vec::new());
+                return Ok(Located::default());
             }
             (self.progress)(Progress::Table(version));
             let spend = |len| {
@@ -116,18 +116,18 @@ impl Store {
             match self.located(version, upload.seal, &spend) {
                 Err(StoreError::Stopped) => Err(StoreError::Stopped),
                 // Images of other programs lie there with every right.
-                Err(StoreError::Foreign { .. }) => Ok(Vec::new()),
+                Err(StoreError::Foreign { .. }) => Ok(Located::default()),
                 // An image that cannot be read is none to share with; `check` is who complains about it.
                 Err(error) => {
                     (self.progress)(Progress::Ignored(version, &error));
-                    Ok(Vec::new())
+                    Ok(Located::default())
                 }
                 located => located,
             }
         })?;
         let mut known = Known::default();
-        for (version, locators) in relatives.iter().zip(found) {
-            known.add(&version.tagged.name, locators);
+        for (version, located) in relatives.iter().zip(found) {
+            known.add(&version.tagged.name, located);
         }
         Ok(known)
     }
@@ -159,18 +159,22 @@ impl Store {
         version: &Published,
         seal: &Seal,
         came: &(dyn Fn(u64) + Sync),
-    ) -> Result<Vec<Locator>, StoreError> {
+    ) -> Result<Located, StoreError> {
         let source = self.source();
         let image = source.image(&version.tagged.name, &version.digest)?;
         if image.config.key.as_deref() != seal.fingerprint() {
-            return Ok(Vec::new());
+            return Ok(Located::default());
         }
         let root = source.root(&image, seal)?;
         let entries = source.segments(&image, &root.segments, seal, came)?;
         let segments = root.segments.iter().map(|segment| segment.at);
-        Ok(segments
-            .chain(entries.iter().flat_map(|entries| chunks(entries)))
-            .collect())
+        let blobs = image.manifest.blobs();
+        Ok(Located {
+            locators: segments
+                .chain(entries.iter().flat_map(|entries| chunks(entries)))
+                .collect(),
+            sizes: blobs.map(|blob| (blob.digest, blob.size)).collect(),
+        })
     }
 }
 
@@ -263,8 +267,9 @@ impl Run<'_> {
             .into_iter()
             .find(|version| version.current)
             && let Ok(image) = self.store.source().image(&tagged.name, &current.digest)
-            && is_same(&image, &config)
             && self.is_first
+            && is_same(&image, &config)
+            && self.is_whole(&image)?
         {
             return Ok(self.outcome(packed, &config, current, None));
         }
@@ -356,20 +361,31 @@ impl Run<'_> {
         })
     }
 
-    /// Sends a blob, unless it is there: an upload that was ended has brought it, or another one.
-    fn send(&self, digest: &Digest, bytes: Vec<u8>) -> Result<(), StoreError> {
+    /// Sends a blob, unless it is there: an upload that was ended has brought it, or another one. Says whether it was not there.
+    fn send(&self, digest: &Digest, bytes: Vec<u8>) -> Result<bool, StoreError> {
         let (backend, name) = (self.store.backend(), &self.upload.tagged.name);
         let len = bytes.len() as u64;
         if backend.blob_size(name, digest)? == Some(len) {
-            return Ok(());
+            return Ok(false);
         }
         backend.write_blob(name, digest, bytes)?;
         self.sent.fetch_add(len, Ordering::Relaxed);
         self.tell(self.done.load(Ordering::Relaxed));
-        Ok(())
+        Ok(true)
     }
 
-    /// Sees that blobs of other images are there, and makes them this one's.
+    /// Whether every blob of an image is there and as long as it should be.
+    fn is_whole(&self, image: &Image) -> Result<bool, StoreError> {
+        let (backend, name) = (self.store.backend(), &self.upload.tagged.name);
+        let blobs: Vec<Descriptor> = image.manifest.blobs().cloned().collect();
+        let sizes = crate::parallel::map(8, &blobs, |blob| backend.blob_size(name, &blob.digest))?;
+        Ok(blobs
+            .iter()
+            .zip(sizes)
+            .all(|(blob, size)| size == Some(blob.size)))
+    }
+
+    /// Sees that blobs of other images are there, as long as they should be, and makes them this one's.
     fn mount(&self, blobs: &[Digest]) -> Result<Mounted, StoreError> {
         let (backend, name) = (self.store.backend(), &self.upload.tagged.name);
         let mount = |blob: &Digest| -> Result<Option<u64>, StoreError> {
@@ -386,8 +402,10 @@ impl Run<'_> {
         let mut mounted = Mounted::default();
         for (blob, size) in blobs.iter().zip(crate::parallel::map(8, blobs, mount)?) {
             match size {
-                Some(size) => mounted.there.push((*blob, size)),
-                None => mounted.gone.push(*blob),
+                Some(size) if self.known.size(blob).is_none_or(|known| known == size) => {
+                    mounted.there.push((*blob, size));
+                }
+                _ => mounted.gone.push(*blob),
             }
         }
         Ok(mounted)

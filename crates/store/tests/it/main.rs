@@ -17,3 +17,4 @@ mod signatures;
 mod spoiled;
 mod stats;
 mod watched;
+mod worn;
