@@ -3,7 +3,7 @@
 //! Tables are written here as `table.rs` of the store documents them, and by none of its code.
 
 use firebrick_digest::Digest;
-use firebrick_store::ARTIFACT;
+use firebrick_store::{ARTIFACT, Id};
 use serde_json::{Value, json};
 
 /// Objects of a store, by key.
@@ -50,7 +50,7 @@ fn number(number: usize) -> [u8; 4] {
 /// Where some bytes lie in the first blob of a list.
 fn locator(offset: usize, stored: usize, content: &[u8]) -> Vec<u8> {
     let numbers = [0, offset, stored, content.len()].map(number).concat();
-    [&numbers, &Digest::of(content).as_bytes()[..]].concat()
+    [&numbers, &Id::of(content).as_bytes()[..]].concat()
 }
 
 /// A list of one blob.
@@ -132,7 +132,7 @@ impl Sample {
         let config = json!({
             "architecture": "amd64", "os": "linux", "format": "ext4", "size": self.image_len, "data": 24576,
             "content": Digest::of(b"content").to_string(), "tableLen": self.root.len(),
-            "tableId": Digest::of(&self.root).to_string(),
+            "tableId": Id::of(&self.root).to_string(),
         });
         config.to_string().into_bytes()
     }
