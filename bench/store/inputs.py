@@ -7,6 +7,7 @@ usage: bench/store/inputs.py [FIREBRICK HOME [AGENT]]
   store-upgraded  the same application over Debian with all updates and security fixes
   store-edited    the application edited: 1 file in 100 has lines more, some are new, some gone
   store-other     another application over the first base
+  store-python    the first base alone
 
 OCI layouts. With FIREBRICK also the image files of them in HOME, those of bench/inputs.py's devbox and of the same with one package
 more, and one of store-first with another agent: AGENT, or this one built for speed. What is there is kept. Needs mmdebstrap and a
@@ -15,6 +16,8 @@ package mirror.
 
 import io
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -79,11 +82,22 @@ def edited(application, out):
 
 def other_agent():
     """This firebrick's agent as a compiler makes it that cares for speed: the same program, and most of its bytes are others."""
-    out = inputs.path("store-agent")
+    out, source = inputs.path("store-agent"), inputs.path("store-agent.src")
+    root = os.path.dirname(os.path.dirname(HERE))
+    shutil.rmtree(source, ignore_errors=True)
+    os.makedirs(source)
+    subprocess.run(f"git -C {shlex.quote(root)} archive HEAD | tar -x -C {shlex.quote(source)}", shell=True, check=True)
+    manifest = os.path.join(source, "Cargo.toml")
+    with open(manifest, encoding="utf-8") as file:
+        text = file.read()
+    # The profile of the agent alone says "z".
+    assert text.count('opt-level = "z"') == 1
+    with open(manifest, "w", encoding="utf-8") as file:
+        file.write(text.replace('opt-level = "z"', "opt-level = 2"))
     target = f"{os.uname().machine}-unknown-linux-gnu"
-    command = ["cargo", "xtask", "guest", "--target", target, "--output", out]
-    environment = dict(os.environ, CARGO_PROFILE_GUEST_OPT_LEVEL="2", CARGO_TARGET_DIR=inputs.path("store-agent.d"))
-    subprocess.run(command, check=True, cwd=os.path.dirname(os.path.dirname(HERE)), env=environment)
+    environment = dict(os.environ, CARGO_TARGET_DIR=inputs.path("store-agent.d"))
+    subprocess.run(["cargo", "xtask", "guest", "--target", target, "--output", out], check=True, cwd=source, env=environment)
+    shutil.rmtree(source)
     return out
 
 
@@ -94,8 +108,8 @@ def images(firebrick, home, agent=None):
             command = [firebrick, "-q", "rootfs", words[0], "-n", name, *words[1:]]
             subprocess.run(command, check=True, env=dict(os.environ, FIREBRICK_HOME=home))
 
-    layouts = ["store-first", "store-upgraded", "store-edited", "store-other", "devbox"]
-    for name in layouts:
+    names = ["store-first", "store-upgraded", "store-edited", "store-other", "store-python", "devbox"]
+    for name in names:
         make(name, "from-docker", "-i", f"oci:{inputs.path(name)}:latest")
     if not os.path.exists(os.path.join(home, "images", "rootfs-agent.ext4")):
         make("agent", "from-docker", "--agent", agent or other_agent(), "-i", f"oci:{inputs.path('store-first')}:latest")
@@ -126,6 +140,7 @@ def layouts():
         ("store-upgraded", [new, application]),
         ("store-edited", [old, day]),
         ("store-other", [old, other]),
+        ("store-python", [old]),
     ):
         inputs.oci(name, tars)
     inputs.describe("store", [old, new, application, day, other])
