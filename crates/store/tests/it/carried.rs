@@ -1,63 +1,16 @@
 //! Other programs carry an image through other places, and it comes back as it was.
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::sync::Arc;
 
+use firebrick_registry::RegistryOptions;
+use firebrick_store::Registry;
+use firebrick_testkit::docker_registry::{DockerRegistry, Setup};
 use firebrick_testkit::oracle;
 
 use crate::archives::{export, import};
 use crate::common::{Host, Part, content, image};
-
-/// A real registry on loopback; it ends with this value.
-struct Registry {
-    host: String,
-    child: Child,
-}
-
-impl Registry {
-    fn start(folder: &Path) -> Registry {
-        // Another test may take the port between our look and the registry's: then we look again.
-        for _ in 0..10 {
-            let host = TcpListener::bind("127.0.0.1:0")
-                .unwrap()
-                .local_addr()
-                .unwrap()
-                .to_string();
-            let config = format!(
-                "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {host}\n",
-                folder.join("data").display()
-            );
-            fs::write(folder.join("config.yml"), config).unwrap();
-            let mut child = Command::new("docker-registry")
-                .arg("serve")
-                .arg(folder.join("config.yml"))
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .unwrap();
-            let begun = Instant::now();
-            while begun.elapsed() < Duration::from_secs(20) && child.try_wait().unwrap().is_none() {
-                if TcpStream::connect(&host).is_ok() {
-                    return Registry { host, child };
-                }
-                std::thread::sleep(Duration::from_millis(50));
-            }
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-        panic!("docker-registry does not start")
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 fn skopeo(from: &str, to: &str) {
     let args = [
@@ -82,7 +35,7 @@ fn skopeo_carries_an_image_through_folders_and_registries() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     let shown = |name: &str| at(name).display().to_string();
-    let registry = Registry::start(dir.path());
+    let registry = DockerRegistry::start(&Setup::default());
     image(
         &at("a"),
         &[
@@ -112,4 +65,32 @@ fn skopeo_carries_an_image_through_folders_and_registries() {
         host.download(name, &at(path), &[]).unwrap();
         assert!(fs::read(at("a")).unwrap() == fs::read(at(path)).unwrap());
     }
+}
+
+/// As `oras` does: a client that copies whatever a manifest names, and understands none of it.
+#[test]
+fn a_client_that_knows_nothing_of_images_carries_one_unharmed() {
+    for tool in ["python3", "docker-registry"] {
+        if !oracle::have(tool).unwrap() {
+            return;
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let registry = DockerRegistry::start(&Setup::default());
+    let host = |base: &str, cache: &str| {
+        let base = format!("{}/{base}", registry.host);
+        let backend = Registry::new(&base, RegistryOptions::default(), Arc::new(|_| ()));
+        Host::of(Box::new(backend), &at(cache))
+    };
+    image(&at("a"), &[Part::Data(&content(1, 1500)), Part::Hole(9)]);
+    let sent = host("from", "cache1").upload(&at("a"), "python:v1").unwrap();
+    let script: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/carry.py"].iter().collect();
+    let script = script.display().to_string();
+    let args = [&script, &registry.host, "from/python", "to/python", "v1"];
+    let said = oracle::run_ok("python3", args).unwrap();
+    assert_eq!(said.trim(), sent.published.digest.to_string());
+    let other = host("to", "cache2");
+    other.download("python:v1", &at("b"), &[]).unwrap();
+    assert!(fs::read(at("a")).unwrap() == fs::read(at("b")).unwrap());
 }
