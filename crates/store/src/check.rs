@@ -20,7 +20,7 @@ use crate::index::{Published, look};
 use crate::known::chunks;
 use crate::layout::BLOBS;
 use crate::local::LocalImage;
-use crate::manifest::{MANIFEST_MAX, Manifest};
+use crate::manifest::{Config, MANIFEST_MAX, Manifest};
 use crate::name::Name;
 use crate::objects::{ObjectError, Objects};
 use crate::reach::{Kind, Link, Reached, manifest, roots, walk};
@@ -333,7 +333,7 @@ impl<'a> Check<'a> {
     /// What the images' tables promise of each blob.
     fn tables(&self, checked: &mut Checked) -> Result<Pieces, StoreError> {
         let source = self.store.source();
-        let mut images: Vec<(Image, Root)> = Vec::new();
+        let mut images: Vec<(Image, Config, Root)> = Vec::new();
         let mut seen = HashSet::new();
         for version in self.versions.iter().filter(|version| seen.insert(version.digest)) {
             self.check_stop()?;
@@ -356,18 +356,25 @@ impl<'a> Check<'a> {
                 checked.sealed.push(version.clone());
                 continue;
             };
+            let config = match source.config(&image, seal) {
+                Ok(config) => config,
+                Err(error) => {
+                    self.note(version.digest, Fault::Wrong(error.to_string()));
+                    continue;
+                }
+            };
             match source.root(&image, seal) {
-                Ok(root) => images.push((image, root)),
+                Ok(root) => images.push((image, config, root)),
                 Err(StoreError::Stopped) => return Err(StoreError::Stopped),
                 Err(error) => self.note_table(&image, &error),
             }
         }
         let mut pieces = Pieces::default();
-        for (image, root) in &images {
-            pieces.add_root(image, root);
+        for (image, config, root) in &images {
+            pieces.add_root(image, config, root);
         }
         let mut read = HashSet::new();
-        for (image, root) in &images {
+        for (image, _, root) in &images {
             self.check_stop()?;
             let entries = self.entries(image, root, &mut read, &pieces)?;
             pieces.add(image, chunks(&entries));

@@ -37,6 +37,7 @@ mod stats;
 mod store;
 mod table;
 mod tar;
+mod told;
 mod upload;
 
 pub use archive::{Export, Exported};
@@ -67,4 +68,5 @@ pub use sign::{Signatures, Skipped, Verified};
 pub use stats::{ImageStats, Sharing, Stats};
 pub use store::{Listener, Progress, Store};
 pub use table::{Entry, Locator, Root, Segment};
+pub use told::Told;
 pub use upload::{Upload, Uploaded};
