@@ -29,6 +29,7 @@ use crate::store::Store;
 use crate::table::{Entry, Locator, Root};
 
 mod blob;
+mod plain;
 mod repair;
 
 use blob::{Piece, Pieces};
@@ -110,6 +111,12 @@ pub struct Checked {
     pub unreached: Amount,
     /// Files of writes that were ended or go on.
     pub leftovers: Amount,
+    /// Whole files that were looked at.
+    pub whole: Amount,
+    /// Those of them without a digest beside them: nobody knows whether they are right.
+    pub unverified: Vec<String>,
+    /// Those that are not what the digest beside them says, or cannot be read; and why. Nothing makes them again.
+    pub spoiled: Vec<(String, String)>,
 }
 
 impl Store {
@@ -166,10 +173,12 @@ impl<'a> Check<'a> {
             }
         }
         let targets = self.targets(&reached, &owners, &there)?;
+        let whole = self.store.plain_images()?;
         // Documents of others may say anything.
         let of = targets
             .iter()
             .map(|target| target.size)
+            .chain(whole.iter().map(|file| file.size))
             .fold(0, u64::saturating_add);
         let read = crate::parallel::map(self.options.threads, &targets, |target| {
             self.read_blob(target, &tables, of)
@@ -184,6 +193,7 @@ impl<'a> Check<'a> {
             .zip(read)
             .filter(|(_, read)| *read)
             .for_each(|(target, _)| checked.read.add(target.size));
+        self.whole_files(&whole, of, &mut checked)?;
         if self.options.repair {
             self.repair(&tables, &targets)?;
         }

@@ -61,7 +61,7 @@ pub use local::LocalImage;
 pub use manifest::{ARTIFACT, About, Config, Descriptor};
 pub use name::{Name, ParseNameError, Reference, Tag, Tagged};
 pub use objects::{Entry as ObjectEntry, ObjectError, Objects, Swap, Version};
-pub use plain::PlainImage;
+pub use plain::{PlainFetched, PlainImage};
 pub use registry::Registry;
 pub use seal::{BadChunk, Seal};
 pub use sign::{Signatures, Skipped, Verified};

@@ -11,6 +11,7 @@ mod folder;
 mod gc;
 mod hostile;
 mod lazy;
+mod plain;
 mod sealed;
 mod server_faults;
 mod servers;
