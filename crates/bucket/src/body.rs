@@ -16,6 +16,9 @@ use crate::trouble::Trouble;
 /// How much of a request is handed on at once, in bytes: what is not yet taken shows that the other side still takes.
 const FRAME_BYTES: usize = 64 << 10;
 
+/// How many bytes of an answer come in the time that it may be silent, at least.
+const LEAST: u64 = 64 << 10;
+
 /// When a request last moved.
 #[derive(Debug, Clone)]
 pub(crate) struct Clock {
@@ -108,6 +111,9 @@ pub(crate) struct Received {
     endpoint: String,
     silence: Duration,
     until: Pin<Box<Sleep>>,
+    /// When the stretch of time began in which [`LEAST`] bytes are to come, and how many did.
+    began: Instant,
+    came: u64,
     /// How many bytes may still come, of how many.
     left: Option<(u64, u64)>,
 }
@@ -124,14 +130,35 @@ impl Received {
             endpoint,
             silence,
             until: Box::pin(tokio::time::sleep(silence)),
+            began: Instant::now(),
+            came: 0,
             left: limit.map(|limit| (limit, limit)),
         }
     }
 
+    /// Sees that what comes comes fast enough.
+    fn pace(&mut self, len: u64) -> Result<(), HttpError> {
+        let now = Instant::now();
+        self.until.as_mut().reset(now + self.silence);
+        self.came = self.came.saturating_add(len);
+        if now.duration_since(self.began) < self.silence {
+            return Ok(());
+        }
+        if self.came < LEAST {
+            let trouble = Trouble::Slow {
+                endpoint: self.endpoint.clone(),
+                bytes: self.came,
+                seconds: self.silence.as_secs(),
+            };
+            return Err(HttpError::new(HttpErrorKind::Timeout, trouble));
+        }
+        (self.began, self.came) = (now, 0);
+        Ok(())
+    }
+
     /// Counts a frame.
     fn take(&mut self, frame: &Frame<Bytes>) -> Result<(), HttpError> {
-        let end = Instant::now() + self.silence;
-        self.until.as_mut().reset(end);
+        self.pace(frame.data_ref().map_or(0, |data| data.len() as u64))?;
         let (Some(data), Some((left, limit))) = (frame.data_ref(), &mut self.left) else {
             return Ok(());
         };

@@ -21,6 +21,8 @@ use crate::trouble::Trouble;
 
 /// The most entries of a listing: a store that never ends one must not fill the memory.
 const ENTRIES: usize = 10_000_000;
+/// A listing that brought so many entries more has moved on.
+const PAGE: usize = 1000;
 
 /// Objects in a bucket, below a prefix.
 pub struct Bucket {
@@ -210,9 +212,10 @@ impl Bucket {
         let below: Vec<&str> = below.into_iter().filter(|part| !part.is_empty()).collect();
         let root = Path::parse(below.join("/")).map_err(|error| attempt.failed(Words(error.to_string())))?;
         let mut entries: Vec<Entry> = Vec::new();
-        let mut waits = self.options.retry.waits();
+        let mut waits = self.options.waits();
         let mut last: Option<Path> = None;
         loop {
+            let before = entries.len();
             let mut listed = match &last {
                 None => self.opened.patient.list(Some(&root)),
                 Some(last) => self.opened.patient.list_with_offset(Some(&root), last),
@@ -235,6 +238,9 @@ impl Bucket {
                     return Err(attempt.failed(Words(format!("it has more than {ENTRIES} objects"))));
                 }
             };
+            if entries.len().saturating_sub(before) >= PAGE {
+                waits = self.options.waits();
+            }
             // The library asks again where it got no answer, but not where one broke off.
             match (broken, waits.next()) {
                 (None, _) => break,
@@ -254,7 +260,7 @@ impl Bucket {
     async fn top(&self) -> Result<Vec<Entry>, ObjectError> {
         let attempt = self.attempt("list", "");
         let root = Path::parse(&self.prefix).map_err(|error| attempt.failed(Words(error.to_string())))?;
-        let mut waits = self.options.retry.waits();
+        let mut waits = self.options.waits();
         let listed = loop {
             match self.opened.patient.list_with_delimiter(Some(&root)).await {
                 Ok(listed) => break listed,
@@ -294,7 +300,7 @@ impl Bucket {
 pub(crate) fn broke_off(error: &object_store::Error) -> bool {
     matches!(
         trouble(error),
-        Some(Trouble::Broken { .. } | Trouble::Silent { .. })
+        Some(Trouble::Broken { .. } | Trouble::Silent { .. } | Trouble::Slow { .. })
     )
 }
 

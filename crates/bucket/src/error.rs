@@ -148,7 +148,7 @@ impl Attempt<'_> {
                 address: self.address.to_owned(),
                 source: Box::new(Words(trouble.words())),
             },
-            Some(trouble @ (Trouble::Unreachable { .. } | Trouble::Silent { .. })) => {
+            Some(trouble @ (Trouble::Unreachable { .. } | Trouble::Silent { .. } | Trouble::Slow { .. })) => {
                 ObjectError::Unreachable {
                     address: self.address.to_owned(),
                     endpoint: trouble.endpoint().to_owned(),

@@ -55,7 +55,7 @@ impl Bucket {
             e_tag: None,
             version: Version(String::new()),
         };
-        let mut waits = self.options.retry.waits();
+        let mut waits = self.options.waits();
         loop {
             let before = transfer.at;
             let broken = self.piece(&mut transfer, sink).await?;
@@ -63,7 +63,7 @@ impl Bucket {
                 return Ok(transfer.version);
             };
             if transfer.at.saturating_sub(before) >= PROGRESS {
-                waits = self.options.retry.waits();
+                waits = self.options.waits();
             }
             match waits.next() {
                 Some(wait) => tokio::time::sleep(wait).await,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How a bucket is reached. This crate reads no environment: what a provider's variables say comes in here.
 #[derive(Clone)]
@@ -22,7 +22,7 @@ pub struct Options {
     pub retry: Retry,
     /// How long to wait for a connection.
     pub connect_timeout: Duration,
-    /// How long neither side may say anything while a request is under way.
+    /// How long neither side may say anything while a request is under way; and in that time 64 KiB of an answer come, or its end.
     pub silence: Duration,
     /// How many parts of one file are under way at once when it is written; each is held in memory.
     pub parallel: usize,
@@ -73,6 +73,11 @@ impl Options {
         })
     }
 
+    /// The waits before tries of one thing, the first of which begins now.
+    pub(crate) fn waits(&self) -> impl Iterator<Item = Duration> + use<> {
+        self.retry.waits(self.silence)
+    }
+
     /// Whether a variable says yes.
     pub(crate) fn says_yes(&self, names: &[&str]) -> bool {
         self.variable(names)
@@ -114,7 +119,7 @@ pub struct Retry {
     pub first_wait: Duration,
     /// The longest wait; each may be up to twice as long as the one before.
     pub longest_wait: Duration,
-    /// After this time nothing is tried again. A `Retry-After` that is longer ends the trying at once.
+    /// Nothing is tried again that could end after this time if nothing comes. A `Retry-After` that is longer ends the trying at once.
     pub limit: Duration,
 }
 
@@ -130,13 +135,24 @@ impl Default for Retry {
 }
 
 impl Retry {
-    /// The waits, one for every try after the first.
-    pub(crate) fn waits(&self) -> impl Iterator<Item = Duration> + use<> {
-        let longest = self.longest_wait;
+    /// The waits, one for every try after the first, which begins now. There are none any more once another try, which may be silent for
+    /// `silence`, could end behind the limit.
+    fn waits(&self, silence: Duration) -> impl Iterator<Item = Duration> + use<> {
+        let (longest, limit) = (self.longest_wait, self.limit);
+        let began = Instant::now();
         std::iter::successors(Some(self.first_wait.min(longest)), move |wait| {
             Some(wait.saturating_mul(2).min(longest))
         })
         .take(self.retries)
+        .take_while(move |wait| {
+            let end = began.elapsed().saturating_add(*wait).saturating_add(silence);
+            end <= limit
+        })
+    }
+
+    /// How long the library may go on beginning tries.
+    pub(crate) fn library_limit(&self, silence: Duration) -> Duration {
+        self.limit.saturating_sub(silence)
     }
 }
 
@@ -184,7 +200,14 @@ mod tests {
             longest_wait: Duration::from_secs(3),
             limit: Duration::MAX,
         };
-        let waits: Vec<u64> = retry.waits().map(|wait| wait.as_secs()).collect();
+        let waits: Vec<u64> = retry.waits(Duration::ZERO).map(|wait| wait.as_secs()).collect();
         assert_eq!(waits, [1, 2, 3, 3]);
+        // None after which there would be no time for another try.
+        let retry = Retry {
+            limit: Duration::from_secs(62),
+            ..retry
+        };
+        assert_eq!(retry.waits(Duration::from_secs(60)).count(), 1);
+        assert_eq!(retry.library_limit(Duration::from_secs(60)).as_secs(), 2);
     }
 }

@@ -87,7 +87,7 @@ impl Setup<'_> {
                 base: 2.0,
             },
             max_retries: retry.retries,
-            retry_timeout: retry.limit,
+            retry_timeout: retry.library_limit(self.options.silence),
         }
     }
 

@@ -28,7 +28,7 @@ impl Bucket {
         let attempt = self.attempt("write", key);
         let path = self.path(attempt)?;
         let mode = self.mode(attempt, expected)?;
-        let mut waits = self.options.retry.waits();
+        let mut waits = self.options.waits();
         // Whether an earlier try may have been carried out.
         let mut is_lost = false;
         loop {
@@ -51,7 +51,7 @@ impl Bucket {
             is_lost |= match trouble(&error) {
                 Some(Trouble::Unreachable { .. }) => false,
                 // The others say that the request came to nothing.
-                Some(Trouble::Broken { .. } | Trouble::Silent { .. }) | None => true,
+                Some(Trouble::Broken { .. } | Trouble::Silent { .. } | Trouble::Slow { .. }) | None => true,
                 Some(_) => return Err(self.unwritten(attempt, &error)),
             };
             match waits.next() {

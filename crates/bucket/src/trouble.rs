@@ -26,6 +26,13 @@ pub(crate) enum Trouble {
     /// A connection on which nothing came any more.
     #[error("{endpoint} said nothing for {seconds} s")]
     Silent { endpoint: String, seconds: u64 },
+    /// A connection on which next to nothing came.
+    #[error("{endpoint} sent {bytes} bytes in {seconds} s")]
+    Slow {
+        endpoint: String,
+        bytes: u64,
+        seconds: u64,
+    },
     /// An answer that is longer than it can rightly be.
     #[error("{endpoint} answers with more than {limit} bytes")]
     TooMuch { endpoint: String, limit: u64 },
@@ -45,6 +52,7 @@ impl Trouble {
             Trouble::Unreachable { endpoint, .. }
             | Trouble::Broken { endpoint, .. }
             | Trouble::Silent { endpoint, .. }
+            | Trouble::Slow { endpoint, .. }
             | Trouble::TooMuch { endpoint, .. }
             | Trouble::PlainHttp { endpoint } => endpoint,
             Trouble::NoCredentials { .. } => "",

@@ -65,7 +65,7 @@ impl Bucket {
         attempt: Attempt<'_>,
         path: &Path,
     ) -> Result<Box<dyn MultipartUpload>, ObjectError> {
-        let mut waits = self.options.retry.waits();
+        let mut waits = self.options.waits();
         loop {
             match (self.opened.patient.put_multipart(path).await, waits.next()) {
                 (Ok(upload), _) => return Ok(upload),

@@ -15,7 +15,9 @@ use anyhow::Context as _;
 use firebrick_bucket::Bucket;
 use firebrick_digest::Digest;
 use firebrick_registry::RegistryOptions;
-use firebrick_store::{Backend, Folder, HostCache, KeptKind, Layout, Listener, Registry, Seal, Store};
+use firebrick_store::{
+    Backend, Folder, HostCache, KeptKind, Layout, Listener, Progress, Registry, Seal, Store,
+};
 
 pub(crate) use about::about;
 pub(crate) use address::Address;
@@ -77,11 +79,17 @@ impl StoreArgs {
         stop: Arc<AtomicBool>,
     ) -> anyhow::Result<Store> {
         let address = self.address()?;
+        let listener: Arc<Listener> = Arc::from(listener);
         let backend: Box<dyn Backend> = match &address {
-            Address::Folder(path) => Box::new(Layout::new(Folder::new(path))),
+            Address::Folder(path) => {
+                let told = Arc::clone(&listener);
+                let waits = Box::new(move |lock: &Path| told(Progress::Waiting(lock)));
+                Box::new(Layout::new(Folder::new(path).telling(waits)))
+            }
             Address::Bucket(text) => Box::new(Layout::new(self.open_bucket(text)?)),
             Address::Registry(base) => Box::new(self.open_registry(base)),
         };
+        let listener = Box::new(move |progress: Progress<'_>| listener(progress));
         Ok(Store::new(backend, Some(cache(home).tables()), listener, stop))
     }
 

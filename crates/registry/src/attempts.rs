@@ -1,7 +1,7 @@
 //! What a failure means: whether another try may succeed, and how long to wait before it.
 
 use std::io;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use ureq::Body;
 use ureq::http::{Response, header};
@@ -33,6 +33,8 @@ pub(crate) struct Attempts<'a> {
     action: &'static str,
     url: &'a str,
     failures: u32,
+    /// When the first of them began.
+    began: Instant,
 }
 
 impl<'a> Attempts<'a> {
@@ -42,12 +44,14 @@ impl<'a> Attempts<'a> {
             action,
             url,
             failures: 0,
+            began: Instant::now(),
         }
     }
 
     /// The thing moved on: earlier failures no longer count.
     pub(crate) fn progressed(&mut self) {
         self.failures = 0;
+        self.began = Instant::now();
     }
 
     /// Waits before another try.
@@ -62,7 +66,17 @@ impl<'a> Attempts<'a> {
         self.failures += 1;
         let retry = &self.client.retry;
         let url = shown(self.url);
-        if self.failures >= retry.attempts {
+        let delay = retry_after
+            .unwrap_or(Duration::ZERO)
+            .max(retry.delay(self.failures));
+        // Another try may be silent, too. Who answers at all is bounded by the number of tries and what he may ask for.
+        let end = self
+            .began
+            .elapsed()
+            .saturating_add(delay)
+            .saturating_add(self.client.patience);
+        let is_late = matches!(cause, Cause::Transport(_)) && end > retry.limit;
+        if self.failures >= retry.attempts || is_late {
             return Err(match cause {
                 Cause::Transport(source) => RegistryError::Transport {
                     action: self.action,
@@ -79,9 +93,6 @@ impl<'a> Attempts<'a> {
             let status = *status;
             return Err(RegistryError::Busy { url, status, wait });
         }
-        let delay = retry_after
-            .unwrap_or(Duration::ZERO)
-            .max(retry.delay(self.failures));
         let cause = match cause {
             Cause::Transport(error) => error.to_string(),
             Cause::Status { status, message } => format!("{status} {message}").trim_end().to_owned(),

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ureq::http::{self, Method, Response, Uri, header};
 use ureq::tls::{RootCerts, TlsConfig};
@@ -16,8 +17,11 @@ use crate::attempts::{Attempts, Cause, Failure, may_pass, retry_after};
 use crate::connect::{certificates, proxy};
 use crate::error::RegistryError;
 use crate::options::{OnRetry, RegistryOptions, Retry};
+use crate::pace::Paced;
 use crate::transfer::{self, Piece};
 
+/// How long a registry of this machine may take to show whether it speaks TLS.
+const PROBE: Duration = Duration::from_secs(10);
 const REDIRECTS: usize = 5;
 /// Connections kept open to one host, for threads that ask at the same time.
 const IDLE_CONNECTIONS: usize = 16;
@@ -56,6 +60,8 @@ pub struct Client {
     agent: Agent,
     plain_http: Vec<String>,
     pub(crate) retry: Retry,
+    /// How long a try waits for the next bytes.
+    pub(crate) patience: Duration,
     pub(crate) on_retry: OnRetry,
 }
 
@@ -98,6 +104,7 @@ impl Client {
             agent: Agent::new_with_config(config),
             plain_http: options.plain_http.clone(),
             retry: options.retry,
+            patience: options.read_timeout,
             on_retry,
         })
     }
@@ -148,16 +155,18 @@ impl Client {
             return secure;
         }
         // A registry on this machine may speak either. Nothing secret is sent to find out.
-        match self.agent.get(format!("{plain}/v2/")).call() {
+        let ask = |base: &str| {
+            let request = self.agent.get(format!("{base}/v2/"));
+            request.config().timeout_global(Some(PROBE)).build().call()
+        };
+        match ask(&plain) {
             Ok(answer) if answer.status() == 400 => secure,
             Ok(_) => plain,
             Err(ureq::Error::Io(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => plain,
-            Err(ureq::Error::Protocol(_) | ureq::Error::Io(_)) => {
-                match self.agent.get(format!("{secure}/v2/")).call() {
-                    Ok(_) | Err(ureq::Error::Rustls(_) | ureq::Error::Tls(_)) => secure,
-                    Err(_) => plain,
-                }
-            }
+            Err(ureq::Error::Protocol(_) | ureq::Error::Io(_)) => match ask(&secure) {
+                Ok(_) | Err(ureq::Error::Rustls(_) | ureq::Error::Tls(_)) => secure,
+                Err(_) => plain,
+            },
             Err(_) => plain,
         }
     }
@@ -267,7 +276,9 @@ impl Client {
         answer: Result<Response<Body>, ureq::Error>,
     ) -> Result<Response<Body>, Failure> {
         let mut answer = match answer {
-            Ok(answer) => answer,
+            Ok(answer) => {
+                answer.map(|body| Body::builder().reader(Paced::new(body.into_reader(), self.patience)))
+            }
             Err(error) if may_pass(&error) => {
                 return Err(Failure::Passing {
                     cause: Cause::Transport(Box::new(error)),

@@ -26,6 +26,7 @@ mod manifest;
 pub mod media_type;
 mod name;
 mod options;
+mod pace;
 pub mod quote;
 mod referrers;
 mod repository;

@@ -29,7 +29,7 @@ pub struct RegistryOptions {
     pub retry: Retry,
     /// How long to wait for a connection.
     pub connect_timeout: Duration,
-    /// How long to wait for the next bytes.
+    /// How long to wait for the next bytes; and in that time 64 KiB come, or all that is left.
     pub read_timeout: Duration,
 }
 
@@ -105,6 +105,8 @@ pub struct Retry {
     pub first_delay: Duration,
     /// The longest pause, also when the registry asks for one (`Retry-After`); beyond it we give up.
     pub max_delay: Duration,
+    /// Who says nothing, or nearly nothing, is not tried again if that could end later than this after the first try began.
+    pub limit: Duration,
 }
 
 impl Default for Retry {
@@ -113,6 +115,7 @@ impl Default for Retry {
             attempts: 5,
             first_delay: Duration::from_millis(500),
             max_delay: Duration::from_secs(60),
+            limit: Duration::from_secs(150),
         }
     }
 }

@@ -26,11 +26,12 @@ use crate::image::Image;
 use crate::index::{Index, Published};
 use crate::known::chunks;
 use crate::layout::{LAYOUT, LAYOUT_KEY, blob_key};
-use crate::manifest::{BUNDLE, CONFIG, Descriptor, Manifest, ROOT};
+use crate::manifest::{BUNDLE, CONFIG, Config, Descriptor, Manifest, ROOT};
 use crate::seal::{Closer, Opener, Seal};
 use crate::store::{Progress, Store};
 use crate::table::{Entry, Locator, Root, Segment, encode_root, encode_segment, segments};
 use crate::tar::{write_end, write_header, write_padding};
+use crate::told;
 
 /// Bytes of a blob that are held at a time.
 const RANGE_LEN: u64 = 4 << 20;
@@ -183,7 +184,8 @@ impl Store {
                 *at = bundles.locator(*place, *at);
             }
         }
-        let (config, layers, mut made) = retable(image, seal, &root, &entries, &mut bundles)?;
+        let config = source.config(image, seal)?;
+        let (config, layers, mut made) = retable(config, seal, &root, &entries, &mut bundles)?;
         let mut members = vec![made.remove(0), made.remove(0)];
         let kept: BTreeMap<Digest, u64> = chunks(&entries)
             .filter_map(|at| Some((at.blob, image.blob_len(&at.blob)?)))
@@ -308,7 +310,7 @@ fn in_memory(bytes: Vec<u8>) -> Member {
 
 /// A table of the entries where they are now: the config's descriptor, the root's, and both as members.
 fn retable(
-    image: &Image,
+    mut config: Config,
     seal: &Seal,
     old: &Root,
     entries: &[Entry],
@@ -346,11 +348,10 @@ fn retable(
         image_len: old.image_len,
         segments: segments.collect(),
     });
-    let mut config = image.config.clone();
     config.table_len = root.len() as u64;
     config.table_id = seal.id(&root);
     let stored = closer.close(&config.table_id, &root)?;
-    let config = serde_json::to_vec(&config).expect("nothing in a config fails to be JSON");
+    let (config, _) = told::encode(&config, seal);
     let descriptors = (
         Descriptor::of(CONFIG, &config),
         vec![Descriptor::of(ROOT, &stored)],

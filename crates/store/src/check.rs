@@ -20,7 +20,7 @@ use crate::index::{Published, look};
 use crate::known::chunks;
 use crate::layout::BLOBS;
 use crate::local::LocalImage;
-use crate::manifest::{MANIFEST_MAX, Manifest};
+use crate::manifest::{Config, MANIFEST_MAX, Manifest};
 use crate::name::Name;
 use crate::objects::{ObjectError, Objects};
 use crate::reach::{Kind, Link, Reached, manifest, roots, walk};
@@ -29,6 +29,7 @@ use crate::store::Store;
 use crate::table::{Entry, Locator, Root};
 
 mod blob;
+mod plain;
 mod repair;
 
 use blob::{Piece, Pieces};
@@ -110,6 +111,12 @@ pub struct Checked {
     pub unreached: Amount,
     /// Files of writes that were ended or go on.
     pub leftovers: Amount,
+    /// Whole files that were looked at.
+    pub whole: Amount,
+    /// Those of them without a digest beside them: nobody knows whether they are right.
+    pub unverified: Vec<String>,
+    /// Those that are not what the digest beside them says, or cannot be read; and why. Nothing makes them again.
+    pub spoiled: Vec<(String, String)>,
 }
 
 impl Store {
@@ -166,10 +173,12 @@ impl<'a> Check<'a> {
             }
         }
         let targets = self.targets(&reached, &owners, &there)?;
+        let whole = self.store.plain_images()?;
         // Documents of others may say anything.
         let of = targets
             .iter()
             .map(|target| target.size)
+            .chain(whole.iter().map(|file| file.size))
             .fold(0, u64::saturating_add);
         let read = crate::parallel::map(self.options.threads, &targets, |target| {
             self.read_blob(target, &tables, of)
@@ -184,6 +193,7 @@ impl<'a> Check<'a> {
             .zip(read)
             .filter(|(_, read)| *read)
             .for_each(|(target, _)| checked.read.add(target.size));
+        self.whole_files(&whole, of, &mut checked)?;
         if self.options.repair {
             self.repair(&tables, &targets)?;
         }
@@ -333,7 +343,7 @@ impl<'a> Check<'a> {
     /// What the images' tables promise of each blob.
     fn tables(&self, checked: &mut Checked) -> Result<Pieces, StoreError> {
         let source = self.store.source();
-        let mut images: Vec<(Image, Root)> = Vec::new();
+        let mut images: Vec<(Image, Config, Root)> = Vec::new();
         let mut seen = HashSet::new();
         for version in self.versions.iter().filter(|version| seen.insert(version.digest)) {
             self.check_stop()?;
@@ -356,18 +366,25 @@ impl<'a> Check<'a> {
                 checked.sealed.push(version.clone());
                 continue;
             };
+            let config = match source.config(&image, seal) {
+                Ok(config) => config,
+                Err(error) => {
+                    self.note(version.digest, Fault::Wrong(error.to_string()));
+                    continue;
+                }
+            };
             match source.root(&image, seal) {
-                Ok(root) => images.push((image, root)),
+                Ok(root) => images.push((image, config, root)),
                 Err(StoreError::Stopped) => return Err(StoreError::Stopped),
                 Err(error) => self.note_table(&image, &error),
             }
         }
         let mut pieces = Pieces::default();
-        for (image, root) in &images {
-            pieces.add_root(image, root);
+        for (image, config, root) in &images {
+            pieces.add_root(image, config, root);
         }
         let mut read = HashSet::new();
-        for (image, root) in &images {
+        for (image, _, root) in &images {
             self.check_stop()?;
             let entries = self.entries(image, root, &mut read, &pieces)?;
             pieces.add(image, chunks(&entries));

@@ -11,6 +11,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use firebrick_digest::Digest;
 use firebrick_trust::FileIdentity;
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 
@@ -76,7 +77,7 @@ impl Store {
         let source = self.source();
         let root = source.root(&image, seal)?;
         let entries = source.segments(&image, &root.segments, seal, &count)?.concat();
-        let partial = Partial::open(download.target, &image)?;
+        let partial = Partial::open(download.target, &image.digest)?;
         let assembly = Assembly::new(&entries, &partial, self, &came);
         partial.prepare(root.image_len, &entries)?;
         if partial.resumed {
@@ -101,21 +102,22 @@ impl Store {
 }
 
 /// The file beside the target.
-struct Partial {
-    file: File,
+pub(crate) struct Partial {
+    pub(crate) file: File,
     path: PathBuf,
     /// Whether an earlier download left something in it.
-    resumed: bool,
+    pub(crate) resumed: bool,
 }
 
 impl Partial {
-    fn open(target: &Path, image: &Image) -> Result<Partial, StoreError> {
+    /// The file for what has this digest.
+    pub(crate) fn open(target: &Path, digest: &Digest) -> Result<Partial, StoreError> {
         let name = target.file_name().unwrap_or_default();
         let mut prefix = OsString::from(".");
         prefix.push(name);
         prefix.push(".download-");
         let mut own = prefix.clone();
-        own.push(image.digest.short());
+        own.push(digest.short());
         let path = target.with_file_name(&own);
         let failed = |source| StoreError::File {
             action: "write",
@@ -147,7 +149,7 @@ impl Partial {
         Ok(Partial { file, path, resumed })
     }
 
-    fn failed(&self, source: io::Error) -> StoreError {
+    pub(crate) fn failed(&self, source: io::Error) -> StoreError {
         StoreError::File {
             action: "write",
             path: self.path.clone(),
@@ -174,15 +176,23 @@ impl Partial {
 
     /// Writes a chunk. In a file that was empty, zeros need not be written.
     fn write(&self, bytes: &[u8], offset: u64) -> Result<(), StoreError> {
+        if self.resumed {
+            return self
+                .file
+                .write_all_at(bytes, offset)
+                .map_err(|error| self.failed(error));
+        }
+        self.write_sparse(bytes, offset)
+    }
+
+    /// Writes what is no block of zeros, where nothing was before.
+    pub(crate) fn write_sparse(&self, bytes: &[u8], offset: u64) -> Result<(), StoreError> {
         let write = |bytes: &[u8], at: usize| {
             let offset = offset + at as u64;
             self.file
                 .write_all_at(bytes, offset)
                 .map_err(|error| self.failed(error))
         };
-        if self.resumed {
-            return write(bytes, 0);
-        }
         let mut start = None;
         for at in (0..bytes.len()).step_by(BLOCK_LEN) {
             let block = &bytes[at..bytes.len().min(at + BLOCK_LEN)];
@@ -198,8 +208,19 @@ impl Partial {
         start.map_or(Ok(()), |from| write(&bytes[from..], from))
     }
 
+    /// Empties the file: what is in it is not right.
+    pub(crate) fn empty(&self) -> Result<(), StoreError> {
+        self.file.set_len(0).map_err(|error| self.failed(error))
+    }
+
+    /// Removes the file.
+    pub(crate) fn discard(self) {
+        // What is left is verified by whoever finds it.
+        let _ = fs::remove_file(&self.path);
+    }
+
     /// Gives the file its name, and tells which file has it then.
-    fn finish(&self, target: &Path) -> Result<FileIdentity, StoreError> {
+    pub(crate) fn finish(&self, target: &Path) -> Result<FileIdentity, StoreError> {
         let finish = || -> io::Result<FileIdentity> {
             self.file.sync_all()?;
             fs::rename(&self.path, target)?;

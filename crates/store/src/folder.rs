@@ -1,13 +1,16 @@
 //! Objects as files of a folder.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use firebrick_digest::Digest;
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::io::Errno;
 
 use crate::objects::{Entry, ObjectError, Objects, Swap, Version};
 
@@ -17,12 +20,30 @@ pub(crate) const PARTIAL: &str = ".partial";
 const LOCK: &str = ".lock";
 /// Bytes that are copied at a time.
 const PIECE: usize = 1 << 20;
+/// How long the lock is waited for: who holds it writes one small file.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Who waits so long is told.
+const LONG: Duration = Duration::from_secs(2);
+/// How often it is looked whether the lock is free.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Hears that the lock, a file of that path, is being waited for.
+type Waits = dyn Fn(&Path) + Send + Sync;
 
 /// A folder of this host, which need not be there yet.
-#[derive(Debug)]
 pub struct Folder {
     root: PathBuf,
     address: String,
+    patience: Duration,
+    waits: Box<Waits>,
+}
+
+impl fmt::Debug for Folder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Folder")
+            .field("root", &self.root)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Folder {
@@ -31,7 +52,21 @@ impl Folder {
         Folder {
             root: root.to_owned(),
             address: format!("file://{}", root.display()),
+            patience: PATIENCE,
+            waits: Box::new(|_| ()),
         }
+    }
+
+    /// Tells `waits` the path of the lock, once somebody has been waited for for two seconds.
+    #[must_use]
+    pub fn telling(self, waits: Box<Waits>) -> Folder {
+        Folder { waits, ..self }
+    }
+
+    /// Waits at most this long for somebody who holds the lock, in place of a minute.
+    #[must_use]
+    pub fn with_patience(self, patience: Duration) -> Folder {
+        Folder { patience, ..self }
     }
 
     /// Where an object lies. No key leads out of the folder.
@@ -62,8 +97,18 @@ impl Folder {
         }
     }
 
+    /// Opens an object. What is no file, a pipe or a device, is refused before it can make us wait.
     fn open(&self, key: &str) -> Result<File, ObjectError> {
-        File::open(self.path(key)?).map_err(|error| self.failed("read", key, error))
+        let path = self.path(key)?;
+        let open = || -> io::Result<File> {
+            plain(&fs::metadata(&path)?)?;
+            // It may be another by now.
+            let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+            let file = File::from(rustix::fs::open(&path, flags, Mode::empty())?);
+            plain(&file.metadata()?)?;
+            Ok(file)
+        };
+        open().map_err(|error| self.failed("read", key, error))
     }
 
     /// Writes beside, and puts in place what is on disk.
@@ -92,14 +137,39 @@ impl Folder {
     }
 
     /// Holds off other writers of names until the file is closed.
-    fn lock(&self) -> io::Result<File> {
-        fs::create_dir_all(&self.root)?;
-        let file = File::options()
-            .create(true)
-            .append(true)
-            .open(self.root.join(LOCK))?;
-        flock(&file, FlockOperation::LockExclusive)?;
-        Ok(file)
+    fn lock(&self) -> Result<File, ObjectError> {
+        let failed = |error| self.failed("write", LOCK, error);
+        fs::create_dir_all(&self.root).map_err(failed)?;
+        let path = self.root.join(LOCK);
+        let open = || -> io::Result<File> {
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let file = File::from(rustix::fs::open(&path, flags, Mode::from_raw_mode(0o666))?);
+            plain(&file.metadata()?)?;
+            Ok(file)
+        };
+        let file = open().map_err(failed)?;
+        let began = Instant::now();
+        let mut is_told = false;
+        loop {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(file),
+                Err(Errno::WOULDBLOCK | Errno::INTR) => {}
+                Err(error) => return Err(failed(error.into())),
+            }
+            let waited = began.elapsed();
+            if waited >= self.patience {
+                return Err(ObjectError::Locked {
+                    address: self.address.clone(),
+                    path,
+                    seconds: waited.as_secs(),
+                });
+            }
+            if !is_told && waited >= LONG {
+                (self.waits)(&path);
+                is_told = true;
+            }
+            std::thread::sleep(LOOK);
+        }
     }
 
     /// Files below a folder; with `deep`, also those in folders there.
@@ -145,6 +215,14 @@ impl Folder {
     }
 }
 
+/// Refuses what is no file.
+fn plain(metadata: &fs::Metadata) -> io::Result<()> {
+    match metadata.is_file() {
+        true => Ok(()),
+        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no file")),
+    }
+}
+
 fn mode(mode: u32) -> fs::Permissions {
     std::os::unix::fs::PermissionsExt::from_mode(mode)
 }
@@ -160,7 +238,10 @@ impl Objects for Folder {
 
     fn size(&self, key: &str) -> Result<Option<u64>, ObjectError> {
         match fs::metadata(self.path(key)?) {
-            Ok(metadata) => Ok(Some(metadata.len())),
+            Ok(metadata) => match plain(&metadata) {
+                Ok(()) => Ok(Some(metadata.len())),
+                Err(error) => Err(self.failed("read", key, error)),
+            },
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(self.failed("read", key, error)),
         }
@@ -209,7 +290,7 @@ impl Objects for Folder {
     }
 
     fn swap(&self, key: &str, bytes: Vec<u8>, expected: Option<&Version>) -> Result<Swap, ObjectError> {
-        let _lock = self.lock().map_err(|error| self.failed("write", key, error))?;
+        let _lock = self.lock()?;
         let current = match self.open(key) {
             Err(ObjectError::Missing { .. }) => None,
             file => {
@@ -376,6 +457,73 @@ mod tests {
             }
         });
         assert_eq!(folder.get("n", 100).unwrap().unwrap().0, b"80");
+    }
+
+    #[test]
+    fn pipes_are_no_objects() {
+        let (_dir, folder) = folder();
+        folder.put("a", b"file".to_vec()).unwrap();
+        let fifo = |name: &str| {
+            let path = folder.root.join(name);
+            rustix::fs::mknodat(
+                rustix::fs::CWD,
+                &path,
+                rustix::fs::FileType::Fifo,
+                mode_of(0o644),
+                0,
+            )
+            .unwrap();
+        };
+        fifo("pipe");
+        std::os::unix::fs::symlink("pipe", folder.root.join("link")).unwrap();
+        for key in ["pipe", "link"] {
+            let refused = [
+                folder.size(key).err(),
+                folder.get(key, 10).err(),
+                folder.get_range(key, 0..1).err(),
+                folder.swap(key, Vec::new(), None).err(),
+            ];
+            for error in refused {
+                let error = error.unwrap();
+                let ObjectError::Failed { source, .. } = &error else {
+                    panic!("{error}")
+                };
+                assert_eq!(source.to_string(), "it is no file");
+            }
+        }
+        fs::remove_file(folder.root.join(LOCK)).unwrap();
+        fifo(LOCK);
+        assert!(folder.swap("b", Vec::new(), None).is_err());
+    }
+
+    fn mode_of(mode: u32) -> Mode {
+        Mode::from_raw_mode(mode)
+    }
+
+    #[test]
+    fn who_holds_the_lock_is_waited_for_a_while() {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        let (_dir, folder) = folder();
+        let told = std::sync::Arc::new(AtomicU32::new(0));
+        let count = std::sync::Arc::clone(&told);
+        let lock = folder.root.join(LOCK);
+        let expected = lock.clone();
+        let folder = folder
+            .with_patience(Duration::from_millis(2300))
+            .telling(Box::new(move |path| {
+                assert_eq!(path, expected);
+                count.fetch_add(1, Ordering::Relaxed);
+            }));
+        folder.swap("n", b"1".to_vec(), None).unwrap();
+        let holder = File::open(&lock).unwrap();
+        flock(&holder, FlockOperation::LockExclusive).unwrap();
+        match folder.swap("n", b"2".to_vec(), None).unwrap_err() {
+            ObjectError::Locked { path, seconds: 2, .. } => assert_eq!(path, lock),
+            other => panic!("{other}"),
+        }
+        assert_eq!(told.load(Ordering::Relaxed), 1);
+        drop(holder);
+        assert_eq!(folder.swap("m", b"2".to_vec(), None).unwrap(), Swap::Done);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::manifest::{CONFIG_MAX, Config, MANIFEST_MAX, Manifest};
 use crate::name::Name;
 use crate::seal::{Opener, Seal, stored_max};
 use crate::table::{Entry, ROOT_MAX, Root, Segment, decode_root, decode_segment};
+use crate::told::Told;
 
 /// A version of an image in a store. Nothing of its content is read yet.
 #[derive(Debug)]
@@ -23,8 +24,8 @@ pub struct Image {
     pub(crate) name: Name,
     /// Digest of its manifest.
     pub digest: Digest,
-    /// What it is.
-    pub config: Config,
+    /// What it tells of itself.
+    pub config: Told,
     pub(crate) manifest: Manifest,
     blobs: HashMap<Digest, u64>,
 }
@@ -107,8 +108,8 @@ impl Source<'_> {
         let config = self.verified("config", &about.digest, CONFIG_MAX, || {
             self.backend.read_blob(name, &about.digest, 0..about.size)
         })?;
-        let config = serde_json::from_slice(&config)
-            .map_err(|error| self.corrupt(format_args!("config {}", about.digest), error.to_string()))?;
+        let config = Told::decode(&config)
+            .map_err(|problem| self.corrupt(format_args!("config {}", about.digest), problem))?;
         let blobs = manifest
             .layers
             .iter()
@@ -123,10 +124,17 @@ impl Source<'_> {
         })
     }
 
+    /// The whole config of an image.
+    pub(crate) fn config(&self, image: &Image, seal: &Seal) -> Result<Config, StoreError> {
+        image.check_key(seal)?;
+        let what = format_args!("config {}", image.manifest.config.digest);
+        let config = image.config.config(seal);
+        config.map_err(|problem| self.corrupt(what, problem))
+    }
+
     /// The root of an image's table.
     pub(crate) fn root(&self, image: &Image, seal: &Seal) -> Result<Root, StoreError> {
-        image.check_key(seal)?;
-        let config = &image.config;
+        let config = self.config(image, seal)?;
         let what = || format!("table of {}", image.digest);
         let len = usize::try_from(config.table_len)
             .ok()

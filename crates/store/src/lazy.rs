@@ -88,6 +88,7 @@ pub struct Extent {
 /// All methods may be called by many threads at once. Dropping it ends its own threads, once the requests that they are in have
 /// ended.
 pub struct Lazy {
+    config: Config,
     inner: Arc<Inner>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -125,6 +126,7 @@ impl Store {
     ) -> Result<Lazy, StoreError> {
         let image = self.open(version)?;
         let seal = image.seal(keys)?.clone();
+        let config = self.source().config(&image, &seal)?;
         let root = self.source().root(&image, &seal)?;
         let requests = options.requests.max(1);
         let store = Arc::clone(self);
@@ -153,6 +155,7 @@ impl Store {
             Builder::new().spawn(move || inner.run_ahead()).ok()
         });
         Ok(Lazy {
+            config,
             threads: threads.collect(),
             inner,
         })
@@ -167,7 +170,7 @@ impl Lazy {
 
     /// What the image is.
     pub fn config(&self) -> &Config {
-        &self.inner.origin.image.config
+        &self.config
     }
 
     /// Fills `buffer` with the bytes of the image that begin at byte `offset`, and says how many there were: fewer only at the

@@ -67,17 +67,17 @@ impl Descriptor {
     }
 }
 
-mod as_text {
+pub(crate) mod as_text {
     use std::fmt::Display;
     use std::str::FromStr;
 
     use super::Deserialize;
 
-    pub(super) fn serialize<S: serde::Serializer>(value: &impl Display, to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: serde::Serializer>(value: &impl Display, to: S) -> Result<S::Ok, S::Error> {
         to.collect_str(value)
     }
 
-    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>, T: FromStr<Err: Display>>(
+    pub(crate) fn deserialize<'de, D: serde::Deserializer<'de>, T: FromStr<Err: Display>>(
         from: D,
     ) -> Result<T, D::Error> {
         let text = std::borrow::Cow::<'_, str>::deserialize(from)?;
@@ -130,7 +130,7 @@ pub struct About {
     pub annotations: BTreeMap<String, String>,
 }
 
-/// The config of a published image.
+/// The config of a published image. Of a sealed one it is stored sealed: [`crate::Told`] is what it tells then.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Config {

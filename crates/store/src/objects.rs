@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs::File;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 /// What tells two contents of one key apart: an ETag, a generation.
@@ -195,6 +196,16 @@ pub enum ObjectError {
         endpoint: String,
         /// Why not.
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Somebody else holds the lock of a folder, and does not let go.
+    #[error("somebody else has held {path:?}, the lock of {address}, for {seconds} s")]
+    Locked {
+        /// The store.
+        address: String,
+        /// The lock.
+        path: PathBuf,
+        /// How long it was waited for.
+        seconds: u64,
     },
     /// The store cannot do such a thing.
     #[error("{address} cannot {action}")]

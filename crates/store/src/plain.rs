@@ -3,7 +3,7 @@
 //! Beside an object lies its digest, as `sha256sum` writes it: `rootfs-python.ext4.sha256`. Whoever lacks it gets the object unverified,
 //! and is told.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufReader, Read as _, Seek as _};
 use std::path::Path;
 use std::time::SystemTime;
@@ -13,6 +13,10 @@ use firebrick_digest::{Digest, Hasher};
 use crate::error::StoreError;
 use crate::objects::Objects;
 use crate::store::{Progress, Store};
+
+mod fetch;
+
+pub use fetch::PlainFetched;
 
 /// Longest digest file.
 const DIGEST_MAX: u64 = 4096;
@@ -29,7 +33,7 @@ pub struct PlainImage {
 }
 
 impl Store {
-    fn plain_objects(&self) -> Result<&dyn Objects, StoreError> {
+    pub(crate) fn plain_objects(&self) -> Result<&dyn Objects, StoreError> {
         self.backend().objects().ok_or_else(|| StoreError::Unsupported {
             address: self.backend().address().to_owned(),
             action: "keep plain files: registries keep images in chunks only",
@@ -84,62 +88,6 @@ impl Store {
         Ok(digest)
     }
 
-    /// Takes a whole object out of the store; the target is there when it is whole and right. Gives its digest if the store has one.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn get_plain(&self, key: &str, target: &Path) -> Result<Option<Digest>, StoreError> {
-        let objects = self.plain_objects()?;
-        let of = objects.size(key)?.ok_or_else(|| StoreError::NoImage {
-            address: self.backend().address().to_owned(),
-            name: key.to_owned(),
-            known: self
-                .plain_images()
-                .unwrap_or_default()
-                .into_iter()
-                .map(|one| one.key)
-                .collect(),
-        })?;
-        let expected = match objects.get(&digest_key(key), DIGEST_MAX)? {
-            Some((text, _)) => {
-                Some(parse_digest(&text).ok_or_else(|| self.bad_digest(key, "it is no SHA-256"))?)
-            }
-            None => None,
-        };
-        let failed = |source| StoreError::File {
-            action: "write",
-            path: target.to_owned(),
-            source,
-        };
-        let folder = target
-            .parent()
-            .filter(|folder| !folder.as_os_str().is_empty())
-            .unwrap_or(Path::new("."));
-        fs::create_dir_all(folder).map_err(failed)?;
-        let partial = tempfile::Builder::new()
-            .prefix(".download-")
-            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
-            .tempfile_in(folder)
-            .map_err(failed)?;
-        let came = std::sync::atomic::AtomicU64::new(0);
-        objects.get_file(key, partial.as_file(), &|len| {
-            let came = came.fetch_add(len, std::sync::atomic::Ordering::Relaxed) + len;
-            (self.progress)(Progress::Download { done: came, of, came });
-        })?;
-        if let Some(expected) = expected {
-            let found = digest(partial.as_file()).map_err(failed)?;
-            if found != expected {
-                return Err(self.bad_digest(key, &format!("the object has {found}, and it says {expected}")));
-            }
-        }
-        partial.as_file().sync_all().map_err(failed)?;
-        partial.persist(target).map_err(|error| failed(error.error))?;
-        File::open(folder)
-            .and_then(|folder| folder.sync_all())
-            .map_err(failed)?;
-        Ok(expected)
-    }
-
     /// Removes a whole object and its digest, and tells whether it was there.
     ///
     /// # Errors
@@ -150,6 +98,15 @@ impl Store {
         objects.delete(key)?;
         objects.delete(&digest_key(key))?;
         Ok(was_there)
+    }
+
+    /// The digest beside a whole object, if there is one.
+    pub(crate) fn plain_digest(&self, key: &str) -> Result<Option<Digest>, StoreError> {
+        let found = self.plain_objects()?.get(&digest_key(key), DIGEST_MAX)?;
+        let read = |(text, _): (Vec<u8>, _)| {
+            parse_digest(&text).ok_or_else(|| self.bad_digest(key, "it is no SHA-256"))
+        };
+        found.map(read).transpose()
     }
 
     fn bad_digest(&self, key: &str, problem: &str) -> StoreError {

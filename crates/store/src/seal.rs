@@ -24,6 +24,8 @@ pub struct Seal(Option<Keyed>);
 struct Keyed {
     ids: [u8; 32],
     frames: hmac::Key,
+    documents: hmac::Key,
+    document_ids: [u8; 32],
     fingerprint: String,
 }
 
@@ -41,10 +43,13 @@ impl Seal {
     pub fn keyed(key: &[u8; 32]) -> Seal {
         let all = hmac::Key::new(hmac::HMAC_SHA256, key);
         let part = |purpose: &str| bytes_of(&hmac::sign(&all, purpose.as_bytes()));
+        let key = |purpose: &str| hmac::Key::new(hmac::HMAC_SHA256, &part(purpose));
         let name = part("firebrick store 1: fingerprint");
         Seal(Some(Keyed {
             ids: part("firebrick store 1: ids"),
-            frames: hmac::Key::new(hmac::HMAC_SHA256, &part("firebrick store 1: frames")),
+            frames: key("firebrick store 1: frames"),
+            documents: key("firebrick store 1: documents"),
+            document_ids: part("firebrick store 1: document ids"),
             fingerprint: Digest::from_bytes(name).short(),
         }))
     }
@@ -62,8 +67,32 @@ impl Seal {
         }
     }
 
-    fn cipher(keyed: &Keyed, id: &Id) -> aead::LessSafeKey {
-        let key = hmac::sign(&keyed.frames, id.as_bytes());
+    /// Seals a document, by keys that no chunk has: what a chunk of the same bytes was sealed with says nothing of it.
+    pub(crate) fn close_document(&self, mut bytes: Vec<u8>) -> (Id, Vec<u8>) {
+        let Some(keyed) = &self.0 else {
+            return (Id::of(&bytes), bytes);
+        };
+        let id = Id::keyed(&keyed.document_ids, &bytes);
+        Seal::cipher(&keyed.documents, &id)
+            .seal_in_place_append_tag(nonce(), aead::Aad::empty(), &mut bytes)
+            .expect("a document is far shorter than what the cipher takes");
+        (id, bytes)
+    }
+
+    /// Opens what [`Seal::close_document`] made.
+    pub(crate) fn open_document(&self, id: &Id, mut bytes: Vec<u8>) -> Result<Vec<u8>, BadChunk> {
+        let keyed = self.0.as_ref().ok_or(BadChunk::Sealed)?;
+        let opened =
+            Seal::cipher(&keyed.documents, id).open_in_place(nonce(), aead::Aad::empty(), &mut bytes);
+        let bytes = opened.map_err(|_| BadChunk::Sealed)?;
+        match Id::keyed(&keyed.document_ids, bytes) == *id {
+            true => Ok(bytes.to_vec()),
+            false => Err(BadChunk::Id),
+        }
+    }
+
+    fn cipher(secret: &hmac::Key, id: &Id) -> aead::LessSafeKey {
+        let key = hmac::sign(secret, id.as_bytes());
         let key = aead::UnboundKey::new(&aead::CHACHA20_POLY1305, key.as_ref());
         aead::LessSafeKey::new(key.expect("an HMAC-SHA-256 is as long as the cipher's key"))
     }
@@ -94,7 +123,7 @@ impl<'a> Closer<'a> {
     pub(crate) fn close(&mut self, id: &Id, bytes: &[u8]) -> Result<Vec<u8>, StoreError> {
         let mut frame = self.zstd.compress(bytes).map_err(StoreError::Memory)?;
         if let Some(keyed) = &self.seal.0 {
-            Seal::cipher(keyed, id)
+            Seal::cipher(&keyed.frames, id)
                 .seal_in_place_append_tag(nonce(), aead::Aad::empty(), &mut frame)
                 .expect("a chunk is far shorter than what the cipher takes");
         }
@@ -150,7 +179,8 @@ impl<'a> Opener<'a> {
             Some(keyed) => {
                 sealed.clear();
                 sealed.extend_from_slice(stored);
-                let opened = Seal::cipher(keyed, id).open_in_place(nonce(), aead::Aad::empty(), sealed);
+                let opened =
+                    Seal::cipher(&keyed.frames, id).open_in_place(nonce(), aead::Aad::empty(), sealed);
                 &*opened.map_err(|_| BadChunk::Sealed)?
             }
         };

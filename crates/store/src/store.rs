@@ -47,6 +47,8 @@ pub enum Progress<'a> {
     },
     /// What is read cannot be kept in the cache file of that path. It is said once of each.
     Uncached(&'a Path, &'a io::Error),
+    /// Somebody else holds this lock, and is waited for. It is said once, after two seconds.
+    Waiting(&'a Path),
     /// Blobs are read again.
     Check {
         /// Bytes that are done.

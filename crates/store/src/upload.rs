@@ -9,7 +9,6 @@ use firebrick_digest::{Digest, Hasher};
 
 use crate::backend::Replaced;
 use crate::error::StoreError;
-use crate::image::Image;
 use crate::index::Published;
 use crate::known::{Known, Located, chunks};
 use crate::ledger::{ANEW, Claim, Settled};
@@ -19,6 +18,7 @@ use crate::pack::{Packed, Packing, pack, pack_chunks};
 use crate::seal::{Closer, Seal};
 use crate::store::{Progress, Store};
 use crate::table::{Entry, Root, Segment, encode_root, encode_segment, segments};
+use crate::told;
 
 /// Tables that are read to learn what a store has: those of the same name first, then those published last.
 const TABLES_MAX: usize = 48;
@@ -267,8 +267,9 @@ impl Run<'_> {
             .into_iter()
             .find(|version| version.current)
             && let Ok(image) = self.store.source().image(&tagged.name, &current.digest)
+            && let Ok(there) = self.store.source().config(&image, self.upload.seal)
             && self.is_first
-            && is_same(&image, &config)
+            && is_same(&there, &config)
             && self.is_whole(&image)?
         {
             return Ok(self.outcome(packed, &config, current, None));
@@ -277,7 +278,7 @@ impl Run<'_> {
         let table = Descriptor::of(ROOT, &stored);
         self.send(&table.digest, stored)?;
         layers.insert(0, table);
-        let bytes = serde_json::to_vec(&config).expect("nothing in a config fails to be JSON");
+        let (bytes, image_size) = told::encode(&config, self.upload.seal);
         let descriptor = Descriptor::of(CONFIG, &bytes);
         self.send(&descriptor.digest, bytes)?;
         let manifest = Manifest::of_image(descriptor, layers);
@@ -287,7 +288,7 @@ impl Run<'_> {
             tagged: tagged.clone(),
             digest: Digest::of(&manifest),
             manifest_size: manifest.len() as u64,
-            image_size: self.len,
+            image_size,
             time: self.upload.time,
             current: true,
         };
@@ -375,7 +376,7 @@ impl Run<'_> {
     }
 
     /// Whether every blob of an image is there and as long as it should be.
-    fn is_whole(&self, image: &Image) -> Result<bool, StoreError> {
+    fn is_whole(&self, image: &crate::Image) -> Result<bool, StoreError> {
         let (backend, name) = (self.store.backend(), &self.upload.tagged.name);
         let blobs: Vec<Descriptor> = image.manifest.blobs().cloned().collect();
         let sizes = crate::parallel::map(8, &blobs, |blob| backend.blob_size(name, &blob.digest))?;
@@ -447,8 +448,7 @@ fn content(entries: &[Entry]) -> Digest {
     hasher.finish()
 }
 
-fn is_same(image: &Image, config: &Config) -> bool {
-    let there = &image.config;
+fn is_same(there: &Config, config: &Config) -> bool {
     (there.content, there.size, &there.key, &there.about)
         == (config.content, config.size, &config.key, &config.about)
 }

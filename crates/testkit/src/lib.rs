@@ -37,6 +37,7 @@ pub mod random;
 pub mod reference;
 pub mod registry;
 pub mod server;
+pub mod slow;
 pub mod squashfs;
 pub mod stores;
 pub mod targets;

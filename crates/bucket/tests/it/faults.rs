@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use firebrick_bucket::{Bucket, Options};
 use firebrick_store::{ObjectError, Objects as _, Swap};
 use firebrick_testkit::fault::{Answer, End, Request, Server};
+use firebrick_testkit::slow::SlowServer;
 use firebrick_testkit::stores::{self, Store};
 
 use crate::contract;
@@ -180,6 +181,36 @@ fn silence_ends() {
     let error = bucket.get_range("k", 0..1000).unwrap_err();
     assert!(matches!(error, ObjectError::Unreachable { .. }), "{error:?}");
     assert!(began.elapsed() < Duration::from_secs(15));
+}
+
+#[test]
+fn servers_that_give_next_to_nothing_are_left() {
+    let headers = "ETag: \"x\"\r\nLast-Modified: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
+    let trickling = || SlowServer::trickling(200, headers, Duration::from_millis(20)).unwrap();
+    for server in [SlowServer::silent().unwrap(), trickling()] {
+        let mut quick = options(variables(server.address.port()));
+        quick.silence = Duration::from_millis(400);
+        quick.retry.limit = Duration::from_millis(1000);
+        quick.retry.retries = 6;
+        let bucket = Bucket::open("s3://b", quick).unwrap();
+        type Ask = fn(&Bucket) -> Result<(), ObjectError>;
+        let asks: [Ask; 4] = [
+            |bucket| bucket.get("index.json", 10_000).map(drop),
+            |bucket| bucket.list("").map(drop),
+            |bucket| bucket.list_top().map(drop),
+            |bucket| bucket.swap("index.json", vec![1], None).map(drop),
+        ];
+        for (number, ask) in asks.into_iter().enumerate() {
+            let before = server.requests();
+            let began = Instant::now();
+            let asked = ask(&bucket);
+            // To a write it is an answer, whatever comes behind the headers.
+            assert!(asked.is_err() || number == 3, "{number}: {asked:?}");
+            assert!(began.elapsed() < Duration::from_secs(10), "{number}");
+            let tries = server.requests() - before;
+            assert!(tries <= 2, "{number}: {tries} tries");
+        }
+    }
 }
 
 #[test]

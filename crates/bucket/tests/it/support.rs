@@ -13,7 +13,7 @@ pub(crate) fn options(variables: Vec<(String, String)>) -> Options {
             retries: 4,
             first_wait: Duration::from_millis(10),
             longest_wait: Duration::from_millis(100),
-            limit: Duration::from_secs(20),
+            limit: Duration::from_secs(80),
         },
         ..Options::default()
     }

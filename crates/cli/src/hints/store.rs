@@ -3,6 +3,7 @@
 use firebrick_store::{ObjectError, StoreError};
 
 use crate::error::CliError;
+use crate::text::quoted;
 
 pub(super) fn of(error: &StoreError) -> Option<String> {
     Some(match error {
@@ -74,6 +75,7 @@ fn of_object(error: &ObjectError) -> Option<String> {
                 address.trim_start_matches("file://")
             )
         }
+        ObjectError::Locked { path, .. } => format!("see who holds it: fuser -v {}", quoted(path)),
         ObjectError::NoCredentials { address, .. } => credentials(address).to_owned(),
         ObjectError::BadCredentials { address, .. } => credentials(address).to_owned(),
         ObjectError::NoBucket { .. } => {

@@ -1,11 +1,12 @@
 //! What a store tells while it works, shown.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use firebrick_store::{Progress, StoreError, Tagged};
 
 use crate::talk::{Steps, Talk};
-use crate::text;
+use crate::text::{self, quoted};
 
 /// Shows what a store tells.
 pub(crate) fn listener(steps: &Arc<Steps>, talk: &Talk) -> Box<firebrick_store::Listener> {
@@ -13,6 +14,7 @@ pub(crate) fn listener(steps: &Arc<Steps>, talk: &Talk) -> Box<firebrick_store::
     Box::new(move |progress| match progress {
         Progress::Table(version) => talk.detail(&format!("      reading the table of {}", version.tagged)),
         Progress::Ignored(version, error) => talk.warn(&ignored(&version.tagged, error)),
+        Progress::Waiting(lock) => talk.warn(&waiting(lock)),
         Progress::Upload { done, of, sent } => {
             steps.begin(
                 steps.total().min(2),
@@ -29,6 +31,11 @@ pub(crate) fn listener(steps: &Arc<Steps>, talk: &Talk) -> Box<firebrick_store::
         }
         _ => {}
     })
+}
+
+/// That somebody else holds a lock.
+pub(crate) fn waiting(lock: &Path) -> String {
+    format!("somebody else holds {}: waiting for it", quoted(lock))
 }
 
 fn ignored(tagged: &Tagged, error: &StoreError) -> String {

@@ -153,7 +153,8 @@ fn whole_files_go_and_come_back() {
     let home = home();
     let image = home.path().join("fb/images/rootfs-app.ext4");
     let bytes = fs::read(&image).expect("the image");
-    run(&home, &["rootfs", "upload", "-l", "app", "--plain"]);
+    let (_, talk) = run(&home, &["rootfs", "upload", "-l", "app", "--plain"]);
+    assert!(talk.contains("sent ") && talk.contains(" of "), "{talk}");
     fs::write(home.path().join("kernel"), b"a kernel").expect("a file");
     run(&home, &["rootfs", "upload", "--plain", "--kernel", "kernel"]);
     let store = home.path().join("store");
@@ -169,8 +170,11 @@ fn whole_files_go_and_come_back() {
         (&"rootfs-app.ext4".into(), &"vmlinux".into())
     );
     fs::remove_file(&image).expect("it is there");
-    run(&home, &["rootfs", "download", "-l", "app", "--plain"]);
+    let (_, talk) = run(&home, &["rootfs", "download", "-l", "app", "--plain"]);
+    assert!(talk.contains("fetched ") && talk.contains(" of "), "{talk}");
     assert_eq!(fs::read(&image).expect("the image"), bytes);
+    let checked = json(&home, &["store", "check", "--json"]);
+    assert_eq!(checked["whole_files"]["count"], 2, "{checked}");
     run(&home, &["rootfs", "download", "--plain", "--kernel", "-o", "k2"]);
     assert_eq!(fs::read(home.path().join("k2")).expect("the kernel"), b"a kernel");
 
@@ -182,12 +186,42 @@ fn whole_files_go_and_come_back() {
         "{refused}"
     );
     assert_eq!(fs::read(&image).expect("the image"), bytes);
+    let checked = home.transcript(&["store", "check", "-b", "./store"]);
+    assert!(
+        checked.contains("wrong: whole file rootfs-app.ext4 has the digest")
+            && checked.contains("rootfs upload --plain")
+            && checked.ends_with("exit code 1\n"),
+        "{checked}"
+    );
     // Nothing says what it must be: taken, with a warning.
     fs::remove_file(store.join("rootfs-app.ext4.sha256")).expect("it is there");
     let (_, talk) = run(&home, &["rootfs", "download", "-l", "app", "--plain", "-o", "x"]);
     assert!(talk.contains("warning:"), "{talk}");
     run(&home, &["rootfs", "rm", "-r", "--plain", "app"]);
     assert!(!store.join("rootfs-app.ext4").exists());
+    run(&home, &["rootfs", "rm", "-r", "--plain", "vmlinux"]);
+    assert!(!store.join("vmlinux").exists() && !store.join("vmlinux.sha256").exists());
+}
+
+#[test]
+fn who_holds_the_lock_is_waited_for_and_told_of() {
+    let home = home();
+    run(&home, &["rootfs", "upload", "-l", "app"]);
+    let mut holder = Command::new("flock")
+        .args(["store/.lock", "sh", "-c", "echo held; sleep 4"])
+        .current_dir(home.path())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("flock of util-linux");
+    let mut held = [0; 5];
+    let mut words = holder.stdout.take().expect("a pipe");
+    std::io::Read::read_exact(&mut words, &mut held).expect("its word");
+    let (_, talk) = run(&home, &["rootfs", "tag", "app", "app:v1"]);
+    assert!(
+        talk.contains("warning: somebody else holds") && talk.contains("store/.lock: waiting"),
+        "{talk}"
+    );
+    assert!(holder.wait().expect("it ends").success());
 }
 
 #[test]

@@ -1,10 +1,13 @@
 //! Registries that lie: a clear error, in bounded memory.
 
-use firebrick_digest::Digest;
-use firebrick_registry::{ManifestName, RegistryError};
-use firebrick_testkit::http::{Answer, Server};
+use std::time::{Duration, Instant};
 
-use crate::support::{OCI_MANIFEST, repository, says, status};
+use firebrick_digest::Digest;
+use firebrick_registry::{ManifestName, RegistryError, Repository};
+use firebrick_testkit::http::{Answer, Server};
+use firebrick_testkit::slow::SlowServer;
+
+use crate::support::{LIMIT, OCI_MANIFEST, open, options, repository, says, status};
 
 #[test]
 fn manifests_that_are_others() {
@@ -104,6 +107,42 @@ fn nonsense_in_lists() {
     ] {
         let server = Server::start(move |_| Answer::new(200, body));
         says(repository(server.address).tags(), &[why]);
+    }
+}
+
+/// Neither silence nor a byte now and then keeps us for long.
+#[test]
+fn registries_that_give_next_to_nothing_are_left() {
+    let trickling = || SlowServer::trickling(200, "", Duration::from_millis(20)).unwrap();
+    for server in [SlowServer::silent().unwrap(), trickling()] {
+        let mut quick = options();
+        quick.read_timeout = Duration::from_millis(400);
+        quick.retry.limit = Duration::from_millis(1000);
+        quick.retry.attempts = 6;
+        quick.plain_http = vec![server.address.to_string()];
+        let asked = open(&format!("{}/test/x", server.address), &quick);
+        type Ask = fn(&Repository) -> Result<(), RegistryError>;
+        let asks: [Ask; 4] = [
+            |asked| asked.tags().map(drop),
+            |asked| {
+                let tag = ManifestName::Tag("v1".parse().unwrap());
+                asked.manifest(&tag, LIMIT).map(drop)
+            },
+            |asked| asked.unverified_blob(Digest::of(b"x"), 10_000).map(drop),
+            |asked| asked.read_blob(Digest::of(b"x"), 0..1000).map(drop),
+        ];
+        for (number, ask) in asks.into_iter().enumerate() {
+            let before = server.requests();
+            let began = Instant::now();
+            let error = ask(&asked).unwrap_err();
+            assert!(
+                matches!(error, RegistryError::Transport { .. }),
+                "{number}: {error}"
+            );
+            assert!(began.elapsed() < Duration::from_secs(10), "{number}");
+            let tries = server.requests() - before;
+            assert!(tries <= 2, "{number}: {tries} tries");
+        }
     }
 }
 

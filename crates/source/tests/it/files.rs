@@ -26,6 +26,7 @@ fn options(attempts: u32) -> Options {
                 attempts,
                 first_delay: Duration::from_millis(1),
                 max_delay: Duration::from_millis(5),
+                ..Retry::default()
             },
             ..RegistryOptions::default()
         },

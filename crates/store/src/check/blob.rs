@@ -9,6 +9,7 @@ use super::{Check, Fault, Target, words};
 use crate::error::StoreError;
 use crate::id::Id;
 use crate::image::Image;
+use crate::manifest::Config;
 use crate::seal::{Opener, Seal};
 use crate::store::Progress;
 use crate::table::{Locator, Root};
@@ -32,8 +33,7 @@ pub(super) struct Pieces {
 }
 
 impl Pieces {
-    pub(super) fn add_root(&mut self, image: &Image, root: &Root) {
-        let config = &image.config;
+    pub(super) fn add_root(&mut self, image: &Image, config: &Config, root: &Root) {
         let lens = image.manifest.layers.first().and_then(|blob| {
             let len = u32::try_from(config.table_len).ok()?;
             Some((blob.digest, u32::try_from(blob.size).ok()?, len))

@@ -124,7 +124,7 @@ fn a_table_that_is_another_than_the_config_says_is_found() {
     let image = store.open(&version).unwrap();
     let config = Config {
         table_id: Id::of(b"another"),
-        ..image.config.clone()
+        ..image.config.config(&Seal::PLAIN).unwrap()
     };
     let config = serde_json::to_vec(&config).unwrap();
     let manifest = Manifest {

@@ -11,6 +11,8 @@ mod folder;
 mod gc;
 mod hostile;
 mod lazy;
+mod plain;
+mod sealed;
 mod server_faults;
 mod servers;
 mod signatures;

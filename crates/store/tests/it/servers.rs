@@ -28,7 +28,7 @@ pub(crate) fn bucket_options(variables: Vec<(String, String)>) -> Options {
             retries: 8,
             first_wait: Duration::from_millis(5),
             longest_wait: Duration::from_millis(50),
-            limit: Duration::from_secs(20),
+            limit: Duration::from_secs(80),
         },
         ..Options::default()
     }

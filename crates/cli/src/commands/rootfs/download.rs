@@ -19,7 +19,7 @@ use crate::trust::Fetching;
 use crate::{images, text};
 
 /// The name of the kernel among whole files, and in policies.
-const KERNEL: &str = "vmlinux";
+pub(super) const KERNEL: &str = "vmlinux";
 
 /// Local images that are read through for what they share with the wanted one, if nobody has looked into them before.
 const SCANS: usize = 8;
@@ -176,9 +176,10 @@ fn plain(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
             output::path(KERNEL, args.output.as_deref(), "elf", home)?,
         ),
     };
-    let digest = store
+    let fetched = store
         .get_plain(&key, &target)
         .with_context(|| format!("cannot download {key} from {address}"))?;
+    let digest = fetched.digest;
     trust.note_whole(&target, &store, tagged, digest, talk)?;
     steps.finish();
     if digest.is_none() {
@@ -186,11 +187,16 @@ fn plain(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
             "{address} has no {key}.sha256, so nobody knows whether these are the right bytes"
         ));
     }
+    talk.say(&format!(
+        "fetched {} of {} ({key})",
+        text::bytes(fetched.came),
+        text::bytes(fetched.len)
+    ));
     if args.json {
-        let size_bytes = std::fs::metadata(&target)?.len();
         return write_stdout(&text::json_line(&json!({
             "store": address, "key": key, "path": target.to_string_lossy(),
-            "digest": digest.map(|digest| digest.to_string()), "size_bytes": size_bytes,
+            "digest": digest.map(|digest| digest.to_string()), "size_bytes": fetched.len,
+            "fetched_bytes": fetched.came,
         })));
     }
     write_stdout(format!("{}\n", target.display()).as_bytes())

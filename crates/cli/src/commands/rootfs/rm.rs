@@ -8,6 +8,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use firebrick_store::{Name, Published, Reference, Store, Tag};
 
+use super::download::KERNEL;
 use super::upload::plain_key;
 use crate::home::Home;
 use crate::images;
@@ -76,17 +77,9 @@ fn remote_rm(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
     let mut plain = Vec::new();
     for name in &args.names {
         if args.plain {
-            let keys = images::FORMATS
-                .iter()
-                .map(|format| plain_key(&name.tagged, format))
-                .collect::<anyhow::Result<Vec<_>>>()?;
-            let there = store.plain_images().with_context(|| deleting(name))?;
-            let found = keys
-                .into_iter()
-                .filter(|key| there.iter().any(|image| image.key == *key));
-            let before = plain.len();
+            let found = whole_files(&store, name).with_context(|| deleting(name))?;
+            anyhow::ensure!(!found.is_empty(), "{address} has no whole file of {name}");
             plain.extend(found);
-            anyhow::ensure!(plain.len() > before, "{address} has no whole file of {name}");
         } else {
             let version = store.find(name).with_context(|| deleting(name))?;
             let others = store
@@ -119,6 +112,23 @@ fn remote_rm(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
         remove(&store, name, &meant, talk)?;
     }
     Ok(())
+}
+
+/// The whole files that a name means: the kernel by its own, images in any format.
+fn whole_files(store: &Store, name: &Reference) -> anyhow::Result<Vec<String>> {
+    let there = store.plain_images()?;
+    let is_there = |key: &String| there.iter().any(|image| image.key == *key);
+    let kernel = KERNEL.to_owned();
+    let is_kernel =
+        name.digest.is_none() && name.tagged.tag == Tag::default() && name.tagged.name.as_str() == KERNEL;
+    if is_kernel && is_there(&kernel) {
+        return Ok(vec![kernel]);
+    }
+    let keys = images::FORMATS
+        .iter()
+        .map(|format| plain_key(&name.tagged, format));
+    let keys = keys.collect::<anyhow::Result<Vec<_>>>()?;
+    Ok(keys.into_iter().filter(is_there).collect())
 }
 
 /// Deletes versions of a name together, since some registries remove an image with all its names or not at all.

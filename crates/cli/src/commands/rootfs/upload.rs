@@ -198,8 +198,10 @@ fn plain(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
         )
     })?;
     steps.finish();
+    let len = file.metadata()?.len();
+    let size = text::bytes(len);
+    talk.say(&format!("sent {size} of {size} ({key})"));
     if args.json {
-        let len = file.metadata()?.len();
         return write_stdout(&text::json_line(&json!({
             "store": store.backend().address(), "key": key, "digest": digest.to_string(), "sent_bytes": len,
         })));

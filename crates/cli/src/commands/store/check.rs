@@ -61,7 +61,8 @@ pub(super) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<ExitC
         })
         .with_context(|| format!("cannot check {}", store.backend().address()))?;
     steps.finish();
-    let code = match checked.findings.iter().all(|finding| finding.repaired) {
+    let is_whole = checked.findings.iter().all(|finding| finding.repaired);
+    let code = match is_whole && checked.spoiled.is_empty() {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     };
@@ -70,7 +71,12 @@ pub(super) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<ExitC
         return Ok(code);
     }
     write_stdout(report(&checked).as_bytes())?;
-    if code == ExitCode::FAILURE && !args.repair {
+    if !checked.spoiled.is_empty() {
+        crate::error::hint(
+            "whole files are not made again, but sent: firebrick rootfs upload --plain -l NAME",
+        );
+    }
+    if !is_whole && !args.repair {
         crate::error::hint("mend what can be mended: firebrick store check --repair");
     }
     Ok(code)
@@ -102,6 +108,18 @@ fn report(checked: &Checked) -> String {
             .iter()
             .map(|version| format!("encrypted, only its blobs were verified: {}", name(version))),
     );
+    let spoiled = checked.spoiled.iter();
+    lines.extend(spoiled.map(|(key, problem)| format!("wrong: whole file {key} {problem}")));
+    let unverified = checked.unverified.iter();
+    lines.extend(unverified.map(|key| format!("unverified, since no {key}.sha256 is there: {key}")));
+    if checked.whole.count > 0 {
+        lines.push(format!(
+            "{} ({}), {} unverified",
+            text::count(checked.whole.count, "whole file"),
+            text::bytes(checked.whole.bytes),
+            checked.unverified.len()
+        ));
+    }
     lines.push(format!(
         "{}, {} and {} read; {} needless ({})",
         text::count(checked.images, "image"),
@@ -171,6 +189,10 @@ fn to_json(checked: &Checked) -> Value {
             "repaired": finding.repaired,
         })
     });
+    let spoiled = checked
+        .spoiled
+        .iter()
+        .map(|(key, problem)| json!({ "key": key, "problem": problem }));
     json!({
         "images": checked.images,
         "foreign": checked.foreign,
@@ -180,6 +202,10 @@ fn to_json(checked: &Checked) -> Value {
         "unreached": { "count": checked.unreached.count, "bytes": checked.unreached.bytes },
         "leftovers": { "count": checked.leftovers.count, "bytes": checked.leftovers.bytes },
         "broken": names(&checked.broken),
+        "whole_files": {
+            "count": checked.whole.count, "bytes": checked.whole.bytes, "unverified": checked.unverified,
+            "wrong": spoiled.collect::<Vec<_>>(),
+        },
         "findings": findings.collect::<Vec<_>>(),
     })
 }
