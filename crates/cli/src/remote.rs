@@ -56,6 +56,17 @@ pub(crate) struct StoreArgs {
 }
 
 impl StoreArgs {
+    /// The argument of a command that only goes to a store with another flag: without that, these would mean nothing. `against` are
+    /// the flags that the other one excludes.
+    pub(crate) fn requiring(flag: &'static str, against: &[&'static str], arg: clap::Arg) -> clap::Arg {
+        match arg.get_id().as_str() {
+            "store" | "key" | "plain_http" | "authfile" | "ca_file" => {
+                arg.requires(flag).conflicts_with_all(against)
+            }
+            _ => arg,
+        }
+    }
+
     /// The store's address.
     pub(crate) fn address(&self) -> anyhow::Result<Address> {
         match &self.store {

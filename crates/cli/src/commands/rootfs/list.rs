@@ -15,6 +15,7 @@ use crate::text;
 
 /// List the images on this host, or in a store
 #[derive(Debug, clap::Args)]
+#[command(mut_args(|arg| StoreArgs::requiring("remote", &[], arg)))]
 pub(crate) struct Args {
     /// List what is in the store
     #[arg(short, long)]

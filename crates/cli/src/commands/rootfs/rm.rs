@@ -20,6 +20,7 @@ use crate::trust;
 /// Deletes nothing if one of the names has no image. In a store a name loses all its versions, NAME@DIGEST only that one; what no image
 /// needs any more is freed by `firebrick store gc`.
 #[derive(Debug, clap::Args)]
+#[command(mut_args(|arg| StoreArgs::requiring("remote", &[], arg)))]
 pub(crate) struct Args {
     /// Names, as `rootfs list` shows them; with --remote also NAME:TAG and NAME@DIGEST
     #[arg(required = true, value_name = "NAME")]
