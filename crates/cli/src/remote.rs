@@ -7,8 +7,8 @@ mod settings;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
@@ -88,6 +88,7 @@ impl StoreArgs {
         stop: Arc<AtomicBool>,
     ) -> anyhow::Result<Store> {
         let address = self.address()?;
+        let _ = FLAGS.set(self.flags(&address.to_string())); // one store is opened
         let backend: Box<dyn Backend> = match &address {
             Address::Folder(path) => Box::new(Layout::new(Folder::new(path))),
             Address::Bucket(text) => Box::new(Layout::new(self.open_bucket(text)?)),
@@ -148,6 +149,14 @@ impl StoreArgs {
         let text = std::fs::read(path).with_context(reading)?;
         Ok(Seal::keyed(SealKey::parse(&text).with_context(reading)?.bytes()))
     }
+}
+
+/// With which flags the process got into the store that it opened.
+static FLAGS: OnceLock<String> = OnceLock::new();
+
+/// The flags, with a space before each, that advice needs to lead into the same store; none before one is opened.
+pub(crate) fn flags() -> &'static str {
+    FLAGS.get().map_or("", String::as_str)
 }
 
 /// What stores keep on this host.

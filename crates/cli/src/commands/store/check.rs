@@ -71,7 +71,10 @@ pub(super) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<ExitC
     }
     write_stdout(report(&checked).as_bytes())?;
     if code == ExitCode::FAILURE && !args.repair {
-        crate::error::hint("mend what can be mended: firebrick store check --repair");
+        crate::error::hint(&format!(
+            "mend what can be mended: firebrick store check --repair{}",
+            remote::flags()
+        ));
     }
     Ok(code)
 }
