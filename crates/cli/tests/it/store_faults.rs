@@ -107,3 +107,184 @@ fn flags_of_stores_need_a_store() {
     }
     assert!(home.path().join("fb/images/rootfs-app.ext4").exists());
 }
+
+#[test]
+fn damaged_names_are_not_for_a_check_to_mend() {
+    let home = home();
+    let index = home.path().join("store/index.json");
+    fs::write(&index, "<html>").expect("a file");
+    let check = "store check --repair";
+    for args in [
+        &["rootfs", "list", "-r", "-b", "./store"][..],
+        &["store", "check", "--repair", "-b", "./store"],
+    ] {
+        let said = refused(&home, args, 1);
+        assert!(
+            said.contains("put a copy of it back") && said.contains("upload -l NAME -b file://~/store"),
+            "{said}"
+        );
+        assert!(!said.contains(check), "{said}");
+    }
+}
+
+#[test]
+fn a_damaged_list_is_found_and_made_anew() {
+    let home = home();
+    let list = home.path().join("store/gc/condemned.json");
+    fs::create_dir_all(list.parent().expect("a folder")).expect("a folder");
+    for content in ["", "{}", "\0\0"] {
+        fs::write(&list, content).expect("a file");
+        let said = refused(&home, &["store", "gc", "-b", "./store"], 1);
+        assert!(
+            said.contains("hint: have an empty one made")
+                && said.contains("store check --repair -b file://~/store"),
+            "{said}"
+        );
+        let said = refused(&home, &["store", "check", "-b", "./store"], 1);
+        assert!(said.contains("wrong: gc/condemned.json: "), "{said}");
+        assert_eq!(fs::read_to_string(&list).expect("the list"), content);
+        let said = ok(&home, &["store", "check", "--repair", "-b", "./store"]);
+        assert!(said.contains("put right: gc/condemned.json: "), "{said}");
+        ok(&home, &["store", "check", "-b", "./store"]);
+        ok(&home, &["store", "gc", "-b", "./store"]);
+        ok(&home, &["rootfs", "upload", "-l", "app", "-b", "./store"]);
+    }
+}
+
+#[test]
+fn an_entry_that_nobody_can_name_goes_if_it_means_nothing() {
+    let home = home();
+    let path = home.path().join("store/index.json");
+    let read = || -> serde_json::Value {
+        serde_json::from_slice(&fs::read(&path).expect("the names")).expect("JSON")
+    };
+    let mut index = read();
+    let mut entry = index["manifests"][0].clone();
+    entry["digest"] = format!("sha256:{}", "0".repeat(64)).into();
+    entry["annotations"]["org.opencontainers.image.ref.name"] = "no such/NAME!".into();
+    let all = index["manifests"].as_array_mut().expect("a list");
+    all.push(entry);
+    fs::write(&path, index.to_string()).expect("a file");
+    refused(&home, &["store", "gc", "-b", "./store"], 1);
+    let said = refused(&home, &["store", "check", "-b", "./store"], 1);
+    assert!(
+        said.contains("wrong: entry \"no such/NAME!\" of index.json: "),
+        "{said}"
+    );
+    let said = ok(&home, &["store", "check", "--repair", "-b", "./store"]);
+    assert!(said.contains("put right: entry "), "{said}");
+    assert_eq!(read()["manifests"].as_array().map(Vec::len), Some(1));
+    ok(&home, &["store", "gc", "-b", "./store"]);
+    ok(
+        &home,
+        &["rootfs", "download", "-l", "app", "-o", "back", "-b", "./store"],
+    );
+}
+
+#[test]
+fn a_name_with_two_current_versions_is_found() {
+    let home = home();
+    ok(&home, &["rootfs", "edit", "app", "--set-hostname", "other"]);
+    ok(&home, &["rootfs", "upload", "-l", "app", "-b", "./store"]);
+    let path = home.path().join("store/index.json");
+    let text = fs::read_to_string(&path).expect("the names");
+    let torn = text.replace("dev.firebrick.was", "org.opencontainers.image.ref.name");
+    assert_ne!(torn, text);
+    fs::write(&path, torn).expect("a file");
+    let said = refused(&home, &["store", "check", "-b", "./store"], 1);
+    assert!(
+        said.contains("wrong: app:latest in index.json: it has two current"),
+        "{said}"
+    );
+}
+
+#[test]
+fn hints_lead_into_the_same_store() {
+    let home = home();
+    let said = refused(
+        &home,
+        &["rootfs", "download", "-l", "x", "-b", "./empty", "--plain-http"],
+        1,
+    );
+    assert!(
+        said.contains("firebrick rootfs list --remote -b file://~/empty --plain-http"),
+        "{said}"
+    );
+    // The manifest that the name means is not there.
+    let index = fs::read_to_string(home.path().join("store/index.json")).expect("the names");
+    let index: serde_json::Value = serde_json::from_str(&index).expect("JSON");
+    let digest = index["manifests"][0]["digest"].as_str().expect("a digest");
+    let blob = home.path().join("store/blobs").join(digest.replace(':', "/"));
+    fs::remove_file(blob).expect("the manifest");
+    let other = Home::new();
+    let store = format!("file://{}/store", home.path().display());
+    let said = refused(&other, &["rootfs", "download", "-l", "app", "-b", &store], 1);
+    assert!(
+        said.contains("it is missing") && said.contains(&format!("store check --repair -b {store}")),
+        "{said}"
+    );
+}
+
+#[test]
+fn archives_and_whole_files_have_hints_of_their_own() {
+    let home = home();
+    let at = |name: &str| home.path().join(name);
+    ok(
+        &home,
+        &["rootfs", "export", "app", "-o", "app.tar", "-b", "./store"],
+    );
+    let archive = fs::read(at("app.tar")).expect("the archive");
+    fs::write(at("cut.tar"), &archive[..archive.len() / 2]).expect("a file");
+    let packed = Command::new("gzip").arg("-k").arg(at("app.tar")).status();
+    assert!(packed.expect("gzip").success());
+    for (file, hint) in [
+        ("cut.tar", "hint: copy it again"),
+        (
+            "app.tar.gz",
+            "hint: unpack it: gunzip -c FILE | firebrick rootfs import - -b file://~/far",
+        ),
+    ] {
+        let said = refused(&home, &["rootfs", "import", file, "-b", "./far"], 1);
+        assert!(said.contains(hint) && !said.contains("store check"), "{said}");
+    }
+    ok(
+        &home,
+        &["rootfs", "upload", "-l", "app", "--plain", "-b", "./store"],
+    );
+    let digest = at("store/rootfs-app.ext4.sha256");
+    fs::write(digest, format!("{}  x\n", "0".repeat(64))).expect("a file");
+    let said = refused(
+        &home,
+        &["rootfs", "download", "-l", "app", "--plain", "-b", "./store"],
+        1,
+    );
+    assert!(
+        said.contains("send both again: firebrick rootfs upload --plain -l NAME -b file://~/store")
+            && !said.contains("store check"),
+        "{said}"
+    );
+}
+
+#[test]
+fn what_ended_downloads_left_is_seen_and_goes() {
+    let home = home();
+    let images = home.path().join("fb/images");
+    let part = images.join(".rootfs-gone.ext4.download-0123");
+    let busy = images.join(".rootfs-busy.ext4.download-0123");
+    let file = fs::File::create(&busy).expect("a file");
+    file.lock().expect("a lock");
+    fs::write(&part, [1; 10_000]).expect("a file");
+    let said = ok(&home, &["cache", "list"]);
+    assert!(
+        said.contains("unfinished image gone") && !said.contains("busy"),
+        "{said}"
+    );
+    ok(&home, &["rootfs", "rm", "gone"]);
+    assert!(!part.exists());
+    refused(&home, &["rootfs", "rm", "gone"], 1);
+    fs::write(&part, [1; 10_000]).expect("a file");
+    ok(&home, &["cache", "prune", "--older-than", "1"]);
+    assert!(part.exists());
+    ok(&home, &["cache", "prune"]);
+    assert!(!part.exists() && busy.exists() && images.join("rootfs-app.ext4").exists());
+}

@@ -61,7 +61,9 @@ pub(super) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<ExitC
         })
         .with_context(|| format!("cannot check {}", store.backend().address()))?;
     steps.finish();
-    let code = match checked.findings.iter().all(|finding| finding.repaired) {
+    let is_right = checked.findings.iter().all(|finding| finding.repaired)
+        && checked.flaws.iter().all(|flaw| flaw.repaired);
+    let code = match is_right {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     };
@@ -93,6 +95,10 @@ fn local(home: &Home, seal: &Seal) -> anyhow::Result<Vec<LocalImage>> {
 
 fn report(checked: &Checked) -> String {
     let mut lines: Vec<String> = checked.findings.iter().map(line).collect();
+    lines.extend(checked.flaws.iter().map(|flaw| {
+        let state = if flaw.repaired { "put right" } else { "wrong" };
+        format!("{state}: {}: {}", flaw.what, flaw.problem)
+    }));
     lines.extend(
         checked
             .broken
@@ -174,6 +180,10 @@ fn to_json(checked: &Checked) -> Value {
             "repaired": finding.repaired,
         })
     });
+    let flaws = checked
+        .flaws
+        .iter()
+        .map(|flaw| json!({ "what": flaw.what, "problem": flaw.problem, "repaired": flaw.repaired }));
     json!({
         "images": checked.images,
         "foreign": checked.foreign,
@@ -184,5 +194,6 @@ fn to_json(checked: &Checked) -> Value {
         "leftovers": { "count": checked.leftovers.count, "bytes": checked.leftovers.bytes },
         "broken": names(&checked.broken),
         "findings": findings.collect::<Vec<_>>(),
+        "flaws": flaws.collect::<Vec<_>>(),
     })
 }
