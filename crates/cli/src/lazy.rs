@@ -1,10 +1,11 @@
 //! Images that are read from a store without fetching them first.
 
+use std::collections::HashSet;
 use std::fs::{File, TryLockError};
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use anyhow::Context as _;
@@ -80,6 +81,21 @@ pub(crate) fn report(counts: &LazyCounts) -> String {
     )
 }
 
+/// Failures that were told already: what reads an image tries again and again, and each try fails alike.
+#[derive(Default)]
+pub(crate) struct Told(Mutex<HashSet<String>>);
+
+impl Told {
+    /// No more than so many are told of one image; the first say what is wrong.
+    const MOST: usize = 20;
+
+    /// Whether to tell this one.
+    pub(crate) fn is_new(&self, words: &str) -> bool {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        told.len() < Self::MOST && told.insert(words.to_owned())
+    }
+}
+
 /// What folders for sockets are called first, and the socket in one.
 const PREFIX: &str = "lazy-";
 const SOCKET: &str = "nbd";
@@ -152,9 +168,13 @@ impl Served {
         let stopper = server.stopper();
         let (disk, talking) = (LazyDisk(Arc::clone(&opened.lazy)), *talk);
         let thread = std::thread::spawn(move || {
+            let told = Told::default();
             let tell = |event: Event| {
                 if let Event::Failed { error, .. } = event {
-                    talking.warn(&format!("the image cannot be read: {:#}", remote::Chain(&error)));
+                    let words = format!("the image cannot be read: {:#}", remote::Chain(&error));
+                    if told.is_new(&words) {
+                        talking.warn(&words);
+                    }
                 }
             };
             if let Err(error) = server.serve(&disk, &tell) {
@@ -241,6 +261,17 @@ impl Disk for LazyDisk {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_fails_again_and_again_is_told_once() {
+        let told = Told::default();
+        assert!(told.is_new("a") && told.is_new("b"));
+        assert!(!told.is_new("a") && !told.is_new("b"));
+        let more = (0..1000)
+            .filter(|number| told.is_new(&number.to_string()))
+            .count();
+        assert_eq!(more, Told::MOST - 2);
+    }
 
     #[test]
     fn folders_of_processes_that_died_go_with_the_next() {

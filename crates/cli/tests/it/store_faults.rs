@@ -288,3 +288,77 @@ fn what_ended_downloads_left_is_seen_and_goes() {
     ok(&home, &["cache", "prune"]);
     assert!(!part.exists() && busy.exists() && images.join("rootfs-app.ext4").exists());
 }
+
+#[test]
+fn images_of_other_programs_are_told_as_such() {
+    let home = home();
+    let path = home.path().join("store/index.json");
+    let mut index: serde_json::Value =
+        serde_json::from_slice(&fs::read(&path).expect("the names")).expect("JSON");
+    // Any manifest that is none of ours.
+    let manifest = r#"{"schemaVersion":2,"config":{"mediaType":"a/b","digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2},"layers":[]}"#;
+    fs::write(home.path().join("manifest"), manifest).expect("a file");
+    let sum = Command::new("sha256sum")
+        .arg(home.path().join("manifest"))
+        .output();
+    let sum = String::from_utf8(sum.expect("sha256sum").stdout).expect("text");
+    let digest = &sum[..64];
+    fs::write(home.path().join("store/blobs/sha256").join(digest), manifest).expect("a blob");
+    let entry = serde_json::json!({
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "digest": format!("sha256:{digest}"),
+        "size": manifest.len(),
+        "annotations": { "org.opencontainers.image.ref.name": "busy:1" },
+    });
+    index["manifests"].as_array_mut().expect("a list").push(entry);
+    fs::write(&path, index.to_string()).expect("the names");
+    let said = ok(&home, &["rootfs", "list", "-r", "-b", "./store"]);
+    assert!(said.contains("busy:1 (of another program)"), "{said}");
+    let said = ok(&home, &["rootfs", "list", "-r", "--json", "-b", "./store"]);
+    assert!(said.contains(r#""kind": "foreign""#), "{said}");
+}
+
+#[test]
+fn keys_are_made_all_or_none_and_are_nobody_elses() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let home = home();
+    let at = |name: &str| home.path().join(name);
+    refused(&home, &["store", "keygen", "--sign", "k", "--seal", "k"], 1);
+    assert!(!at("k").exists() && !at("k.pub").exists());
+    fs::write(at("there"), "mine").expect("a file");
+    refused(&home, &["store", "keygen", "--sign", "k", "--seal", "there"], 1);
+    assert!(!at("k").exists() && !at("k.pub").exists());
+    ok(&home, &["store", "keygen", "--sign", "k", "--seal", "s"]);
+    let upload = ["rootfs", "upload", "-l", "app", "--sign", "k", "-b", "./store"];
+    assert!(!ok(&home, &upload).contains("warning"));
+    fs::set_permissions(at("k"), fs::Permissions::from_mode(0o644)).expect("the key is ours");
+    assert!(ok(&home, &upload).contains("chmod 600 k"));
+}
+
+#[test]
+fn slips_in_addresses_are_bad_usage() {
+    let home = Home::new();
+    for (address, said) in [
+        ("s3:/x", "did you mean s3://x"),
+        ("oci:/x/y", "did you mean oci://x/y"),
+        ("s3://", "names no bucket"),
+    ] {
+        let told = refused(&home, &["rootfs", "list", "-r", "-b", address], 2);
+        assert!(told.contains(said), "{told}");
+    }
+}
+
+#[test]
+fn an_endpoint_without_tls_is_told_the_flag() {
+    let home = Home::new();
+    let output = home
+        .firebrick(&["rootfs", "list", "-r", "-b", "s3://bucket"])
+        .env("AWS_ENDPOINT_URL", "http://192.0.2.1:9000")
+        .output()
+        .expect("the binary starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        said.contains("has no TLS") && said.contains("--plain-http"),
+        "{said}"
+    );
+}
