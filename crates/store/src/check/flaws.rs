@@ -41,7 +41,7 @@ impl Check<'_> {
             };
             // What is too large to be read cannot be swapped.
             match objects.get(LEDGER_KEY, LEDGER_MAX) {
-                Ok(Some((_, found))) => drop(empty.write(objects, Some(&found), objects.can_swap()?)?),
+                Ok(Some((_, found))) => _ = empty.write(objects, Some(&found), objects.can_swap()?)?,
                 _ => objects.delete(LEDGER_KEY)?,
             }
         }
