@@ -42,7 +42,7 @@ impl ImageCopy {
     pub fn of(original: &File, output: &Path) -> io::Result<ImageCopy> {
         let place = Place::of(output)?;
         place.remove_stale();
-        let (file, named) = match place.open_unnamed() {
+        let (file, named) = match place.open_unnamed_direct() {
             Some(file) => (file, None),
             None => place.open_named().map(|(file, path)| (file, Some(path)))?,
         };

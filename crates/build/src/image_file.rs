@@ -96,7 +96,7 @@ impl ImageFile {
     pub(crate) fn create(output: &Path, layout: Layout, size: Option<u64>) -> io::Result<ImageFile> {
         let place = Place::of(output)?;
         place.remove_stale();
-        let (file, named) = match place.open_unnamed() {
+        let (file, named) = match place.open_unnamed_direct() {
             Some(file) => (file, None),
             None => place.open_named().map(|(file, path)| (file, Some(path)))?,
         };

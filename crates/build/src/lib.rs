@@ -38,5 +38,6 @@ pub use error::BuildError;
 pub use flatten::{Flatten, Flattened, diff_ids, flatten, made_over};
 pub use fullness::Fullness;
 pub use key::{BuildKey, build_key};
+pub use place::{Place, behind_links};
 pub use request::{Customise, Event, Filesystem, LayerReport, Merged, Report, Request};
 pub use run::build;

@@ -31,20 +31,35 @@ const ATTEMPTS: usize = 100;
 static COUNT: AtomicU64 = AtomicU64::new(0);
 
 /// Where a path leads: images may be kept on another disk, and a link to them is to stay one.
-fn behind_links(path: &Path) -> io::Result<PathBuf> {
+///
+/// # Errors
+/// If links lead in a circle, or to what a process has open (`/dev/stdout`), which is no place for a file.
+pub fn behind_links(path: &Path) -> io::Result<PathBuf> {
     let mut path = path.to_owned();
     for _ in 0..SYMLINKS_MAX {
         let Ok(target) = path.read_link() else {
             return Ok(path);
         };
-        path = path.parent().unwrap_or(Path::new("")).join(target);
+        let folder = path.parent().unwrap_or(Path::new(""));
+        if folder
+            .canonicalize()
+            .is_ok_and(|folder| folder.starts_with("/proc"))
+        {
+            return Err(no_file());
+        }
+        path = folder.join(target);
     }
     Err(Errno::LOOP.into())
 }
 
+fn no_file() -> io::Error {
+    let why = "there is something that is not a file: give the name of a file";
+    io::Error::new(io::ErrorKind::AlreadyExists, why)
+}
+
 /// An output and its folder.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub struct Place {
     output: PathBuf,
     folder: PathBuf,
     /// Held open, so that making the new name last cannot fail for want of access when it is too late.
@@ -54,12 +69,14 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Looks at where `output` will be.
-    pub(crate) fn of(output: &Path) -> io::Result<Place> {
+    /// Looks at where `output` will be, behind symbolic links.
+    ///
+    /// # Errors
+    /// If its folder is not there, or something is there that is not a file.
+    pub fn of(output: &Path) -> io::Result<Place> {
         // A folder or a device is somebody's mistake, also behind a symbolic link (`/dev/stdout`).
         if output.metadata().is_ok_and(|found| !found.is_file()) {
-            let why = "there is something that is not a file: give the name of a file";
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, why));
+            return Err(no_file());
         }
         let output = &behind_links(output)?;
         let Some(name) = output.file_name() else {
@@ -103,24 +120,34 @@ impl Place {
         Ok(file)
     }
 
-    /// Opens a file without a name, past the page cache if that can be; `None` where the filesystem knows no such
-    /// files, or such a file could not be named later.
-    pub(crate) fn open_unnamed(&self) -> Option<File> {
+    /// Opens a file without a name, locked; `None` where the filesystem knows no such files, or such a file could not be named
+    /// later.
+    pub fn open_unnamed(&self) -> Option<File> {
+        self.open_with(OFlags::empty())
+    }
+
+    /// The same, past the page cache if that can be.
+    pub(crate) fn open_unnamed_direct(&self) -> Option<File> {
+        self.open_with(OFlags::DIRECT).or_else(|| self.open_unnamed())
+    }
+
+    fn open_with(&self, more: OFlags) -> Option<File> {
         // It can be named only through /proc.
         if !Path::new("/proc/self/fd").exists() {
             return None;
         }
-        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
-        let open = |direct| rustix::fs::open(&self.folder, flags | direct, Mode::from_raw_mode(0o644));
-        let file: File = open(OFlags::DIRECT)
-            .or_else(|_| open(OFlags::empty()))
+        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC | more;
+        let file: File = rustix::fs::open(&self.folder, flags, Mode::from_raw_mode(0o644))
             .ok()?
             .into();
         lock(&file).ok().filter(|&ours| ours).map(|_| file)
     }
 
-    /// Opens a file with a temporary name of its own.
-    pub(crate) fn open_named(&self) -> io::Result<(File, PathBuf)> {
+    /// Opens a file with a temporary name of its own, locked.
+    ///
+    /// # Errors
+    /// If no such file can be made.
+    pub fn open_named(&self) -> io::Result<(File, PathBuf)> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         for _ in 0..ATTEMPTS {
             let path = self.temporary();
@@ -143,7 +170,10 @@ impl Place {
     }
 
     /// Gives a file without a name a temporary one.
-    pub(crate) fn link(&self, file: &File) -> io::Result<PathBuf> {
+    ///
+    /// # Errors
+    /// If the folder does not take it.
+    pub fn link(&self, file: &File) -> io::Result<PathBuf> {
         let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
         for _ in 0..ATTEMPTS {
             let path = self.temporary();
@@ -157,7 +187,10 @@ impl Place {
     }
 
     /// Gives the file with this temporary name its final one, and makes that last.
-    pub(crate) fn rename(&self, temporary: &Path) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// The file is gone then, but where only the last part failed.
+    pub fn rename(&self, temporary: &Path) -> io::Result<()> {
         std::fs::rename(temporary, &self.output).inspect_err(|_| _ = std::fs::remove_file(temporary))?;
         match rustix::fs::fsync(&self.open_folder) {
             // Some filesystems cannot sync a folder; they have no other way to make a name last.
@@ -167,7 +200,7 @@ impl Place {
     }
 
     /// Removes what killed runs left: files of our temporary names that nobody holds locked.
-    pub(crate) fn remove_stale(&self) {
+    pub fn remove_stale(&self) {
         // Nothing here may stop a build: at worst a file stays for the next run.
         for entry in std::fs::read_dir(&self.folder).into_iter().flatten().flatten() {
             let name = entry.file_name();
@@ -272,6 +305,18 @@ mod tests {
         let (_file, path) = place.open_named().unwrap();
         place.rename(&path).unwrap();
         assert_eq!(names(dir.path()), [name]);
+    }
+
+    #[test]
+    fn what_a_process_has_open_is_no_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = File::create(dir.path().join("file")).unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(format!("/proc/self/fd/{}", file.as_raw_fd()), &link).unwrap();
+        assert!(link.metadata().unwrap().is_file());
+        assert!(Place::of(&link).is_err());
+        std::os::unix::fs::symlink("file", dir.path().join("other")).unwrap();
+        assert!(Place::of(&dir.path().join("other")).is_ok());
     }
 
     #[test]

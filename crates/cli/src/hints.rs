@@ -27,6 +27,7 @@ use firebrick_vmm::{BootError, LaunchError, RunError};
 use crate::edited::Refusal;
 use crate::error::CliError;
 use crate::home::NoHome;
+use crate::lazy;
 use crate::recipes::RecipeFault;
 use crate::steps::NotAScript;
 use crate::text;
@@ -48,6 +49,9 @@ pub(crate) fn of(error: &anyhow::Error) -> Vec<String> {
     }
     if let Some(RunError::Call(CallError::Output { .. })) = error.downcast_ref() {
         return vec!["where its output leads cannot take it; see what is full: df -h".to_owned()];
+    }
+    if let Some(hint) = error.chain().find_map(store::of_place) {
+        return vec![hint]; // no flag writes elsewhere
     }
     let mut hints: Vec<String> = Vec::new();
     for cause in error.chain() {
@@ -96,6 +100,7 @@ fn of_one(error: &(dyn Error + 'static)) -> Vec<String> {
     let hints = [
         hint(error, source::of),
         hint(error, store::of),
+        hint(error, store::of_bucket),
         hint(error, bootstrap::of),
         hint(error, of_build),
         hint(error, sandbox::of),
@@ -209,6 +214,9 @@ fn of_cli(error: &CliError) -> Vec<String> {
         )],
         CliError::NodeNeedsKernel { .. } => {
             vec!["get a newer kernel: firebrick setup --kernel-version 6.1".to_owned()]
+        }
+        CliError::NothingToRun { image } | CliError::Refused { image, .. } if lazy::is_served(image) => {
+            vec![store::of_served()]
         }
         CliError::NothingToRun { image } => vec![format!(
             "say what to run: firebrick run -i {} -- COMMAND",

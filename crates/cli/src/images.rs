@@ -95,6 +95,46 @@ pub(crate) fn list(home: &Home) -> anyhow::Result<Vec<Listed>> {
     Ok(images)
 }
 
+/// A download to the images folder that was ended. The same command goes on with what came; nobody works on it now.
+#[derive(Debug)]
+pub(crate) struct Unfinished {
+    pub(crate) name: String,
+    pub(crate) path: PathBuf,
+    /// Bytes that it takes on disk.
+    pub(crate) size_bytes: u64,
+    pub(crate) modified: SystemTime,
+}
+
+/// Downloads that were ended, by name.
+pub(crate) fn unfinished(home: &Home) -> Vec<Unfinished> {
+    let mut found: Vec<Unfinished> = fs::read_dir(home.images())
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| unfinished_at(entry.path()))
+        .collect();
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    found
+}
+
+fn unfinished_at(path: PathBuf) -> Option<Unfinished> {
+    let (image, _) = path
+        .file_name()?
+        .to_str()?
+        .strip_prefix('.')?
+        .split_once(".download-")?;
+    let name = listed_name(image.as_ref())?;
+    let metadata = fs::symlink_metadata(&path).ok().filter(fs::Metadata::is_file)?;
+    // Who downloads holds it locked.
+    fs::File::open(&path).ok()?.try_lock().ok()?;
+    Some(Unfinished {
+        name,
+        size_bytes: metadata.blocks() * 512,
+        modified: metadata.modified().ok()?,
+        path,
+    })
+}
+
 /// What an IMAGE argument would be called: the name in `rootfs-NAME.ext4`, or else the argument as it is.
 pub(crate) fn name_of(image: &Path) -> String {
     let file_name = image.file_name().unwrap_or(image.as_os_str());

@@ -1,9 +1,11 @@
 //! Images that are read from a store without fetching them first.
 
+use std::collections::HashSet;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::ops::Range;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use anyhow::Context as _;
@@ -79,11 +81,79 @@ pub(crate) fn report(counts: &LazyCounts) -> String {
     )
 }
 
+/// Failures that were told already: what reads an image tries again and again, and each try fails alike.
+#[derive(Default)]
+pub(crate) struct Told(Mutex<HashSet<String>>);
+
+impl Told {
+    /// No more than so many are told of one image; the first say what is wrong.
+    const MOST: usize = 20;
+
+    /// Whether to tell this one.
+    pub(crate) fn is_new(&self, words: &str) -> bool {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        told.len() < Self::MOST && told.insert(words.to_owned())
+    }
+}
+
+/// What folders for sockets are called first, and the socket in one.
+const PREFIX: &str = "lazy-";
+const SOCKET: &str = "nbd";
+/// How often a folder is made that somebody takes for one of a process that died.
+const ATTEMPTS: usize = 100;
+
+/// Whether a path is that of an image that a process serves itself, as long as it runs.
+pub(crate) fn is_served(image: &Path) -> bool {
+    let folder = image.parent().and_then(Path::file_name);
+    image.file_name() == Some(SOCKET.as_ref())
+        && folder.is_some_and(|name| name.as_encoded_bytes().starts_with(PREFIX.as_bytes()))
+}
+
+/// A folder for a socket, locked as long as its process runs: what is not locked was left by one that was killed.
+struct OwnFolder {
+    path: tempfile::TempDir,
+    _lock: File,
+}
+
+impl OwnFolder {
+    fn create(run: &Path) -> io::Result<OwnFolder> {
+        std::fs::create_dir_all(run)?;
+        sweep(run);
+        for _ in 0..ATTEMPTS {
+            let path = tempfile::Builder::new().prefix(PREFIX).tempdir_in(run)?;
+            // Until it was locked, another process may have swept it away.
+            let lock = match File::open(path.path()) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                opened => opened?,
+            };
+            if !matches!(lock.try_lock(), Err(TryLockError::WouldBlock)) && path.path().exists() {
+                return Ok(OwnFolder { path, _lock: lock });
+            }
+        }
+        Err(io::ErrorKind::ResourceBusy.into())
+    }
+}
+
+/// Removes the folders of processes that were killed. Nothing here may stop a run: at worst a folder stays for the next.
+fn sweep(run: &Path) {
+    for entry in std::fs::read_dir(run).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let is_ours = name.as_encoded_bytes().starts_with(PREFIX.as_bytes())
+            && entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if is_ours
+            && let Ok(folder) = File::open(entry.path())
+            && folder.try_lock().is_ok()
+        {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
 /// An image that is served to a VMM of this process, at a socket of its own.
 pub(crate) struct Served {
     opened: Opened,
     socket: PathBuf,
-    _folder: tempfile::TempDir,
+    _folder: OwnFolder,
     stopper: Stopper,
     thread: Option<JoinHandle<()>>,
 }
@@ -92,19 +162,19 @@ impl Served {
     /// Begins to serve.
     pub(crate) fn start(opened: Opened, home: &Home, talk: &Talk) -> anyhow::Result<Served> {
         let serving = || format!("cannot serve {} to the VM", opened.version.tagged);
-        std::fs::create_dir_all(home.run()).with_context(serving)?;
-        let folder = tempfile::Builder::new()
-            .prefix("lazy-")
-            .tempdir_in(home.run())
-            .with_context(serving)?;
-        let socket = folder.path().join("nbd");
+        let folder = OwnFolder::create(&home.run()).with_context(serving)?;
+        let socket = folder.path.path().join(SOCKET);
         let server = Server::bind(&socket, Options::default()).with_context(serving)?;
         let stopper = server.stopper();
         let (disk, talking) = (LazyDisk(Arc::clone(&opened.lazy)), *talk);
         let thread = std::thread::spawn(move || {
+            let told = Told::default();
             let tell = |event: Event| {
                 if let Event::Failed { error, .. } = event {
-                    talking.warn(&format!("the image cannot be read: {:#}", remote::Chain(&error)));
+                    let words = format!("the image cannot be read: {:#}", remote::Chain(&error));
+                    if told.is_new(&words) {
+                        talking.warn(&words);
+                    }
                 }
             };
             if let Err(error) = server.serve(&disk, &tell) {
@@ -185,5 +255,39 @@ impl Disk for LazyDisk {
 
     fn prefetch(&self, range: Range<u64>) {
         self.0.prefetch(range);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fails_again_and_again_is_told_once() {
+        let told = Told::default();
+        assert!(told.is_new("a") && told.is_new("b"));
+        assert!(!told.is_new("a") && !told.is_new("b"));
+        let more = (0..1000)
+            .filter(|number| told.is_new(&number.to_string()))
+            .count();
+        assert_eq!(more, Told::MOST - 2);
+    }
+
+    #[test]
+    fn folders_of_processes_that_died_go_with_the_next() {
+        let run = tempfile::tempdir().unwrap();
+        let at = |name: &str| run.path().join(name);
+        for name in ["lazy-dead", "other"] {
+            std::fs::create_dir(at(name)).unwrap();
+            std::fs::write(at(name).join(SOCKET), "").unwrap();
+        }
+        let first = OwnFolder::create(run.path()).unwrap();
+        let second = OwnFolder::create(run.path()).unwrap();
+        assert!(!at("lazy-dead").exists() && at("other").exists());
+        assert!(first.path.path().exists() && second.path.path().exists());
+        assert!(is_served(&first.path.path().join(SOCKET)) && !is_served(&at("other").join(SOCKET)));
+        let left = first.path.path().to_owned();
+        drop(first);
+        assert!(!left.exists());
     }
 }

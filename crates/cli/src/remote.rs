@@ -7,8 +7,8 @@ mod settings;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
@@ -58,6 +58,17 @@ pub(crate) struct StoreArgs {
 }
 
 impl StoreArgs {
+    /// The argument of a command that only goes to a store with another flag: without that, these would mean nothing. `against` are
+    /// the flags that the other one excludes.
+    pub(crate) fn requiring(flag: &'static str, against: &[&'static str], arg: clap::Arg) -> clap::Arg {
+        match arg.get_id().as_str() {
+            "store" | "key" | "plain_http" | "authfile" | "ca_file" => {
+                arg.requires(flag).conflicts_with_all(against)
+            }
+            _ => arg,
+        }
+    }
+
     /// The store's address.
     pub(crate) fn address(&self) -> anyhow::Result<Address> {
         match &self.store {
@@ -79,6 +90,7 @@ impl StoreArgs {
         stop: Arc<AtomicBool>,
     ) -> anyhow::Result<Store> {
         let address = self.address()?;
+        let _ = FLAGS.set(self.flags(&address.to_string())); // one store is opened
         let listener: Arc<Listener> = Arc::from(listener);
         let backend: Box<dyn Backend> = match &address {
             Address::Folder(path) => {
@@ -145,6 +157,14 @@ impl StoreArgs {
         let text = std::fs::read(path).with_context(reading)?;
         Ok(Seal::keyed(SealKey::parse(&text).with_context(reading)?.bytes()))
     }
+}
+
+/// With which flags the process got into the store that it opened.
+static FLAGS: OnceLock<String> = OnceLock::new();
+
+/// The flags, with a space before each, that advice needs to lead into the same store; none before one is opened.
+pub(crate) fn flags() -> &'static str {
+    FLAGS.get().map_or("", String::as_str)
 }
 
 /// What stores keep on this host.

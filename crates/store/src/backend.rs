@@ -101,6 +101,12 @@ pub trait Backend: fmt::Debug + Send + Sync {
     /// of the same image. Then nothing is removed.
     fn remove(&self, name: &Name, which: &dyn Fn(&Published) -> bool) -> Result<Vec<Published>, StoreError>;
 
+    /// Takes entries for some digests away that are no version of any name; what names mean stays as it is.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn forget(&self, entries: &[Digest]) -> Result<(), StoreError>;
+
     /// What was said about a manifest: signatures.
     ///
     /// # Errors

@@ -1,8 +1,8 @@
 //! Checking a store: everything that names reach is read again and verified, and what is damaged is made again where that can be.
 //!
 //! A *finding* is a blob that is not what it should be, or a table that is not. Nothing ends a check but a request to stop: what cannot
-//! be read is found, and the rest is read. Repair writes blobs whose bytes have the digest that they should have, and never
-//! removes anything.
+//! be read is found, and the rest is read. Repair writes blobs whose bytes have the digest that they should have, and removes none. Of
+//! what has no digest it makes the list of needless blobs anew, and takes entries away that nothing can name or reach: see `flaws`.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,10 +29,12 @@ use crate::store::Store;
 use crate::table::{Entry, Locator, Root};
 
 mod blob;
+mod flaws;
 mod plain;
 mod repair;
 
 use blob::{Piece, Pieces};
+pub use flaws::Flaw;
 
 /// How a store is checked.
 #[derive(Debug)]
@@ -105,6 +107,8 @@ pub struct Checked {
     pub chunks: u64,
     /// What is not right, by digest.
     pub findings: Vec<Finding>,
+    /// What is not right with documents that have no digest.
+    pub flaws: Vec<Flaw>,
     /// Versions that are not whole, after any repair.
     pub broken: Vec<Published>,
     /// Blobs that nothing reaches: garbage, or of uploads that go on.
@@ -200,9 +204,14 @@ impl<'a> Check<'a> {
         if let Some(objects) = backend.objects() {
             let left = objects.list(&format!("{PARTIAL}/"))?;
             left.iter().for_each(|left| checked.leftovers.add(left.len));
+            self.list(objects, &mut checked)?;
         }
         checked.chunks = self.chunks.load(Ordering::Relaxed);
         self.blame(&mut checked)?;
+        self.torn_names(&mut checked);
+        if let Some(objects) = backend.objects() {
+            self.lost_entries(objects, &mut checked)?;
+        }
         Ok(checked)
     }
 

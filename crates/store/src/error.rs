@@ -37,6 +37,15 @@ pub enum StoreError {
         source: BadChunk,
     },
 
+    /// An archive is not what an import takes.
+    #[error("{what} in the archive is not right: {problem}")]
+    BadArchive {
+        /// Which part of it.
+        what: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+
     // Nothing is wrong; something is not there or not supported.
     /// No such name.
     #[error("{address} has no image {name}")]

@@ -88,11 +88,8 @@ impl Source<'_> {
     pub(crate) fn manifest(&self, name: &Name, digest: &Digest) -> Result<Vec<u8>, StoreError> {
         self.verified("manifest", digest, MANIFEST_MAX, || {
             let found = self.backend.read_manifest(name, digest, MANIFEST_MAX)?;
-            found.ok_or_else(|| StoreError::NoImage {
-                address: self.address(),
-                name: format!("{name}@{digest}"),
-                known: Vec::new(),
-            })
+            // A name means it, so it is not that there is no such image.
+            found.ok_or_else(|| self.corrupt(format_args!("manifest {digest}"), "it is missing"))
         })
     }
 

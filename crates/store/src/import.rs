@@ -61,7 +61,7 @@ impl Store {
     /// Takes the image of an OCI archive, and what is said about it.
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`] if the archive is not right, [`StoreError::Foreign`] if its image is none of ours. No name means
+    /// [`StoreError::BadArchive`] if the archive is not right, [`StoreError::Foreign`] if its image is none of ours. No name means
     /// anything else then.
     pub fn import(&self, import: &Import<'_>, reader: &mut dyn Read) -> Result<Imported, StoreError> {
         let claim = self.claim()?;
@@ -298,7 +298,7 @@ impl Taking<'_> {
             self.sent += bytes.len() as u64;
             backend.write_manifest(name, digest, bytes.clone())?;
         }
-        let size = self.check_table(&image)?;
+        let size = self.check_table(&image).map_err(blamed)?;
         let mut blobs: Vec<Digest> = self.needed.keys().chain(self.read.keys()).copied().collect();
         blobs.sort();
         let published = Published {
@@ -362,10 +362,21 @@ impl Taking<'_> {
 const ARCHIVE: &str = "the archive";
 
 fn corrupt(what: impl Into<String>, problem: impl Into<String>) -> StoreError {
-    StoreError::Corrupt {
-        address: ARCHIVE.to_owned(),
+    StoreError::BadArchive {
         what: what.into(),
         problem: problem.into(),
+    }
+}
+
+/// What is wrong with a table that has just come out of the archive is wrong with that, not with the store.
+fn blamed(error: StoreError) -> StoreError {
+    match error {
+        StoreError::Corrupt { what, problem, .. } => corrupt(what, problem),
+        StoreError::Chunk { blob, id, source, .. } => corrupt(
+            format!("blob {blob}"),
+            format!("chunk {id} in it is damaged: {source}"),
+        ),
+        other => other,
     }
 }
 

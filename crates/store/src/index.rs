@@ -247,7 +247,8 @@ pub(crate) fn is_referrer(entry: &Descriptor) -> bool {
     entry.annotations.contains_key(SUBJECT)
 }
 
-fn name_of(entry: &Descriptor) -> Option<&String> {
+/// The name that an entry has or had, whatever it is.
+pub(crate) fn name_of(entry: &Descriptor) -> Option<&String> {
     entry
         .annotations
         .get(REF_NAME)
@@ -255,7 +256,7 @@ fn name_of(entry: &Descriptor) -> Option<&String> {
 }
 
 /// The version that an entry is, if its name could be one of ours.
-fn version(entry: &Descriptor) -> Option<Published> {
+pub(crate) fn version(entry: &Descriptor) -> Option<Published> {
     if is_referrer(entry) {
         return None;
     }

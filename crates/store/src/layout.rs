@@ -11,7 +11,7 @@ use firebrick_digest::Digest;
 
 use crate::backend::{Backend, Replaced};
 use crate::error::StoreError;
-use crate::index::{Index, Published, look, look_twice};
+use crate::index::{Index, Published, look, look_twice, version};
 use crate::manifest::Descriptor;
 use crate::name::{Name, Tagged};
 use crate::objects::{Objects, Swap};
@@ -204,6 +204,19 @@ impl<O: Objects> Backend for Layout<O> {
             |index| !index.versions().iter().any(picked),
         )?;
         Ok(changed.map_or_else(Vec::new, |(removed, _)| removed))
+    }
+
+    fn forget(&self, entries: &[Digest]) -> Result<(), StoreError> {
+        let is_one = |one: &Descriptor| entries.contains(&one.digest) && version(one).is_none();
+        self.change(
+            &INDEX_KEY,
+            |index| {
+                index.manifests.retain(|one| !is_one(one));
+                Some(())
+            },
+            |index| !index.manifests.iter().any(is_one),
+        )?;
+        Ok(())
     }
 
     fn referrers(&self, _name: &Name, subject: &Digest) -> Result<Vec<Descriptor>, StoreError> {

@@ -40,7 +40,7 @@ use crate::store::Store;
 
 pub(crate) const LEDGER_KEY: &str = "gc/condemned.json";
 /// The list has at most so many bytes, and so many blobs.
-const LEDGER_MAX: u64 = 64 << 20;
+pub(crate) const LEDGER_MAX: u64 = 64 << 20;
 pub(crate) const BLOBS_MAX: usize = 500_000;
 
 /// How long after dooming blobs a collector may begin to remove one.

@@ -43,7 +43,7 @@ mod upload;
 pub use archive::{Export, Exported};
 pub use backend::{Backend, Replaced};
 pub use cache::TableCache;
-pub use check::{CheckOptions, Checked, Fault, Finding};
+pub use check::{CheckOptions, Checked, Fault, Finding, Flaw};
 pub use cut::{BLOCK_LEN, Cuts, Piece, Window, cut};
 pub use download::{Download, Downloaded};
 pub use error::StoreError;

@@ -351,6 +351,11 @@ impl Backend for Registry {
         Ok(removed)
     }
 
+    /// Registries have no entries but names.
+    fn forget(&self, _entries: &[Digest]) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     fn referrers(&self, name: &Name, subject: &Digest) -> Result<Vec<Descriptor>, StoreError> {
         let found = self.repository(name)?.referrers(*subject, None)?;
         Ok(found.into_iter().map(Descriptor::from).collect())

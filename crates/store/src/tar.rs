@@ -139,10 +139,19 @@ impl<'a> Members<'a> {
         };
         match octal(&header[148..156]) == Some(sum(true)) {
             true => Ok(Some(header)),
-            false => Err(TarError::Format(
-                "it is no tar archive, or a header in it is damaged".to_owned(),
-            )),
+            false => Err(TarError::Format(not_a_header(&header).to_owned())),
         }
+    }
+}
+
+/// What stands in the place of a header.
+fn not_a_header(bytes: &[u8]) -> &'static str {
+    match bytes {
+        [0x1f, 0x8b, ..] => "it is compressed by gzip",
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => "it is compressed by zstd",
+        [b'B', b'Z', b'h', ..] => "it is compressed by bzip2",
+        [0xfd, b'7', b'z', b'X', b'Z', ..] => "it is compressed by xz",
+        _ => "it is no tar archive, or a header in it is damaged",
     }
 }
 

@@ -1,8 +1,10 @@
 //! `firebrick cache …`.
 
+use std::fs;
 use std::io;
 use std::time::{Duration, SystemTime};
 
+use anyhow::Context as _;
 use firebrick_digest::Digest;
 use firebrick_sandbox::{CachedStep, PruneSteps};
 use firebrick_source::{Cache, CachedBlob, Prune};
@@ -11,6 +13,7 @@ use serde_json::json;
 
 use crate::error::write_stdout;
 use crate::home::Home;
+use crate::images::{self, Unfinished};
 use crate::talk::Talk;
 use crate::{remote, steps, text};
 
@@ -66,6 +69,8 @@ enum What {
     Tables,
     /// All marks of what a user was told once.
     Told,
+    /// What came of an image whose download was ended.
+    Image,
 }
 
 impl What {
@@ -76,6 +81,7 @@ impl What {
             What::Chunks => "chunks",
             What::Tables => "tables",
             What::Told => "told",
+            What::Image => "image",
         }
     }
 }
@@ -83,6 +89,8 @@ impl What {
 /// One thing of the cache, or several of a kind.
 struct Item {
     what: What,
+    /// Of an image: its name.
+    name: Option<String>,
     /// Of chunks: their image's.
     digest: Option<Digest>,
     files: u64,
@@ -99,6 +107,7 @@ impl From<CachedBlob> for Item {
             } else {
                 What::Blob
             },
+            name: None,
             digest: Some(blob.digest),
             files: 1,
             size_bytes: blob.size_bytes,
@@ -111,10 +120,24 @@ impl From<CachedStep> for Item {
     fn from(step: CachedStep) -> Item {
         Item {
             what: What::Script,
+            name: None,
             digest: Some(step.diff_id),
             files: 1,
             size_bytes: step.size_bytes,
             last_used: step.last_used,
+        }
+    }
+}
+
+impl From<Unfinished> for Item {
+    fn from(image: Unfinished) -> Item {
+        Item {
+            what: What::Image,
+            name: Some(image.name),
+            digest: None,
+            files: 1,
+            size_bytes: image.size_bytes,
+            last_used: image.modified,
         }
     }
 }
@@ -140,6 +163,7 @@ impl Item {
                 }
                 None => items.push(Item {
                     what,
+                    name: None,
                     digest,
                     files: 1,
                     size_bytes: one.size_bytes,
@@ -162,17 +186,19 @@ impl Item {
             What::Chunks => "read lazily".to_owned(),
             What::Tables => format!("{} of stores and images", text::count(self.files, "table")),
             What::Told => format!("{} given", text::count(self.files, "warning")),
+            What::Image => format!("unfinished image {}", self.name.as_deref().unwrap_or_default()),
         }
     }
 
     fn to_json(&self) -> serde_json::Value {
         json!({
             "kind": self.what.name(),
+            "name": self.name,
             "digest": self.digest.map(|digest| digest.to_string()),
             "files": self.files,
             "size_bytes": self.size_bytes,
             "last_used_unix": text::unix_seconds(self.last_used),
-            "partial": self.what == What::Unfinished,
+            "partial": matches!(self.what, What::Unfinished | What::Image),
             "script": self.what == What::Script,
         })
     }
@@ -207,6 +233,7 @@ fn list(args: &ListArgs, home: &Home, talk: &Talk) -> anyhow::Result<()> {
     let mut items: Vec<Item> = blobs.into_iter().map(Item::from).collect();
     items.extend(made.into_iter().map(Item::from));
     items.extend(Item::of_stores(kept));
+    items.extend(images::unfinished(home).into_iter().map(Item::from));
     items.sort_by_key(|item| item.last_used);
 
     if args.json {
@@ -270,7 +297,32 @@ fn prune(args: &PruneArgs, home: &Home, talk: &Talk) -> anyhow::Result<()> {
     let mut removed: Vec<Item> = pruned.removed.into_iter().map(Item::from).collect();
     removed.extend(steps.removed.into_iter().map(Item::from));
     removed.extend(Item::of_stores(kept.removed));
-    report(&removed, left_bytes + kept.left_bytes, args.json, talk)
+    let left_bytes = left_bytes + kept.left_bytes;
+    let (unfinished, more_left) = prune_unfinished(rule, left_bytes, home)?;
+    removed.extend(unfinished.into_iter().map(Item::from));
+    report(&removed, left_bytes + more_left, args.json, talk)
+}
+
+/// Deletes what came of images whose downloads were ended, and tells how many bytes of such are left. `others` are the bytes of
+/// everything else that is left.
+fn prune_unfinished(rule: Prune, others: u64, home: &Home) -> anyhow::Result<(Vec<Unfinished>, u64)> {
+    let mut all = images::unfinished(home);
+    all.sort_by_key(|one| one.modified);
+    let mut left_bytes: u64 = all.iter().map(|one| one.size_bytes).sum();
+    let mut removed = Vec::new();
+    for one in all {
+        let goes = match rule {
+            Prune::All => true,
+            Prune::UnusedSince(time) => one.modified < time,
+            Prune::DownTo(bytes) => others.saturating_add(left_bytes) > bytes,
+        };
+        if goes {
+            fs::remove_file(&one.path).with_context(|| format!("cannot delete {:?}", one.path))?;
+            left_bytes -= one.size_bytes;
+            removed.push(one);
+        }
+    }
+    Ok((removed, left_bytes))
 }
 
 fn report(removed: &[Item], left_bytes: u64, json: bool, talk: &Talk) -> anyhow::Result<()> {

@@ -35,6 +35,9 @@ pub(super) fn of(error: &RegistryError) -> Option<String> {
         RegistryError::Option { option: "proxy", .. } => {
             "HTTPS_PROXY is written http://HOST:PORT, or http://USER:PASSWORD@HOST:PORT".to_owned()
         }
+        RegistryError::Unsupported { action, .. } if action.starts_with("remove") => {
+            "whoever runs it must allow that; the registry of Docker's image does with REGISTRY_STORAGE_DELETE_ENABLED=true".to_owned()
+        }
         RegistryError::Mismatch { .. } => DAMAGED.to_owned(),
         other => return other.hint(),
     })

@@ -1,19 +1,35 @@
 //! What helps when a store does not do what it should.
 
+use std::error::Error;
+use std::io;
+
+use firebrick_bucket::BucketError;
 use firebrick_store::{ObjectError, StoreError};
 
 use crate::error::CliError;
+use crate::remote::flags;
 use crate::text::quoted;
+
+/// Of a bucket that is not even asked.
+pub(super) fn of_bucket(error: &BucketError) -> Option<String> {
+    match error {
+        BucketError::PlainHttp { .. } => {
+            Some("if you trust the network on the way to it: --plain-http".to_owned())
+        }
+        _ => None,
+    }
+}
 
 pub(super) fn of(error: &StoreError) -> Option<String> {
     Some(match error {
         StoreError::NoImage { known, .. } if known.is_empty() => {
-            "see what is there: firebrick rootfs list --remote".to_owned()
+            format!("see what is there: firebrick rootfs list --remote{}", flags())
         }
         StoreError::NoImage { known, .. } => format!("there are: {}", known.join(", ")),
-        StoreError::Corrupt { .. } | StoreError::Chunk { .. } => {
-            "see what else is damaged, and mend what can be: firebrick store check --repair".to_owned()
-        }
+        StoreError::Corrupt { address, what, .. } => of_corrupt(address, what),
+        StoreError::Chunk { .. } => check(),
+        StoreError::BadArchive { problem, .. } => of_archive(problem),
+        StoreError::Unsupported { action, .. } => return of_unsupported(action),
         StoreError::Foreign { .. } => {
             "see what it is: skopeo inspect --raw, or take a newer firebrick".to_owned()
         }
@@ -44,6 +60,131 @@ pub(super) fn of(error: &StoreError) -> Option<String> {
         StoreError::Registry(error) => return super::registry::of(error),
         _ => return None,
     })
+}
+
+fn check() -> String {
+    format!(
+        "see what else is damaged, and mend what can be: firebrick store check --repair{}",
+        flags()
+    )
+}
+
+/// What helps depends on who wrote the document, and from what it can be had again.
+fn of_corrupt(address: &str, what: &str) -> String {
+    let flags = flags();
+    if what == "index.json" {
+        let answer = match address.starts_with("file:") {
+            true => "",
+            false => "a portal or proxy may answer in its place, so try from another network first; else ",
+        };
+        return format!(
+            "{answer}put a copy of it back, of a backup, or the version before where the bucket keeps those; without one, \
+             take it away, and upload the images again: firebrick rootfs upload -l NAME{flags}"
+        );
+    }
+    if what == "gc/condemned.json" {
+        return format!("have an empty one made, which loses nothing: firebrick store check --repair{flags}");
+    }
+    if let Some(key) = what.strip_suffix(".sha256") {
+        let again = match key == "vmlinux" {
+            true => "--kernel FILE",
+            false => "-l NAME",
+        };
+        return format!(
+            "whichever of {key} and {what} is wrong, send both again: firebrick rootfs upload --plain {again}{flags}"
+        );
+    }
+    check()
+}
+
+fn of_archive(problem: &str) -> String {
+    let unpacked = ["gzip", "zstd", "bzip2", "xz"]
+        .into_iter()
+        .find(|program| problem.ends_with(&format!("compressed by {program}")));
+    match unpacked {
+        Some("gzip") => format!("unpack it: gunzip -c FILE | firebrick rootfs import -{}", flags()),
+        Some(program) => format!(
+            "unpack it: {program} -dc FILE | firebrick rootfs import -{}",
+            flags()
+        ),
+        None => {
+            "copy it again from where it is right, or write it again: firebrick rootfs export NAME -o FILE"
+                .to_owned()
+        }
+    }
+}
+
+/// By what was asked: the library says what cannot be, and these are the ways around it.
+fn of_unsupported(action: &str) -> Option<String> {
+    let starts = |start: &str| action.starts_with(start);
+    Some(if starts("be collected from outside") {
+        format!(
+            "take names away, firebrick rootfs rm --remote NAME{}, and let the registry's own garbage collection free the rest",
+            flags()
+        )
+    } else if starts("be collected while others") {
+        format!("when nobody uploads: firebrick store gc --grace 0{}", flags())
+    } else if starts("keep plain files") {
+        "leave --plain out, or name a folder or a bucket: -b s3://BUCKET/PREFIX".to_owned()
+    } else if starts("be a name in a registry") {
+        "give it a shorter tag".to_owned()
+    } else {
+        return None;
+    })
+}
+
+/// For an image that is read where it is: its path here is a socket that is gone by now.
+pub(super) fn of_served() -> String {
+    format!(
+        "get it, firebrick rootfs download -l NAME{}, and see what is in it: firebrick rootfs inspect NAME",
+        flags()
+    )
+}
+
+/// Where a store in a folder, or the folder for what an import holds back, has no room: what helps elsewhere is not for these.
+pub(super) fn of_place(error: &(dyn Error + 'static)) -> Option<String> {
+    let error = match error.downcast_ref() {
+        Some(StoreError::Object(error)) => error,
+        Some(StoreError::File {
+            action: "write in",
+            path,
+            source,
+        }) => {
+            let other = match *path == std::env::temp_dir() {
+                true => ", or name another folder: TMPDIR=FOLDER",
+                false => "",
+            };
+            return is_full(source).then(|| format!("make room, see: df -h {}{other}", path.display()));
+        }
+        _ => return None,
+    };
+    let (ObjectError::Failed { address, source, .. } | ObjectError::Denied { address, source, .. }) = error
+    else {
+        return None;
+    };
+    let folder = address.strip_prefix("file://")?;
+    let mut cause: Option<&(dyn Error + 'static)> = Some(source.as_ref());
+    while let Some(error) = cause {
+        match error.downcast_ref::<io::Error>() {
+            Some(error) if is_full(error) => {
+                return Some(format!("make room where the store is, see: df -h {folder}"));
+            }
+            Some(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+                return Some(format!(
+                    "see why it may not be written there: findmnt -T {folder}"
+                ));
+            }
+            _ => cause = error.source(),
+        }
+    }
+    None
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }
 
 /// Of what the commands find wrong themselves.
@@ -88,7 +229,10 @@ fn of_object(error: &ObjectError) -> Option<String> {
         ObjectError::Unreachable { endpoint, .. } => format!("see whether it answers: curl -I {endpoint}"),
         ObjectError::Denied { .. } => "look which key is used, and what it may do".to_owned(),
         ObjectError::Missing { .. } | ObjectError::Short { .. } => {
-            "something else removed or changed it; see what the store lacks: firebrick store check".to_owned()
+            format!(
+                "something else removed or changed it; see what the store lacks: firebrick store check{}",
+                flags()
+            )
         }
         _ => return None,
     })

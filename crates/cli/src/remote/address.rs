@@ -26,12 +26,20 @@ impl FromStr for Address {
             Some(("file", _)) => Err(format!(
                 "{text:?} has no absolute path: a folder is file:///path/to/it"
             )),
+            Some(("s3" | "gs" | "az" | "abfs" | "abfss", rest))
+                if rest.starts_with('/') || rest.is_empty() =>
+            {
+                Err(format!("{text:?} names no bucket"))
+            }
             Some(("s3" | "gs" | "az" | "abfs" | "abfss", _)) => Ok(Address::Bucket(text.to_owned())),
             Some(("oci", base)) => {
                 match format!("{}/name", base.trim_end_matches('/')).parse::<RepositoryName>() {
                     Ok(_) => Ok(Address::Registry(base.to_owned())),
                     Err(problem) => Err(format!("{text:?} is no place for repositories: {problem}")),
                 }
+            }
+            None if let Some(meant) = meant(text) => {
+                Err(format!("{text:?} is no store: did you mean {meant}"))
             }
             // What could be nothing else is a path, as a shell completes it.
             None if text.contains('/') || text.starts_with('.') => std::path::absolute(text)
@@ -41,6 +49,16 @@ impl FromStr for Address {
                 "{text:?} is no store: expected file:///dir, s3://bucket/prefix, gs://bucket/prefix, az://container/prefix or oci://registry/repository"
             )),
         }
+    }
+}
+
+/// An address whose slashes are not right. A folder of such a name is given as `./s3:`.
+fn meant(text: &str) -> Option<String> {
+    let (scheme, rest) = text.split_once(":/")?;
+    match scheme {
+        "file" => Some(format!("file:///{rest}")),
+        "s3" | "gs" | "az" | "abfs" | "abfss" | "oci" => Some(format!("{scheme}://{rest}")),
+        _ => None,
     }
 }
 
@@ -83,8 +101,19 @@ mod tests {
             "oci://",
             "oci://host/UPPER",
             "oci:dir:tag",
+            "s3://",
+            "gs:///x",
         ] {
             assert!(parsed(bad).is_err(), "{bad:?}");
         }
+        for (typo, meant) in [
+            ("s3:/x", "s3://x"),
+            ("oci:/host/x", "oci://host/x"),
+            ("file:/x", "file:///x"),
+        ] {
+            let said = parsed(typo).unwrap_err();
+            assert!(said.ends_with(&format!("did you mean {meant}")), "{said}");
+        }
+        assert!(parsed("./s3:/x").is_ok());
     }
 }

@@ -2,17 +2,28 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use anyhow::Context as _;
 use firebrick_trust::{PrivateKey, PublicKey};
 
+use crate::talk::Talk;
+use crate::text::quoted;
+
 /// No key file is longer, in bytes.
 const LEN_MAX: u64 = 64 << 10;
 
 /// The private key in a file. Read before anything else happens: who cannot sign should send nothing.
-pub(crate) fn private_key(path: &Path) -> anyhow::Result<PrivateKey> {
+pub(crate) fn private_key(path: &Path, talk: &Talk) -> anyhow::Result<PrivateKey> {
     let reading = || format!("cannot sign with the key {path:?}");
+    let mode = std::fs::metadata(path).with_context(reading)?.mode();
+    if mode & 0o077 != 0 {
+        let path = quoted(path);
+        talk.warn(&format!(
+            "others may use the key {path}, and then sign as you do: chmod 600 {path}"
+        ));
+    }
     let text = read(path).with_context(reading)?;
     PrivateKey::from_pem(&text).with_context(reading)
 }

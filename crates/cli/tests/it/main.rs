@@ -35,6 +35,7 @@ mod shells;
 mod slim;
 mod squashfs;
 mod store;
+mod store_faults;
 mod stores;
 mod stores_killed;
 mod support;

@@ -393,7 +393,9 @@ fn a_damaged_blob_is_made_again_out_of_the_image_that_is_here() {
         "{found}"
     );
     assert!(
-        found.ends_with("hint: mend what can be mended: firebrick store check --repair\nexit code 1\n"),
+        found.ends_with(
+            "hint: mend what can be mended: firebrick store check --repair -b file://~/store\nexit code 1\n"
+        ),
         "{found}"
     );
     let (mended, _) = run(&home, &["store", "check", "--repair"]);

@@ -285,7 +285,7 @@ fn archives_that_are_not_right_are_refused() {
     let bytes = &hostile.bytes;
     for place in (0..bytes.len() - 1024).step_by(bytes.len() / 60) {
         let error = import(&hostile.other, &bytes[..place], None, hostile.dir.path()).unwrap_err();
-        assert!(matches!(error, StoreError::Corrupt { .. }), "{place}: {error}");
+        assert!(matches!(error, StoreError::BadArchive { .. }), "{place}: {error}");
         hostile.assert_untouched();
     }
     import(&hostile.other, &packed(&hostile.good), None, hostile.dir.path()).unwrap();
@@ -349,7 +349,7 @@ fn lengths_are_not_believed() {
                 dir.path(),
             )
             .unwrap_err();
-            assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+            assert!(matches!(error, StoreError::BadArchive { .. }), "{error}");
         }
     }
 }

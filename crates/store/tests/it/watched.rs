@@ -117,6 +117,10 @@ impl Backend for Watched {
         self.inner.remove(name, which)
     }
 
+    fn forget(&self, entries: &[Digest]) -> Result<(), StoreError> {
+        self.inner.forget(entries)
+    }
+
     fn referrers(&self, name: &Name, subject: &Digest) -> Result<Vec<Descriptor>, StoreError> {
         self.inner.referrers(name, subject)
     }

@@ -1,17 +1,17 @@
 //! `firebrick rootfs export`.
 
-use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use firebrick_store::{Export, Reference};
+use firebrick_store::{Export, Reference, StoreError};
 
 use crate::home::Home;
 use crate::remote::{self, StoreArgs};
 use crate::talk::{Steps, Talk};
 use crate::text;
+use crate::whole::NewFile;
 
 /// Write an image of a store into one file, an OCI archive
 ///
@@ -42,31 +42,28 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
         .filter(|folder| !folder.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
     let writing = || format!("cannot write {:?}", args.output);
-    // Whole or not at all; it goes by itself if it does not get its name.
-    let file = tempfile::Builder::new()
-        .prefix(".export-")
-        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
-        .tempfile_in(folder)
-        .with_context(writing)?;
-    let mut writer = BufWriter::new(file.as_file());
+    let file = NewFile::create(&args.output).with_context(writing)?;
+    let mut writer = BufWriter::new(file.file());
     let seal = args.store.seal()?;
     let export = Export {
         version: &version,
         keys: &seal,
         scratch: folder,
     };
-    let exported = store.export(&export, &mut writer).with_context(exporting)?;
+    let exported = store
+        .export(&export, &mut writer)
+        .map_err(|error| match error {
+            // Who reads "the archive" wants to know where that is.
+            StoreError::Archive { source, .. } => anyhow::Error::new(source).context(writing()),
+            other => other.into(),
+        })
+        .with_context(exporting)?;
     writer
         .flush()
-        .and_then(|()| file.as_file().sync_all())
+        .and_then(|()| file.file().sync_all())
         .with_context(writing)?;
     drop(writer);
-    file.persist(&args.output)
-        .map_err(|error| error.error)
-        .with_context(writing)?;
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .with_context(writing)?;
+    file.finish().with_context(writing)?;
     if exported.left_out > 0 {
         talk.say(&format!(
             "left out {} that other images need, so its digest is another one",

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use firebrick_store::{Name, PlainImage, Published};
+use firebrick_store::{Name, PlainImage, Published, Store, StoreError};
 use serde_json::{Value, json};
 
 use crate::error::write_stdout;
@@ -15,6 +15,7 @@ use crate::text;
 
 /// List the images on this host, or in a store
 #[derive(Debug, clap::Args)]
+#[command(mut_args(|arg| StoreArgs::requiring("remote", &[], arg)))]
 pub(crate) struct Args {
     /// List what is in the store
     #[arg(short, long)]
@@ -78,6 +79,8 @@ fn to_json(images: &[Listed]) -> Vec<u8> {
 /// A thing in a store.
 enum Remote {
     Version(Published),
+    /// An image of another program, which has no length that we know.
+    Foreign(Published),
     Plain(PlainImage),
 }
 
@@ -92,17 +95,13 @@ fn remote_list(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
         (args.history || version.current)
             && args.lang.as_ref().is_none_or(|name| version.tagged.name == *name)
     });
-    for version in versions.iter_mut().filter(|version| version.image_size == 0) {
-        // Other programs that copied it here have not noted that; the image knows.
-        version.image_size = store.open(version).map_or(0, |image| image.config.size);
-    }
     let mut plain = store.plain_images().with_context(listing)?;
     if let Some(name) = &args.lang {
         plain.retain(|image| images::name_of(image.key.as_ref()) == name.as_str());
     }
     let all: Vec<Remote> = versions
         .into_iter()
-        .map(Remote::Version)
+        .map(|version| Remote::of(version, &store))
         .chain(plain.into_iter().map(Remote::Plain))
         .collect();
     if args.json {
@@ -129,8 +128,25 @@ fn remote_list(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
 }
 
 impl Remote {
+    /// What other programs copied here has no note of its length; the image knows.
+    fn of(mut version: Published, store: &Store) -> Remote {
+        if version.image_size == 0 {
+            match store.open(&version) {
+                Err(StoreError::Foreign { .. }) => return Remote::Foreign(version),
+                opened => version.image_size = opened.map_or(0, |image| image.config.size),
+            }
+        }
+        Remote::Version(version)
+    }
+
     fn row(&self) -> Vec<String> {
         match self {
+            Remote::Foreign(version) => vec![
+                format!("{} (of another program)", version.tagged),
+                "-".to_owned(),
+                when(version.time),
+                version.digest.to_string(),
+            ],
             Remote::Version(version) => {
                 let tagged = &version.tagged;
                 let name = match tagged.tag == firebrick_store::Tag::default() {
@@ -169,6 +185,13 @@ impl Remote {
                 "current": version.current,
                 "size_bytes": version.image_size,
                 "modified_unix": version.time,
+            }),
+            Remote::Foreign(version) => json!({
+                "kind": "foreign",
+                "name": version.tagged.name.as_str(),
+                "tag": version.tagged.tag.as_str(),
+                "digest": version.digest.to_string(),
+                "current": version.current,
             }),
             Remote::Plain(image) => json!({
                 "kind": "plain",

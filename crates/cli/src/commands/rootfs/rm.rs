@@ -18,9 +18,10 @@ use crate::trust;
 
 /// Delete images by name, here or in a store
 ///
-/// Deletes nothing if one of the names has no image. In a store a name loses all its versions, NAME@DIGEST only that one; what no image
-/// needs any more is freed by `firebrick store gc`.
+/// Deletes nothing if one of the names has no image. Downloads of it that were ended go, too. In a store NAME is NAME:latest and loses all
+/// its versions, other tags stay, and NAME@DIGEST is only that version; what no image needs any more is freed by `firebrick store gc`.
 #[derive(Debug, clap::Args)]
+#[command(mut_args(|arg| StoreArgs::requiring("remote", &[], arg)))]
 pub(crate) struct Args {
     /// Names, as `rootfs list` shows them; with --remote also NAME:TAG and NAME@DIGEST
     #[arg(required = true, value_name = "NAME")]
@@ -58,14 +59,23 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The files of a name of this host, where there are no tags and versions.
+/// The files of a name of this host, and what came of downloads that were ended, where there are no tags and versions.
 fn local(name: &Reference, home: &Home) -> anyhow::Result<Vec<PathBuf>> {
     if name.digest.is_some() || name.tagged.tag != Tag::default() {
         anyhow::bail!(
             "images of this host have no tags and versions: give the name alone, or --remote for {name} in the store"
         );
     }
-    images::find_named(home, name.tagged.name.as_str())
+    let name = name.tagged.name.as_str();
+    let unfinished = images::unfinished(home).into_iter();
+    let unfinished: Vec<PathBuf> = unfinished
+        .filter(|one| one.name == name)
+        .map(|one| one.path)
+        .collect();
+    match images::files_of(home, name) {
+        files if files.is_empty() && unfinished.is_empty() => images::find_named(home, name),
+        files => Ok([files, unfinished].concat()),
+    }
 }
 
 fn remote_rm(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {

@@ -35,7 +35,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
-    let key = trust::private_key(&args.sign)?;
+    let key = trust::private_key(&args.sign, talk)?;
     let steps = Arc::new(Steps::new(talk, 1));
     let store = args.store.open(home, remote::listener(&steps, talk))?;
     let address = store.backend().address();

@@ -57,7 +57,11 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
         return plain(args, home, talk);
     }
     let tagged = args.lang.as_ref().context("no image is named")?;
-    let key = args.sign.as_deref().map(trust::private_key).transpose()?;
+    let key = args
+        .sign
+        .as_deref()
+        .map(|path| trust::private_key(path, talk))
+        .transpose()?;
     let path = path(args, tagged, home)?;
     let image = ImageFile::open_file(path.clone())?;
     let seal = args.store.seal()?;

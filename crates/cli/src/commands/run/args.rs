@@ -32,6 +32,7 @@ const DEFAULT_LANG: &str = "python";
 ///
 /// Exit codes: the program's own (128 + N if signal N ended it); 124 if the time was up; 125 if firebrick failed.
 #[derive(Debug, clap::Args)]
+#[command(mut_args(|arg| StoreArgs::requiring("lazy", &["image", "pool"], arg)))]
 pub(crate) struct Args {
     /// The language of the code, and the image: rootfs-LANG.ext4 [default: python]
     ///

@@ -29,7 +29,7 @@ use crate::home::Home;
 use crate::image_file::ImageFile;
 use crate::talk::Talk;
 use crate::trust::Admitted;
-use crate::{interrupt, lazy, text, timeline};
+use crate::{interrupt, lazy, remote, text, timeline};
 
 /// How long a program may go on after Ctrl-C.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -197,10 +197,16 @@ fn exit_code(outcome: RunOutcome, image: &Path) -> ExitCode {
         RunOutcome::Exited { code } => ExitCode::from(u8::try_from(code).unwrap_or(255)),
         RunOutcome::NotStarted { code, message } => {
             error::say(&message);
-            error::hint(&format!(
-                "see what the image has: firebrick rootfs ls -l {} /bin",
-                image.display()
-            ));
+            error::hint(&match lazy::is_served(image) {
+                true => format!(
+                    "see what the image has: firebrick run --lazy NAME{} -- ls -l /bin",
+                    remote::flags()
+                ),
+                false => format!(
+                    "see what the image has: firebrick rootfs ls -l {} /bin",
+                    image.display()
+                ),
+            });
             ExitCode::from(u8::try_from(code).unwrap_or(126))
         }
         RunOutcome::TimedOut { limit } => {

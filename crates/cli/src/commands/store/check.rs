@@ -61,8 +61,9 @@ pub(super) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<ExitC
         })
         .with_context(|| format!("cannot check {}", store.backend().address()))?;
     steps.finish();
-    let is_whole = checked.findings.iter().all(|finding| finding.repaired);
-    let code = match is_whole && checked.spoiled.is_empty() {
+    let is_mended = checked.findings.iter().all(|finding| finding.repaired)
+        && checked.flaws.iter().all(|flaw| flaw.repaired);
+    let code = match is_mended && checked.spoiled.is_empty() {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     };
@@ -72,12 +73,16 @@ pub(super) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<ExitC
     }
     write_stdout(report(&checked).as_bytes())?;
     if !checked.spoiled.is_empty() {
-        crate::error::hint(
-            "whole files are not made again, but sent: firebrick rootfs upload --plain -l NAME",
-        );
+        crate::error::hint(&format!(
+            "whole files are not made again, but sent: firebrick rootfs upload --plain -l NAME{}",
+            remote::flags()
+        ));
     }
-    if !is_whole && !args.repair {
-        crate::error::hint("mend what can be mended: firebrick store check --repair");
+    if !is_mended && !args.repair {
+        crate::error::hint(&format!(
+            "mend what can be mended: firebrick store check --repair{}",
+            remote::flags()
+        ));
     }
     Ok(code)
 }
@@ -96,6 +101,10 @@ fn local(home: &Home, seal: &Seal) -> anyhow::Result<Vec<LocalImage>> {
 
 fn report(checked: &Checked) -> String {
     let mut lines: Vec<String> = checked.findings.iter().map(line).collect();
+    lines.extend(checked.flaws.iter().map(|flaw| {
+        let state = if flaw.repaired { "put right" } else { "wrong" };
+        format!("{state}: {}: {}", flaw.what, flaw.problem)
+    }));
     lines.extend(
         checked
             .broken
@@ -193,6 +202,10 @@ fn to_json(checked: &Checked) -> Value {
         .spoiled
         .iter()
         .map(|(key, problem)| json!({ "key": key, "problem": problem }));
+    let flaws = checked
+        .flaws
+        .iter()
+        .map(|flaw| json!({ "what": flaw.what, "problem": flaw.problem, "repaired": flaw.repaired }));
     json!({
         "images": checked.images,
         "foreign": checked.foreign,
@@ -207,5 +220,6 @@ fn to_json(checked: &Checked) -> Value {
             "wrong": spoiled.collect::<Vec<_>>(),
         },
         "findings": findings.collect::<Vec<_>>(),
+        "flaws": flaws.collect::<Vec<_>>(),
     })
 }

@@ -28,11 +28,17 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<()> {
-    if let Some(path) = &args.sign {
+    let public = args.sign.as_deref().map(public_of);
+    let files: Vec<&PathBuf> = args.sign.iter().chain(&public).chain(&args.seal).collect();
+    for (number, path) in files.iter().enumerate() {
+        // Nothing is made if not all can be.
+        if path.symlink_metadata().is_ok() || files.iter().take(number).any(|other| other == path) {
+            let error = anyhow::Error::from(std::io::Error::from(rustix::io::Errno::EXIST));
+            return Err(error.context(format!("cannot write the key {path:?}")));
+        }
+    }
+    if let (Some(path), Some(public)) = (&args.sign, public) {
         let (key, text) = PrivateKey::generate()?;
-        let mut public = path.clone().into_os_string();
-        public.push(".pub");
-        let public = PathBuf::from(public);
         create(&public, 0o644, &key.public().to_pem())?;
         if let Err(error) = create(path, 0o600, &text) {
             let _ = fs::remove_file(&public); // nothing was signed with it
@@ -54,6 +60,13 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<()> {
         talk.say("keep a copy of it: without it nobody reads what it encrypts");
     }
     Ok(())
+}
+
+/// Where the public key of a private one goes.
+fn public_of(path: &Path) -> PathBuf {
+    let mut public = path.as_os_str().to_owned();
+    public.push(".pub");
+    public.into()
 }
 
 /// Writes a file that must not be there yet, and leaves none that is not whole.

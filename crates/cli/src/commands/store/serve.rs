@@ -11,8 +11,8 @@ use signal_hook::iterator::Signals;
 
 use crate::error::write_stdout;
 use crate::home::Home;
-use crate::lazy::{self, LazyDisk};
-use crate::remote::StoreArgs;
+use crate::lazy::{self, LazyDisk, Told};
+use crate::remote::{self, StoreArgs};
 use crate::talk::Talk;
 
 /// Give an image as a disk without fetching it first
@@ -54,16 +54,22 @@ pub(super) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
     write_stdout(format!("nbd+unix:///?socket={}\n", args.nbd.display()).as_bytes())?;
     let disk = LazyDisk(Arc::clone(&lazy.lazy));
     let talking = *talk;
-    let result = server.serve(&disk, &|event| tell(&event, talking));
+    let told = Told::default();
+    let result = server.serve(&disk, &|event| tell(&event, &told, talking));
     handle.close();
     let _ = waiting.join(); // it cannot panic
     talk.say(&lazy::report(&lazy.lazy.counts()));
     result.with_context(serving)
 }
 
-fn tell(event: &Event, talk: Talk) {
+fn tell(event: &Event, told: &Told, talk: Talk) {
     match event {
-        Event::Failed { error, .. } => talk.warn(&format!("a read failed: {error}")),
+        Event::Failed { error, .. } => {
+            let words = format!("a read failed: {}", remote::Chain(error));
+            if told.is_new(&words) {
+                talk.warn(&words);
+            }
+        }
         other => talk.detail(&format!("{other:?}")),
     }
 }

@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use firebrick_build::behind_links;
 
 use crate::error::CliError;
 use crate::home::Home;
@@ -63,7 +64,7 @@ fn check(path: &Path, name: &str, format: &str) -> Result<(), CliError> {
             exists: path.is_dir(),
         });
     }
-    if found.is_ok_and(|found| !found.is_file()) {
+    if found.is_ok_and(|found| !found.is_file()) || behind_links(path).is_err() {
         return Err(CliError::OutputIsNoFile {
             path: path.to_owned(),
         });
