@@ -79,7 +79,7 @@ fn of_corrupt(address: &str, what: &str) -> String {
         };
         return format!(
             "{answer}put a copy of it back, of a backup, or the version before where the bucket keeps those; without one, \
-             take it away, and upload the images again: firebrick rootfs upload -l NAME{flags}"
+             take it and `oci-layout` away, and upload the images again: firebrick rootfs upload -l NAME{flags}"
         );
     }
     if what == "gc/condemned.json" {
