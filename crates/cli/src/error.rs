@@ -29,6 +29,9 @@ pub(crate) enum CliError {
     /// Nobody has said which store.
     #[error("no store is named")]
     NoStore { config: Option<PathBuf> },
+    /// A store to read in a folder that is not there.
+    #[error("there is no folder {path:?}, and so no store in it")]
+    NoSuchStore { path: PathBuf },
     /// An image that went to a store without the signature that it was to have.
     #[error("{version} is in {address}, but without the signature: it cannot be signed")]
     Unsigned {

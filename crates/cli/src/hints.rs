@@ -179,7 +179,8 @@ fn of_cli(error: &CliError) -> Vec<String> {
             }
             vec![format!("there are: {}", known.join(", ")), make]
         }
-        CliError::NoStore { .. } | CliError::Unsigned { .. } => store::of_command(error),
+        CliError::NoStore { .. } | CliError::NoSuchStore { .. } => store::of_command(error),
+        CliError::Unsigned { .. } => store::of_command(error),
         CliError::NotOnBase { .. } => {
             vec!["choose another base: -b alpine, -b debian or -b ubuntu; see: firebrick rootfs create --help".to_owned()]
         }
@@ -232,9 +233,7 @@ fn of_cli(error: &CliError) -> Vec<String> {
         CliError::NoPool { .. } | CliError::PoolExists { .. } | CliError::PoolSilent { .. } => of_pool(error),
         CliError::KeeperEnded { .. } | CliError::NotFromPool { .. } => of_pool(error),
         CliError::JailedQemu | CliError::FirecrackerArch { .. } | CliError::NoVmm { .. } => of_vmm(error),
-        CliError::Stdout { .. } => {
-            vec!["where stdout leads cannot take it; see what is full: df -h".to_owned()]
-        }
+        CliError::Stdout { .. } => vec!["where stdout leads cannot take it: df -h".to_owned()],
         CliError::Folder { .. } | CliError::ClosedStdout => Vec::new(),
     }
 }

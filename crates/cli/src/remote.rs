@@ -26,6 +26,7 @@ pub(crate) use settings::config_folders;
 
 use firebrick_trust::SealKey;
 
+use crate::error::CliError;
 use crate::home::Home;
 use crate::proxy::{docker_config, proxy_of_environment};
 use crate::talk::Talk;
@@ -80,6 +81,16 @@ impl StoreArgs {
     /// Opens the store.
     pub(crate) fn open(&self, home: &Home, listener: Box<Listener>) -> anyhow::Result<Store> {
         self.open_until(home, listener, Arc::default())
+    }
+
+    /// Opens a store that is there to be read: a folder that does not exist is more likely a slip than an empty store.
+    pub(crate) fn open_existing(&self, home: &Home, listener: Box<Listener>) -> anyhow::Result<Store> {
+        match self.address()? {
+            Address::Folder(path) if !path.exists() => {
+                Err(anyhow::Error::new(CliError::NoSuchStore { path }).context("cannot open the store"))
+            }
+            _ => self.open(home, listener),
+        }
     }
 
     /// Opens the store; what goes on with it ends when somebody sets `stop`.

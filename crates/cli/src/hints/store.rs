@@ -199,6 +199,11 @@ pub(super) fn of_command(error: &CliError) -> Vec<String> {
                 config.unwrap_or_default()
             )]
         }
+        CliError::NoSuchStore { path } => {
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            let parent = parent.unwrap_or(std::path::Path::new("."));
+            vec![format!("see what there is: ls {}", quoted(parent))]
+        }
         CliError::Unsigned { version, flags, .. } => {
             vec![format!(
                 "it need not be sent again: firebrick rootfs sign {version} {flags}"

@@ -362,3 +362,22 @@ fn an_endpoint_without_tls_is_told_the_flag() {
         "{said}"
     );
 }
+
+/// A check of a path with a slip in it must not pass, night after night.
+#[test]
+fn a_folder_that_is_not_there_is_no_empty_store() {
+    let home = home();
+    for command in [
+        &["store", "check"][..],
+        &["store", "gc"],
+        &["store", "stats"],
+        &["rootfs", "list", "-r"],
+    ] {
+        let said = refused(&home, &[command, &["-b", "./stroe"]].concat(), 1);
+        assert!(said.contains("stroe\", and so no store in it"), "{said}");
+        assert!(said.contains("hint: see what there is: ls "), "{said}");
+        ok(&home, &[command, &["-b", "./store"]].concat());
+    }
+    // Who sends something makes it.
+    ok(&home, &["rootfs", "upload", "-l", "app", "-b", "./stroe"]);
+}

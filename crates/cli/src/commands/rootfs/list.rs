@@ -87,7 +87,7 @@ enum Remote {
 fn remote_list(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
     let store = args
         .store
-        .open(home, remote::listener(&Arc::new(Steps::new(talk, 1)), talk))?;
+        .open_existing(home, remote::listener(&Arc::new(Steps::new(talk, 1)), talk))?;
     let address = store.backend().address();
     let listing = || format!("cannot list {address}");
     let mut versions = store.backend().versions().with_context(listing)?;

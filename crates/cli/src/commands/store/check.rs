@@ -45,7 +45,7 @@ pub(super) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<ExitC
         }
         _ => {}
     });
-    let store = args.store.open(home, listener)?;
+    let store = args.store.open_existing(home, listener)?;
     let seal = args.store.seal()?;
     let local = if args.repair {
         local(home, &seal)?

@@ -41,7 +41,7 @@ pub(crate) struct Args {
 pub(super) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
     let store = args
         .store
-        .open(home, remote::listener(&Arc::new(Steps::new(talk, 1)), talk))?;
+        .open_existing(home, remote::listener(&Arc::new(Steps::new(talk, 1)), talk))?;
     let collected = store
         .collect(&GcOptions {
             dry_run: args.dry_run,

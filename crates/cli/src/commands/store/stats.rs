@@ -39,7 +39,7 @@ pub(crate) struct Args {
 pub(super) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
     let store = args
         .store
-        .open(home, remote::listener(&Arc::new(Steps::new(talk, 1)), talk))?;
+        .open_existing(home, remote::listener(&Arc::new(Steps::new(talk, 1)), talk))?;
     let address = store.backend().address();
     let counting = || format!("cannot count {address}");
     let mut versions = store.backend().versions().with_context(counting)?;
