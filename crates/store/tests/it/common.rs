@@ -9,8 +9,8 @@ use std::sync::atomic::AtomicBool;
 use firebrick_bucket::Bucket;
 use firebrick_digest::Digest;
 use firebrick_store::{
-    About, Backend, Download, Downloaded, Folder, Layout, Reference, Seal, Store, StoreError, TableCache,
-    Upload, Uploaded,
+    About, Backend, CheckOptions, Checked, Download, Downloaded, Folder, Layout, Reference, Seal, Store,
+    StoreError, TableCache, Upload, Uploaded,
 };
 
 /// Bytes that look like files: every fourth block is random, the others are text.
@@ -112,6 +112,17 @@ impl Host {
             time: 1_700_000_000,
             threads: 2,
         })
+    }
+
+    /// What a check of everything says, which mends nothing.
+    pub(crate) fn check(&self) -> Checked {
+        let options = CheckOptions {
+            repair: false,
+            keys: &self.seal,
+            local: &[],
+            threads: 2,
+        };
+        self.store.check(&options).unwrap()
     }
 
     pub(crate) fn download(

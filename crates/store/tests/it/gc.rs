@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use firebrick_store::{Backend, CheckOptions, Folder, GcOptions, Layout, Seal};
+use firebrick_store::{Backend, Folder, GcOptions, Layout};
 use firebrick_testkit::stores;
 
 use crate::common::{Host, Part, bucket, content, image};
@@ -136,13 +136,7 @@ impl World<'_> {
             host.download(&format!("image{number}"), &back, &[]).unwrap();
             assert_eq!(std::fs::read(&back).unwrap(), std::fs::read(path).unwrap());
         }
-        let options = CheckOptions {
-            repair: false,
-            keys: &Seal::PLAIN,
-            local: &[],
-            threads: 2,
-        };
-        let checked = host.store.check(&options).unwrap();
+        let checked = host.check();
         assert!(
             checked.findings.is_empty() && checked.broken.is_empty(),
             "{checked:?}"

@@ -10,9 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use firebrick_store::{
-    CheckOptions, Checked, Downloaded, LazyOptions, Reference, Seal, StoreError, Uploaded,
-};
+use firebrick_store::{Checked, Downloaded, LazyOptions, Reference, Seal, StoreError, Uploaded};
 use firebrick_testkit::fault::{Answer, End, Request, Server as Proxy};
 
 use crate::common::{Host, Part, content, image};
@@ -204,13 +202,7 @@ impl World {
         assert!(is_same, "{prefix}");
         let history = host.store.backend().history(&"x".parse().unwrap()).unwrap();
         assert_eq!(history.len(), versions, "{prefix}: {history:?}");
-        let options = CheckOptions {
-            repair: false,
-            keys: &Seal::PLAIN,
-            local: &[],
-            threads: 2,
-        };
-        let checked = host.store.check(&options).unwrap();
+        let checked = host.check();
         assert!(
             checked.findings.is_empty() && checked.broken.is_empty(),
             "{prefix}: {checked:?}"

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use firebrick_store::{CheckOptions, GcOptions, Seal, StoreError};
+use firebrick_store::{GcOptions, StoreError};
 use serde_json::{Value, json};
 
 use crate::common::{Host, Part, content, image};
@@ -48,13 +48,7 @@ impl World {
     }
 
     fn is_right(&self) -> bool {
-        let options = CheckOptions {
-            repair: false,
-            keys: &Seal::PLAIN,
-            local: &[],
-            threads: 2,
-        };
-        let checked = self.host.store.check(&options).unwrap();
+        let checked = self.host.check();
         checked.findings.is_empty() && checked.broken.is_empty()
     }
 }
