@@ -75,6 +75,12 @@ pub trait Backend: fmt::Debug + Send + Sync {
     /// [`StoreError`].
     fn history(&self, tagged: &Tagged) -> Result<Vec<Published>, StoreError>;
 
+    /// Whether [`Objects::swap`] really looks, tried once; no where there are no objects.
+    ///
+    /// # Errors
+    /// [`StoreError`] if that cannot be tried.
+    fn can_swap(&self) -> Result<bool, StoreError>;
+
     /// The last collection of garbage that the names know of; 0 where they know of none, and where nobody collects from outside.
     ///
     /// # Errors

@@ -16,7 +16,7 @@ use firebrick_digest::Digest;
 
 use crate::error::StoreError;
 use crate::folder::PARTIAL;
-use crate::index::{Published, look_twice};
+use crate::index::{Index, Published, look_twice};
 use crate::layout::{BLOBS, INDEX_KEY, blob_key};
 use crate::ledger::{ATTEMPTS, BLOBS_MAX, DELETE_WITHIN, Ledger, PATIENCE, Since, settled};
 use crate::manifest::MANIFEST_MAX;
@@ -98,7 +98,7 @@ impl Store {
         let objects = self.backend().objects();
         let objects =
             objects.ok_or_else(|| unsupported("be collected from outside: it does that by itself"))?;
-        let swaps = options.dry_run || objects.can_swap()?;
+        let swaps = options.dry_run || self.backend().can_swap()?;
         if !swaps && !options.grace.is_zero() {
             return Err(unsupported(
                 "be collected while others write to it, since it does not swap objects; with no grace it can, while nobody does",
@@ -254,22 +254,28 @@ impl Gc<'_> {
     }
 
     fn reached(&self, dropped: &[Published]) -> Result<Reached, StoreError> {
-        let (mut index, _) = look_twice(self.objects)?;
-        if let [foreign, ..] = &index.foreign[..] {
-            let digest = foreign.get("digest").and_then(serde_json::Value::as_str);
-            return Err(self.corrupt(
-                INDEX_KEY.to_owned(),
-                format!(
-                    "nobody knows which blobs {:?} needs, whose digest is no SHA-256",
-                    digest.unwrap_or("")
-                ),
-            ));
-        }
+        let mut index = self.names()?;
         if self.options.dry_run && !dropped.is_empty() {
             index.remove(&|version| dropped.contains(version));
             index.forget_orphans();
         }
         self.below(roots(&index))
+    }
+
+    /// The names, if all of them can be followed.
+    fn names(&self) -> Result<Index, StoreError> {
+        let (index, _) = look_twice(self.objects)?;
+        let Some(foreign) = index.foreign.first() else {
+            return Ok(index);
+        };
+        let digest = foreign.get("digest").and_then(serde_json::Value::as_str);
+        Err(self.corrupt(
+            INDEX_KEY.to_owned(),
+            format!(
+                "nobody knows which blobs {:?} needs, whose digest is no SHA-256",
+                digest.unwrap_or("")
+            ),
+        ))
     }
 
     /// What some documents reach, if all of them can be read.
@@ -366,7 +372,7 @@ impl Gc<'_> {
             return Ok(HashMap::new());
         }
         self.store.backend().begin_epoch(written.generation)?;
-        let mut new = roots(&look_twice(self.objects)?.0);
+        let mut new = roots(&self.names()?);
         new.retain(|link| !known.contains_key(&link.digest));
         Ok(self.below(new)?.links)
     }

@@ -45,15 +45,6 @@ impl<O: Objects> Layout<O> {
         }
     }
 
-    /// Whether names can be swapped, tried once.
-    fn can_swap(&self) -> Result<bool, StoreError> {
-        if let Some(known) = self.swaps.get() {
-            return Ok(*known);
-        }
-        let can = self.objects.can_swap()?;
-        Ok(*self.swaps.get_or_init(|| can))
-    }
-
     /// Changes the names, unless `change` gives nothing. It is called again on what others have written meanwhile; it must come to the
     /// same then. Tells whether looking and writing were one step.
     fn change<T>(
@@ -153,6 +144,14 @@ impl<O: Objects> Backend for Layout<O> {
         let mut versions = self.versions()?;
         versions.retain(|version| version.tagged == *tagged);
         Ok(versions)
+    }
+
+    fn can_swap(&self) -> Result<bool, StoreError> {
+        if let Some(known) = self.swaps.get() {
+            return Ok(*known);
+        }
+        let can = self.objects.can_swap()?;
+        Ok(*self.swaps.get_or_init(|| can))
     }
 
     fn epoch(&self) -> Result<u64, StoreError> {

@@ -274,7 +274,7 @@ impl Claim<'_> {
             if ledger.spare(blobs) {
                 let swaps = match swaps {
                     Some(swaps) => swaps,
-                    None => *swaps.insert(objects.can_swap()?),
+                    None => *swaps.insert(self.store.backend().can_swap()?),
                 };
                 // Where nobody knows whether it was written, another look finds the blobs on the list or not.
                 if ledger.write(objects, version.as_ref(), swaps)? != Swap::Done {

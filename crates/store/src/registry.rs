@@ -275,6 +275,10 @@ impl Backend for Registry {
         self.versions_of(&tagged.name, Some(&tagged.tag))
     }
 
+    fn can_swap(&self) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
     fn epoch(&self) -> Result<u64, StoreError> {
         Ok(0)
     }

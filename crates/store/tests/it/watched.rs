@@ -101,6 +101,10 @@ impl Backend for Watched {
         self.inner.history(tagged)
     }
 
+    fn can_swap(&self) -> Result<bool, StoreError> {
+        self.inner.can_swap()
+    }
+
     fn epoch(&self) -> Result<u64, StoreError> {
         self.inner.epoch()
     }
