@@ -7,6 +7,7 @@
 mod args;
 mod commands;
 mod doctor;
+mod downloads;
 mod edited;
 mod elf;
 mod error;

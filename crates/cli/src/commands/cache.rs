@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
@@ -11,6 +12,7 @@ use firebrick_source::{Cache, CachedBlob, Prune};
 use firebrick_store::{Kept, KeptKind, PruneKept};
 use serde_json::json;
 
+use crate::downloads::{self, Download};
 use crate::error::write_stdout;
 use crate::home::Home;
 use crate::images::{self, Unfinished};
@@ -71,6 +73,9 @@ enum What {
     Told,
     /// What came of an image whose download was ended.
     Image,
+    /// A single file, such as a kernel.
+    File,
+    UnfinishedFile,
 }
 
 impl What {
@@ -82,6 +87,7 @@ impl What {
             What::Tables => "tables",
             What::Told => "told",
             What::Image => "image",
+            What::File | What::UnfinishedFile => "file",
         }
     }
 }
@@ -89,7 +95,7 @@ impl What {
 /// One thing of the cache, or several of a kind.
 struct Item {
     what: What,
-    /// Of an image: its name.
+    /// Of an image: its name. Of a single file: what asked for it.
     name: Option<String>,
     /// Of chunks: their image's.
     digest: Option<Digest>,
@@ -129,17 +135,54 @@ impl From<CachedStep> for Item {
     }
 }
 
-impl From<Unfinished> for Item {
-    fn from(image: Unfinished) -> Item {
-        Item {
-            what: What::Image,
-            name: Some(image.name),
-            digest: None,
-            files: 1,
-            size_bytes: image.size_bytes,
-            last_used: image.modified,
+/// A thing of which nobody but this command keeps account.
+struct Loose {
+    path: PathBuf,
+    item: Item,
+}
+
+impl From<Unfinished> for Loose {
+    fn from(image: Unfinished) -> Loose {
+        Loose {
+            path: image.path,
+            item: Item {
+                what: What::Image,
+                name: Some(image.name),
+                digest: None,
+                files: 1,
+                size_bytes: image.size_bytes,
+                last_used: image.modified,
+            },
         }
     }
+}
+
+impl From<Download> for Loose {
+    fn from(download: Download) -> Loose {
+        Loose {
+            path: download.path,
+            item: Item {
+                what: if download.is_part {
+                    What::UnfinishedFile
+                } else {
+                    What::File
+                },
+                name: Some(download.asked_by.to_owned()),
+                digest: Some(download.digest),
+                files: 1,
+                size_bytes: download.size_bytes,
+                last_used: download.last_used,
+            },
+        }
+    }
+}
+
+/// Single files, and what came of images whose downloads were ended; longest unused first.
+fn loose(home: &Home) -> Vec<Loose> {
+    let mut all: Vec<Loose> = downloads::all(home).into_iter().map(Loose::from).collect();
+    all.extend(images::unfinished(home).into_iter().map(Loose::from));
+    all.sort_by_key(|one| one.item.last_used);
+    all
 }
 
 impl Item {
@@ -187,6 +230,8 @@ impl Item {
             What::Tables => format!("{} of stores and images", text::count(self.files, "table")),
             What::Told => format!("{} given", text::count(self.files, "warning")),
             What::Image => format!("unfinished image {}", self.name.as_deref().unwrap_or_default()),
+            What::File => format!("for {}", self.name.as_deref().unwrap_or_default()),
+            What::UnfinishedFile => format!("for {}, unfinished", self.name.as_deref().unwrap_or_default()),
         }
     }
 
@@ -198,7 +243,7 @@ impl Item {
             "files": self.files,
             "size_bytes": self.size_bytes,
             "last_used_unix": text::unix_seconds(self.last_used),
-            "partial": matches!(self.what, What::Unfinished | What::Image),
+            "partial": matches!(self.what, What::Unfinished | What::Image | What::UnfinishedFile),
             "script": self.what == What::Script,
         })
     }
@@ -233,7 +278,7 @@ fn list(args: &ListArgs, home: &Home, talk: &Talk) -> anyhow::Result<()> {
     let mut items: Vec<Item> = blobs.into_iter().map(Item::from).collect();
     items.extend(made.into_iter().map(Item::from));
     items.extend(Item::of_stores(kept));
-    items.extend(images::unfinished(home).into_iter().map(Item::from));
+    items.extend(loose(home).into_iter().map(|one| one.item));
     items.sort_by_key(|item| item.last_used);
 
     if args.json {
@@ -298,28 +343,26 @@ fn prune(args: &PruneArgs, home: &Home, talk: &Talk) -> anyhow::Result<()> {
     removed.extend(steps.removed.into_iter().map(Item::from));
     removed.extend(Item::of_stores(kept.removed));
     let left_bytes = left_bytes + kept.left_bytes;
-    let (unfinished, more_left) = prune_unfinished(rule, left_bytes, home)?;
-    removed.extend(unfinished.into_iter().map(Item::from));
+    let (gone, more_left) = prune_loose(rule, left_bytes, home)?;
+    removed.extend(gone);
     report(&removed, left_bytes + more_left, args.json, talk)
 }
 
-/// Deletes what came of images whose downloads were ended, and tells how many bytes of such are left. `others` are the bytes of
-/// everything else that is left.
-fn prune_unfinished(rule: Prune, others: u64, home: &Home) -> anyhow::Result<(Vec<Unfinished>, u64)> {
-    let mut all = images::unfinished(home);
-    all.sort_by_key(|one| one.modified);
-    let mut left_bytes: u64 = all.iter().map(|one| one.size_bytes).sum();
+/// Deletes what is loose, and tells how many bytes of such are left. `others` are the bytes of everything else that is left.
+fn prune_loose(rule: Prune, others: u64, home: &Home) -> anyhow::Result<(Vec<Item>, u64)> {
+    let all = loose(home);
+    let mut left_bytes: u64 = all.iter().map(|one| one.item.size_bytes).sum();
     let mut removed = Vec::new();
     for one in all {
         let goes = match rule {
             Prune::All => true,
-            Prune::UnusedSince(time) => one.modified < time,
+            Prune::UnusedSince(time) => one.item.last_used < time,
             Prune::DownTo(bytes) => others.saturating_add(left_bytes) > bytes,
         };
         if goes {
             fs::remove_file(&one.path).with_context(|| format!("cannot delete {:?}", one.path))?;
-            left_bytes -= one.size_bytes;
-            removed.push(one);
+            left_bytes -= one.item.size_bytes;
+            removed.push(one.item);
         }
     }
     Ok((removed, left_bytes))

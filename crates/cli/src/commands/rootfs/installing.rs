@@ -15,6 +15,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::making::Reading;
+use crate::downloads;
 use crate::home::Home;
 use crate::interrupt::die_by;
 use crate::proxy::proxy_of_environment;
@@ -134,7 +135,7 @@ fn options(
     let steps = Arc::clone(steps);
     Ok(Options {
         temp_dir: workshop.folder.clone(),
-        cache: home.cache().join("minirootfs"),
+        cache: downloads::of_alpine(home),
         time: time.transpose()?,
         env: environment(),
         source: firebrick_source::Options {

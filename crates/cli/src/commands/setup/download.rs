@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use firebrick_digest::Digest;
 use firebrick_source::{Event, Options, RegistryOptions, fetch_file};
 
+use crate::downloads;
 use crate::home::Home;
 use crate::proxy::proxy_of_environment;
 use crate::talk::Steps;
@@ -17,7 +18,7 @@ const LEN_MAX: u64 = 512 << 20;
 
 /// Downloads the file and gives its path.
 pub(super) fn fetch(home: &Home, url: &str, digest: Digest, steps: &Arc<Steps>) -> anyhow::Result<PathBuf> {
-    let folder = home.cache().join("setup");
+    let folder = downloads::of_setup(home);
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot create folder {folder:?}"))?;
     let heard = Arc::clone(steps);
     let options = Options {

@@ -152,6 +152,28 @@ fn a_kernel_arrives_though_the_connection_breaks_in_the_middle() {
 }
 
 #[test]
+fn what_was_fetched_is_in_the_cache_and_can_be_pruned() {
+    let (home, bytes) = (Home::new(), kernel());
+    let server = serve(bytes.clone(), false);
+    let url = format!("{}/vmlinux", server.url);
+    setup(&home, &["--url", &url, "--digest", &digest(&bytes)]);
+    let listed = home.transcript(&["cache", "list"]);
+    assert!(
+        listed.contains(&digest(&bytes)) && listed.contains("for setup"),
+        "{listed}"
+    );
+    let pruned = home.transcript(&["cache", "prune", "-v"]);
+    assert!(
+        pruned.contains(&format!("deleted {} for setup", digest(&bytes))),
+        "{pruned}"
+    );
+    let listed = home.transcript(&["cache", "list"]);
+    assert!(listed.contains("is empty"), "{listed}");
+    // The kernel itself is not the cache's.
+    assert!(fs::read(home.path().join("fb/kernels/default/vmlinux")).expect("a kernel") == bytes);
+}
+
+#[test]
 fn a_wrong_digest_is_refused_and_nothing_is_set_up() {
     let home = Home::new();
     let server = serve(kernel(), false);
