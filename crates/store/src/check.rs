@@ -57,7 +57,7 @@ pub enum Fault {
     Missing,
     /// It has another length, in bytes.
     Length {
-        /// What the manifest says.
+        /// What whoever names it says.
         expected: u64,
         /// What the store says.
         found: u64,
@@ -483,7 +483,7 @@ impl<'a> Check<'a> {
         for (digest, link) in reached.links.iter().filter(|(digest, _)| !self.has(digest)) {
             match owners.get(digest) {
                 Some(_) if link.kind == Kind::Document && link.required => {
-                    self.look_for(digest, owners, there)?;
+                    self.look_for(link, owners, there)?;
                 }
                 Some(name) if link.kind != Kind::Document => wanted.push((link, name)),
                 _ => {}
@@ -526,23 +526,31 @@ impl<'a> Check<'a> {
         }))
     }
 
-    /// A document that must be there and was not given is missing.
+    /// A document that must be there and was not given is missing. One that was is as long as whoever names it says: other
+    /// programs refuse it where that is not so.
     fn look_for(
         &self,
-        digest: &Digest,
+        link: &Link,
         owners: &HashMap<Digest, Name>,
         there: &HashMap<Digest, u64>,
     ) -> Result<(), StoreError> {
-        let Some(name) = owners.get(digest).filter(|_| !there.contains_key(digest)) else {
+        let Some(name) = owners.get(&link.digest) else {
             return Ok(());
         };
-        if self
-            .store
-            .backend()
-            .read_manifest(name, digest, MANIFEST_MAX)?
-            .is_none()
-        {
-            self.note(*digest, Fault::Missing);
+        let found = match there.get(&link.digest) {
+            Some(found) => Some(*found),
+            None => self
+                .store
+                .backend()
+                .read_manifest(name, &link.digest, MANIFEST_MAX)?
+                .map(|bytes| bytes.len() as u64),
+        };
+        match (found, link.size) {
+            (None, _) => self.note(link.digest, Fault::Missing),
+            (Some(found), Some(expected)) if found != expected => {
+                self.note(link.digest, Fault::Length { expected, found });
+            }
+            (Some(_), _) => {}
         }
         Ok(())
     }

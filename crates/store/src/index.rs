@@ -37,7 +37,7 @@ pub struct Published {
     pub tagged: Tagged,
     /// Digest of its manifest.
     pub digest: Digest,
-    /// Bytes of its manifest.
+    /// Bytes of its manifest; 0 where that is not known.
     pub manifest_size: u64,
     /// Length of the image in bytes; 0 where that is not known.
     pub image_size: u64,

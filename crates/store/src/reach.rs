@@ -68,10 +68,11 @@ pub(crate) fn roots(index: &Index) -> Vec<Link> {
     roots
 }
 
-/// A manifest that must be there.
+/// A manifest that must be there, of so many bytes; 0 where that is not known.
 pub(crate) fn manifest(digest: Digest, size: u64) -> Link {
     Link {
         required: true,
+        size: (size > 0).then_some(size),
         ..link(&Descriptor::new(MANIFEST, digest, size))
     }
 }

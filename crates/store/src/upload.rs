@@ -270,7 +270,7 @@ impl Run<'_> {
             && let Ok(there) = self.store.source().config(&image, self.upload.seal)
             && self.is_first
             && is_same(&there, &config)
-            && self.is_whole(&image)?
+            && self.is_whole(&image, &current)?
         {
             return Ok(self.outcome(packed, &config, current, None));
         }
@@ -375,9 +375,13 @@ impl Run<'_> {
         Ok(true)
     }
 
-    /// Whether every blob of an image is there and as long as it should be.
-    fn is_whole(&self, image: &crate::Image) -> Result<bool, StoreError> {
+    /// Whether every blob of an image is there and as long as it should be, and the list of names has the manifest's length right.
+    fn is_whole(&self, image: &crate::Image, version: &Published) -> Result<bool, StoreError> {
         let (backend, name) = (self.store.backend(), &self.upload.tagged.name);
+        let manifest = self.store.source().manifest(name, &version.digest)?;
+        if manifest.len() as u64 != version.manifest_size {
+            return Ok(false);
+        }
         let blobs: Vec<Descriptor> = image.manifest.blobs().cloned().collect();
         let sizes = crate::parallel::map(8, &blobs, |blob| backend.blob_size(name, &blob.digest))?;
         Ok(blobs

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use firebrick_store::{GcOptions, StoreError};
+use firebrick_store::{Fault, Finding, GcOptions, StoreError};
 use serde_json::{Value, json};
 
 use crate::common::{Host, Part, content, image};
@@ -161,6 +161,28 @@ fn a_store_that_never_had_names_is_an_empty_one() {
         fs::read(world.at("store/oci-layout")).unwrap(),
         br#"{"imageLayoutVersion":"1.0.0"}"#
     );
+}
+
+#[test]
+fn a_wrong_length_among_the_names_is_found_and_mended_by_an_upload() {
+    let world = world();
+    let mut index = world.index();
+    let right = index.clone();
+    let size = &mut index["manifests"][0]["size"];
+    *size = json!(size.as_u64().unwrap() + 7);
+    fs::write(world.at("store/index.json"), index.to_string()).unwrap();
+    let checked = world.host.check();
+    assert!(
+        matches!(&checked.findings[..], [Finding { fault: Fault::Length { expected, found }, .. }] if *expected == found + 7),
+        "{checked:?}"
+    );
+    assert_eq!(checked.broken.len(), 1);
+    world.host.upload(&world.at("app"), "app").unwrap();
+    assert_eq!(
+        world.index()["manifests"][0]["size"],
+        right["manifests"][0]["size"]
+    );
+    assert!(world.is_right());
 }
 
 #[test]
