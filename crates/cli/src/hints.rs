@@ -184,7 +184,7 @@ fn of_cli(error: &CliError) -> Vec<String> {
         CliError::NotOnBase { .. } => {
             vec!["choose another base: -b alpine, -b debian or -b ubuntu; see: firebrick rootfs create --help".to_owned()]
         }
-        CliError::NoFilesystem => vec!["see what it is: file PATH".to_owned()],
+        CliError::NoFilesystem => vec!["see what it is: file PATH; if it was an ext4 image once: e2fsck -fn PATH".to_owned()],
         CliError::NoSuchFile { .. } => vec!["list the images of this host: firebrick rootfs list".to_owned()],
         CliError::NoSuchPath { image, .. } => vec![of_no_path(image)],
         CliError::NoImageFile { path, is_folder } => vec![of_no_image_file(path, *is_folder)],

@@ -33,6 +33,28 @@ const EXT4: (usize, &[u8]) = (1024 + 0x38, &[0x53, 0xef]);
 /// The bytes of an image, wherever they are.
 pub(crate) type Bytes = Box<dyn ReadAt + Send + Sync>;
 
+/// What an image says that it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Ext4,
+    Squashfs,
+}
+
+impl Kind {
+    /// By the magic number; `None` for any other.
+    pub(crate) fn of<R: ReadAt>(bytes: &R) -> io::Result<Option<Kind>> {
+        let len = usize::try_from(bytes.size_bytes()?).map_or(START_LEN, |len| len.min(START_LEN));
+        let mut start = vec![0; len];
+        bytes.read_exact_at(&mut start, 0)?;
+        let (place, magic) = EXT4;
+        let is_ext4 = || start.get(place..).is_some_and(|rest| rest.starts_with(magic));
+        Ok(match start.starts_with(SQUASHFS) {
+            true => Some(Kind::Squashfs),
+            false => is_ext4().then_some(Kind::Ext4),
+        })
+    }
+}
+
 /// An opened filesystem.
 pub(crate) enum Volume {
     Ext4(ext4::Filesystem<Bytes>),
@@ -94,16 +116,10 @@ impl Read for Content<'_> {
 impl Volume {
     /// Opens what is in an image, by its magic number.
     pub(crate) fn open(bytes: Bytes) -> anyhow::Result<Volume> {
-        let len = usize::try_from(bytes.size_bytes()?).map_or(START_LEN, |len| len.min(START_LEN));
-        let mut start = vec![0; len];
-        bytes.read_exact_at(&mut start, 0)?;
-        if start.starts_with(SQUASHFS) {
-            return Ok(Volume::Squashfs(squashfs::Filesystem::open(bytes)?));
-        }
-        let (place, magic) = EXT4;
-        match start.get(place..).is_some_and(|rest| rest.starts_with(magic)) {
-            true => Ok(Volume::Ext4(ext4::Filesystem::open(bytes)?)),
-            false => Err(CliError::NoFilesystem.into()),
+        match Kind::of(&bytes)? {
+            Some(Kind::Squashfs) => Ok(Volume::Squashfs(squashfs::Filesystem::open(bytes)?)),
+            Some(Kind::Ext4) => Ok(Volume::Ext4(ext4::Filesystem::open(bytes)?)),
+            None => Err(CliError::NoFilesystem.into()),
         }
     }
 

@@ -130,6 +130,23 @@ fn sockets_and_kernels_that_cannot_be() {
     }
 }
 
+/// That a file is no image is no finding in an image.
+#[test]
+fn what_is_no_image_cannot_be_checked() {
+    let home = Home::new();
+    for junk in [Vec::new(), b"junk".repeat(1000)] {
+        fs::write(home.path().join("junk"), junk).expect("a file");
+        let text = home.transcript(&["rootfs", "check", "./junk"]);
+        assert!(
+            text.contains("error: cannot check \"./junk\"")
+                && text.contains("neither ext4 nor squashfs")
+                && text.contains("hint: see what it is: file PATH")
+                && text.ends_with("exit code 2\n"),
+            "{text}"
+        );
+    }
+}
+
 #[test]
 fn sizes_that_no_image_has() {
     let home = layout::home_with(&["f 0644 /a \"x\""], json!({}));

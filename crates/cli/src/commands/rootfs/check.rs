@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -13,12 +12,13 @@ use firebrick_ext4::read::{ReadAt, ReadError};
 use serde_json::json;
 
 use crate::edited::{Refusal, Turn, ensure_unused};
-use crate::error::{self, write_stdout};
+use crate::error::{self, CliError, write_stdout};
 use crate::home::Home;
 use crate::images;
 use crate::talk::Talk;
 use crate::text;
 use crate::trust;
+use crate::volume::Kind;
 
 /// Something is wrong with the image, and still is.
 const WRONG: u8 = 1;
@@ -60,10 +60,10 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<ExitC
     };
     let file = File::open(&path).with_context(|| format!("cannot open {path:?}"))?;
     ensure_unused(&file, &path)?;
-    let mut magic = Vec::new();
-    (&file).take(4).read_to_end(&mut magic)?;
-    if magic == b"hsqs" {
-        return Err(Refusal::NotChecked { image: path }.into());
+    match Kind::of(&file).with_context(|| format!("cannot read {path:?}"))? {
+        Some(Kind::Ext4) => {}
+        Some(Kind::Squashfs) => return Err(Refusal::NotChecked { image: path }.into()),
+        None => return Err(CliError::NoFilesystem).with_context(|| format!("cannot check {path:?}")),
     }
     let report = checked(&file, &path)?;
     let repaired = args.repair && !report.is_clean() && report.is_repairable();
