@@ -20,6 +20,7 @@
 mod alpine;
 mod debian;
 mod error;
+mod guard;
 mod host;
 mod ids;
 mod prepare;

@@ -1,7 +1,7 @@
 //! A tool at work: its stdout is the layer, its stderr is told as it comes, and ends in the words of a failure.
 //!
 //! It runs in a process group of its own, so that all of it can be ended at once, and in a *scratch* folder of ours, so that
-//! nothing of it stays wherever it is ended. What other users of its namespace own in there, only that namespace can remove.
+//! nothing of it stays wherever it is ended; where we are killed, a [`Guard`] sees to both. What other users of its namespace own in there, only that namespace can remove.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -16,6 +16,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, wa
 use tempfile::TempDir;
 
 use crate::error::{BootstrapError, Cause, Ending};
+use crate::guard::Guard;
 
 /// Where a tool finds others, and what every host has the same. Variables of this host's reach scripts of packages, which may
 /// write them anywhere.
@@ -145,19 +146,24 @@ impl Run {
             }
         };
         let mut child = command.spawn().map_err(&start_error)?;
-        state.group = Some(Pid::from_child(&child));
+        let group = Pid::from_child(&child);
+        state.group = Some(group);
+        let scratch = state.scratch.as_ref().map(TempDir::path);
+        let guard = Guard::over(group, self.signals, scratch, &self.remove);
         drop(state);
         let stdout = child.stdout.take().expect("stdout is piped");
         let stderr = child.stderr.take().expect("stderr is piped");
         let (said, words) = channel();
         let run = Arc::clone(self);
-        let output = Output {
+        let mut output = Output {
             run: Arc::clone(self),
             child,
             stdout: Some(stdout),
             words,
             ended: false,
+            guard: None,
         };
+        output.guard = Some(guard.map_err(BootstrapError::starting("sh", "dash"))?);
         std::thread::Builder::new()
             .name("words".into())
             .spawn(move || {
@@ -274,6 +280,7 @@ struct Output {
     stdout: Option<ChildStdout>,
     words: Receiver<Vec<String>>,
     ended: bool,
+    guard: Option<Guard>,
 }
 
 impl Output {
@@ -296,6 +303,9 @@ impl Output {
         run.tidy(&mut state);
         let stopped = state.stopped;
         drop(state);
+        if let Some(guard) = self.guard.take() {
+            guard.dismiss();
+        }
         run.ended.notify_all();
         let status = status?;
         // Somebody outside of the group may hold its stderr.

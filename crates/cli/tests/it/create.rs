@@ -571,6 +571,41 @@ fn interrupted_it_leaves_nothing() {
     }
 }
 
+/// Who is killed tidies nothing up; what the tool works in goes all the same, and the rest with the next run.
+#[test]
+fn killed_it_leaves_no_tool_and_the_next_removes_its_folder() {
+    let us = Somebody::us();
+    let bin = tempfile::tempdir().expect("a folder");
+    open_to_all(bin.path());
+    let tool = bin.path().join("mmdebstrap");
+    let script = "#!/bin/sh\n[ \"$1\" = --version ] && exit\n: > \"$TMPDIR/there\"\nsleep 600\nexit 1\n";
+    fs::write(&tool, script).expect("a file");
+    open_to_all(&tool);
+    let path = std::env::var("PATH").expect("a PATH");
+    let words = ["create", "-n", "set", "--mirror", "http://127.0.0.1:1/debian"].map(str::to_owned);
+    let mut child = us
+        .command(&words)
+        .env("PATH", format!("{}:{path}", bin.path().display()))
+        // Nobody need be asked for the time.
+        .env("SOURCE_DATE_EPOCH", "1735689600")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the binary starts");
+    let ours = us.temp().join(format!("firebrick-{}", child.id()));
+    let scratch = || names_in(&ours).first().map(|name| ours.join(name));
+    vm::eventually(vm::LIMIT, || {
+        scratch().is_some_and(|scratch| scratch.join("there").exists())
+    });
+    let variable = format!("TMPDIR={}", scratch().expect("it was there").display());
+    assert!(!processes::with_variable(&variable).is_empty());
+    child.kill().expect("it runs");
+    child.wait().expect("its end");
+    vm::eventually(vm::LIMIT, || names_in(&ours).is_empty());
+    assert_eq!(processes::with_variable(&variable).len(), 0);
+    us.refused(&words);
+}
+
 /// What scripts of packages could write to is what the tool is given.
 #[test]
 fn the_tool_gets_no_file_that_firebrick_was_started_with() {

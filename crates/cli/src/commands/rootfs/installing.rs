@@ -3,8 +3,8 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
@@ -171,17 +171,23 @@ fn environment() -> Vec<(OsString, OsString)> {
 struct Workshop {
     folder: PathBuf,
     held: Arc<Mutex<Option<Arc<Prepared>>>>,
+    /// As long as the folder is locked, nobody takes it for what a killed process left.
+    _lock: File,
 }
 
 impl Workshop {
     fn open() -> anyhow::Result<Workshop> {
         let temp_dir = std::env::temp_dir();
+        remove_stale(&temp_dir);
         let folder = temp_dir.join(format!("firebrick-{}", std::process::id()));
         let making = || format!("cannot make the folder {folder:?}");
         std::fs::create_dir(&folder).with_context(making)?;
+        let lock = File::open(&folder).with_context(making)?;
+        lock.lock().with_context(making)?;
         let workshop = Workshop {
             folder: folder.clone(),
             held: Arc::default(),
+            _lock: lock,
         };
         // The users of a namespace are nobody's friends, and all of them work in there.
         std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o1777)).with_context(making)?;
@@ -211,6 +217,24 @@ impl Workshop {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         *held = Some(Arc::clone(&prepared));
         prepared
+    }
+}
+
+/// Removes what killed processes of this user left.
+fn remove_stale(temp_dir: &Path) {
+    let entries = std::fs::read_dir(temp_dir).into_iter().flatten().flatten();
+    for entry in entries {
+        let name = entry.file_name();
+        let is_ours = name
+            .to_str()
+            .and_then(|name| name.strip_prefix("firebrick-"))
+            .is_some_and(|pid| pid.parse::<u32>().is_ok())
+            && entry.metadata().is_ok_and(|metadata| {
+                metadata.is_dir() && metadata.uid() == rustix::process::getuid().as_raw()
+            });
+        if is_ours && File::open(entry.path()).is_ok_and(|folder| folder.try_lock().is_ok()) {
+            let _ = std::fs::remove_dir_all(entry.path()); // the next run tries again
+        }
     }
 }
 
