@@ -66,6 +66,9 @@ pub const TRUNCATED: &str = "\n... [output truncated]";
 /// The most jobs that one connection may have running.
 pub const MAX_JOBS: usize = 64;
 
+/// The most variables that one job can be given. Each costs the agent ten times as much memory as a word of `argv`.
+pub const MAX_VARIABLES: usize = 8192;
+
 /// The longest data that one `output` or `stdin` notification of ours carries, in bytes before base64.
 pub const MAX_DATA_BYTES: usize = 32 * 1024;
 
@@ -135,8 +138,8 @@ pub struct Pong {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct JobOptions {
-    /// Variables on top of the image's ENV.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    /// Variables on top of the image's ENV, at most [`MAX_VARIABLES`].
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "variables")]
     pub env: BTreeMap<String, String>,
     /// The working directory; else `/`, or the image's WORKDIR with `image_defaults`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -160,6 +163,32 @@ pub struct JobOptions {
     /// file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pty: Option<TerminalSize>,
+}
+
+/// Reads variables, and of too many not even all.
+fn variables<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    struct Visitor;
+    impl<'de> serde::de::Visitor<'de> for Visitor {
+        type Value = BTreeMap<String, String>;
+
+        fn expecting(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+            f.write_str("an object of variables")
+        }
+
+        fn visit_map<A: serde::de::MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+            let mut variables = BTreeMap::new();
+            while let Some((name, value)) = entries.next_entry()? {
+                variables.insert(name, value);
+                if variables.len() > MAX_VARIABLES {
+                    return Err(A::Error::custom(alloc::format!(
+                        "env: at most {MAX_VARIABLES} variables can be given"
+                    )));
+                }
+            }
+            Ok(variables)
+        }
+    }
+    deserializer.deserialize_map(Visitor)
 }
 
 /// The size of a terminal, in characters.

@@ -364,6 +364,36 @@ fn a_message_of_many_values_is_refused_or_answered_within_bounds() {
     assert_small(&agent);
 }
 
+/// What one client after another had the agent hold, in pieces of one size each, is not kept for the next, whose are of another.
+#[test]
+fn messages_of_many_small_parts_leave_nothing_behind() {
+    let agent = Agent::start();
+    for size in [30, 100, 400, 1500, 3000, 6000, 12_000] {
+        let inputs = vec!["x".repeat(size); (3_500_000 / size).min(1000)];
+        let answer = agent.job(&json!({"lang": "sh", "code": "true", "stdin": inputs}));
+        assert_eq!(answer.as_array().expect("results").len(), inputs.len());
+    }
+    let mut client = agent.dial();
+    let variables = |count: usize| -> serde_json::Map<String, Value> {
+        (0..count)
+            .map(|n| (format!("v{n:05}"), "y".repeat(20).into()))
+            .collect()
+    };
+    let cmd = json!({"cmd": "env | grep -c ^v0", "env": variables(8192)});
+    assert_eq!(client.call("exec", cmd)["stdout"], "8192\n");
+    let error = client.fail("exec", json!({"cmd": "true", "env": variables(60_000)}));
+    assert_eq!(error["code"], -32602);
+    assert!(
+        error["message"]
+            .as_str()
+            .is_some_and(|words| words.contains("8192")),
+        "{error}"
+    );
+    assert_small(&agent);
+    let held_kib = agent.proc_status("VmRSS");
+    assert!(held_kib < 2048, "{held_kib} KiB are kept");
+}
+
 #[test]
 fn one_who_leaves_and_takes_nothing_is_given_up() {
     let connections = |agent: &Agent| agent.dial().call("status", json!({}))["connections"].clone();
