@@ -63,6 +63,27 @@ pub const MAX_OUTPUT_BYTES: usize = 1024 * 1024;
 /// What stands behind output that was cut.
 pub const TRUNCATED: &str = "\n... [output truncated]";
 
+/// Output that was cut at any byte, without the letter of UTF-8 that the cut went through.
+pub fn whole_letters(output: &[u8]) -> &[u8] {
+    // A letter has at most three bytes behind its first.
+    for behind in 1..=3 {
+        let at = output.len().saturating_sub(behind);
+        let letter_bytes = match output.get(at) {
+            Some(0x80..=0xbf) => continue,
+            Some(0xc2..=0xdf) => 2,
+            Some(0xe0..=0xef) => 3,
+            Some(0xf0..=0xf4) => 4,
+            _ => 1,
+        };
+        return if letter_bytes > behind {
+            output.get(..at).unwrap_or_default()
+        } else {
+            output
+        };
+    }
+    output
+}
+
 /// The most jobs that one connection may have running.
 pub const MAX_JOBS: usize = 64;
 
@@ -490,6 +511,34 @@ pub enum ShutdownMode {
 mod tests {
     use super::*;
     use alloc::vec;
+
+    #[test]
+    fn a_cut_takes_no_more_than_the_letter_that_it_went_through() {
+        for text in ["", "x", "aé", "a\u{20ac}", "a\u{1f600}", "\u{1f600}b"] {
+            for len in 0..=text.len() {
+                let whole = (0..=len)
+                    .rev()
+                    .find(|len| text.is_char_boundary(*len))
+                    .unwrap_or(0);
+                assert_eq!(
+                    whole_letters(&text.as_bytes()[..len]),
+                    &text.as_bytes()[..whole],
+                    "{text} {len}"
+                );
+            }
+        }
+        // What is no text is not cut shorter.
+        for bytes in [
+            &[0x80; 9][..],
+            &[0x80],
+            &[0xff; 9],
+            b"a\xc1",
+            b"x\x80\x80",
+            b"\xf0\x80\x80\x80\x80",
+        ] {
+            assert_eq!(whole_letters(bytes), bytes);
+        }
+    }
 
     #[test]
     fn the_seeds_exec_is_just_cmd() {

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use firebrick_protocol::Queue;
 use firebrick_protocol::agent::{
     Data, ExecResult, MAX_DATA_BYTES, MAX_OUTPUT_BYTES, Output, OutputStream, Signal, TRUNCATED,
-    TerminalSize, method,
+    TerminalSize, method, whole_letters,
 };
 use firebrick_protocol::rpc::{Id, RpcError, error_line, notification_line, result_line};
 use rustix::event::epoll::EventFlags;
@@ -375,13 +375,7 @@ impl Pipe {
     fn into_kept(self) -> Vec<u8> {
         let mut kept = self.kept;
         if self.is_cut {
-            // The cut may have gone through a letter.
-            while kept.last().is_some_and(|byte| byte & 0xc0 == 0x80) {
-                kept.pop();
-            }
-            if kept.last().is_some_and(|byte| *byte >= 0xc0) {
-                kept.pop();
-            }
+            kept.truncate(whole_letters(&kept).len());
             kept.extend_from_slice(TRUNCATED.as_bytes());
         }
         kept
