@@ -7,6 +7,8 @@
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
+use rustix::fd::RawFd;
+
 use crate::kernel::{self, Clock};
 
 /// Nanoseconds of the unit in which `/proc` tells when a process started.
@@ -38,8 +40,9 @@ struct Process {
     started_ticks: u64,
 }
 
-/// Kills these sessions with all that descends from them, soon.
-pub(super) fn end(sessions: &[Session]) {
+/// Kills these sessions with all that descends from them, soon. Until then our ends of their pipes and terminals, whose numbers
+/// rise, are not all closed, though the caller closes his: who ended with that would leave others behind as nobody's children.
+pub(super) fn end(sessions: &[Session], ends: &[RawFd]) {
     if sessions.is_empty() {
         return;
     }
@@ -48,7 +51,7 @@ pub(super) fn end(sessions: &[Session]) {
     match kernel::fork() {
         Ok(Some(_)) => {}
         Ok(None) => {
-            kernel::close_from(3);
+            kernel::close_from_but(3, ends);
             sweep(sessions, agent, PATIENCE_NS);
             kernel::exit(0);
         }

@@ -77,6 +77,15 @@ fn descendants_in_sessions_of_their_own_end_too() {
     check(&["sh", "-c"], &script, 2, false);
 }
 
+/// The first process ends with its terminal, or when nobody reads its output: what descends from it is found all the same.
+#[test]
+fn descendants_of_who_ends_with_the_client_end_too() {
+    let script = format!("setsid {STUBBORN} & echo $$ >> $FILE; wait");
+    check(&["sh", "-c"], &script, 2, true);
+    let script = format!("setsid {STUBBORN} > /dev/null 2>&1 & echo $$ >> $FILE; exec yes");
+    check(&["sh", "-c"], &script, 2, false);
+}
+
 #[test]
 fn what_the_first_process_left_ends_with_its_job() {
     // The shell has ended; what it left holds its outputs, which nobody reads.
