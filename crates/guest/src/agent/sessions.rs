@@ -83,11 +83,12 @@ fn end_members(sessions: &[Session], agent: i32, deadline: u64) -> bool {
 /// Stops all that is there, so that nobody starts another who would be nobody's child once he is killed: until all stand still,
 /// or too long.
 fn halt_members(sessions: &[Session], agent: i32, deadline: u64) -> Members {
-    let mut still = BTreeSet::new();
+    let mut still = Vec::new();
     loop {
         let members = members(sessions, agent);
         // A look takes its time: whoever stood still at the last one has started nobody since.
-        if members.alive.is_subset(&still) || Clock::Boottime.now_ns() > deadline {
+        let stood_still = |pid: &i32| still.binary_search(pid).is_ok();
+        if members.alive.iter().all(stood_still) || Clock::Boottime.now_ns() > deadline {
             return members;
         }
         signal_members(&members, STOP);
@@ -108,11 +109,11 @@ fn signal_members(members: &Members, signal: i32) {
 /// What there is of sessions now.
 struct Members {
     /// The first process of each session that has any.
-    leaders: BTreeSet<i32>,
+    leaders: Vec<i32>,
     /// All that have not ended.
-    alive: BTreeSet<i32>,
-    /// Those of them that are stopped.
-    still: BTreeSet<i32>,
+    alive: Vec<i32>,
+    /// Those of them that are stopped, in order.
+    still: Vec<i32>,
 }
 
 fn members(sessions: &[Session], agent: i32) -> Members {
@@ -124,7 +125,7 @@ fn members(sessions: &[Session], agent: i32) -> Members {
         let leader = all.find(|process| process.pid == session.leader);
         leader.is_none_or(|leader| leader.started_ticks <= session.since_ns / TICK_NS)
     };
-    let mut leaders: BTreeSet<i32> = sessions
+    let mut leaders: Vec<i32> = sessions
         .iter()
         .filter(is_ours)
         .map(|session| session.leader)
@@ -145,16 +146,20 @@ fn members(sessions: &[Session], agent: i32) -> Members {
         }
     }
     leaders.retain(|leader| processes.iter().any(|process| process.session == *leader));
-    let is_alive = |process: &&Process| found.contains(&process.pid) && !process.is_dead;
-    let alive = processes.iter().filter(is_alive);
+    let (mut alive, mut still) = (Vec::new(), Vec::new());
+    for process in &processes {
+        if !process.is_dead && found.contains(&process.pid) {
+            alive.push(process.pid);
+            if process.is_stopped {
+                still.push(process.pid);
+            }
+        }
+    }
+    still.sort_unstable();
     Members {
-        still: alive
-            .clone()
-            .filter(|process| process.is_stopped)
-            .map(|process| process.pid)
-            .collect(),
-        alive: alive.map(|process| process.pid).collect(),
         leaders,
+        alive,
+        still,
     }
 }
 
