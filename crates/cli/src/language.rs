@@ -21,7 +21,7 @@ enum RunFile {
     Script(&'static str),
 }
 
-static LANGUAGES: [Language; 10] = [
+static LANGUAGES: [Language; 11] = [
     interpreted(
         "python",
         &["python3", "py"],
@@ -53,6 +53,13 @@ static LANGUAGES: [Language; 10] = [
         &["rs"],
         "rs",
         r#"cd "${1%/*}" && rustc -O -o program "$1" && exec ./program"#,
+    ),
+    // The first is of our recipe and of Runner Codes' images, the second is in .NET 10.
+    compiled(
+        "dotnet",
+        &["csharp", "cs"],
+        "cs",
+        r#"if command -v csharp-run > /dev/null; then exec csharp-run "$1"; else exec dotnet run "$1"; fi"#,
     ),
 ];
 
@@ -181,5 +188,13 @@ mod tests {
         let rust = Language::named("rust").unwrap();
         assert_eq!(rust.snippet_argv("fn main() {}"), None);
         assert_eq!(rust.file_argv()[..2], ["sh", "-c"]);
+    }
+
+    /// But `devbox`, which has many, each image that firebrick makes is of a language that its code can be run in.
+    #[test]
+    fn each_recipe_of_a_language_is_one() {
+        for name in firebrick_recipe::languages() {
+            assert_eq!(Language::named(name).map(|language| language.name), Some(name));
+        }
     }
 }

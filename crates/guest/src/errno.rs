@@ -1,6 +1,6 @@
 //! Error numbers in words: there is no `strerror` here.
 
-use alloc::string::{String, ToString};
+use alloc::string::String;
 
 use rustix::io::Errno;
 
@@ -28,6 +28,7 @@ pub(crate) fn describe(error: Errno) -> String {
         Errno::NAMETOOLONG => "file name too long",
         Errno::NOSYS => "not in this kernel",
         Errno::ADDRINUSE => "address in use",
+        Errno::ADDRNOTAVAIL => "no address of this machine",
         Errno::AFNOSUPPORT => "address family not in this kernel",
         Errno::NETUNREACH => "network unreachable",
         Errno::NOTEMPTY => "directory not empty",
@@ -38,7 +39,7 @@ pub(crate) fn describe(error: Errno) -> String {
         Errno::OVERFLOW => "too many entries",
         Errno::PIPE => "broken pipe",
         Errno::TXTBSY => "text file busy",
-        other => return other.raw_os_error().to_string(),
+        other => return alloc::format!("errno {}", other.raw_os_error()),
     };
     alloc::format!("{text} (errno {})", error.raw_os_error())
 }

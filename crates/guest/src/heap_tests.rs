@@ -71,6 +71,33 @@ fn blocks_keep_their_bytes_and_never_overlap() {
     }
     for (block, layout, fill) in live {
         check(block, layout.size(), fill);
+        // SAFETY: the block is live and of this layout.
+        unsafe { heap.free(block, layout) };
+    }
+    assert_holds_nothing(&heap);
+}
+
+/// All slabs have gone back, but one.
+fn assert_holds_nothing(heap: &Heap) {
+    assert!(heap.roomy.iter().all(|slab| slab.is_null()));
+    assert!(!heap.spare.is_null());
+}
+
+#[test]
+fn a_burst_of_one_size_leaves_nothing_for_the_next() {
+    let mut heap = Heap::new();
+    for size in [1, 16, 30, 48, 100, 1500, 4000, 12_000, LARGE_BYTES] {
+        let layout = Layout::from_size_align(size, 8).expect("a layout");
+        let blocks: std::vec::Vec<*mut u8> = (0..2000).map(|_| heap.allocate(layout)).collect();
+        let of_slab = (SLAB_BYTES - HEADER_BYTES) / class_of(size).1;
+        let slabs: std::collections::BTreeSet<usize> =
+            blocks.iter().map(|block| block.addr() / SLAB_BYTES).collect();
+        assert_eq!(slabs.len(), 2000usize.div_ceil(of_slab), "{size}");
+        for block in blocks.iter().step_by(2).chain(blocks.iter().skip(1).step_by(2)) {
+            // SAFETY: the block is live, of this layout, and given back once.
+            unsafe { heap.free(*block, layout) };
+        }
+        assert_holds_nothing(&heap);
     }
 }
 

@@ -324,11 +324,27 @@ pub fn close_on_exec_from(first: u32) {
 
 /// Closes every descriptor from `first` on. Only for a process that goes on without what they were.
 pub fn close_from(first: u32) {
-    let (first, all) = (first as usize, u32::MAX as usize);
+    close_from_but(first, &[]);
+}
+
+/// The same, but for some that stay open; their numbers rise.
+pub fn close_from_but(first: u32, kept: &[RawFd]) {
+    let mut first = first;
+    for fd in kept.iter().filter_map(|fd| u32::try_from(*fd).ok()) {
+        if fd > first {
+            close_range(first, fd - 1);
+        }
+        first = first.max(fd + 1);
+    }
+    close_range(first, u32::MAX);
+}
+
+fn close_range(first: u32, last: u32) {
+    let (first, last) = (first as usize, last as usize);
     // SAFETY: the call takes numbers; the callers, copies of the agent that use none of its descriptors, never touch them again.
-    let closed = unsafe { call(sys::__NR_close_range, [first, all, 0, 0, 0, 0]) };
+    let closed = unsafe { call(sys::__NR_close_range, [first, last, 0, 0, 0, 0]) };
     if closed.is_err() {
-        for fd in first..16_384 {
+        for fd in first..=last.min(16_383) {
             // SAFETY: as above.
             let _ = unsafe { call(sys::__NR_close, [fd, 0, 0, 0, 0, 0]) };
         }

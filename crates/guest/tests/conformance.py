@@ -101,6 +101,8 @@ for lang in ["unsupported language: cobol", "python", "node", "bash", "sh"]:
 same(error_code(client.raw("{nonsense\n").read(), None), -32700)
 same(error_code(client.raw(b"\xff\xfe\n").read(), None), -32700)
 same(error_code(client.raw("[]\n").read(), None), -32600)
+same(error_code(client.raw('["2.0", 5, "ping"]\n').read(), None), -32600)
+same(error_code(client.raw('[{"jsonrpc": "2.0", "id": 5, "method": "ping"}]\n').read(), None), -32600)
 same(error_code(client.raw('{"id": 5, "method": "ping"}\n').read(), 5), -32600)
 same(error_code(client.raw('{"jsonrpc": "2.0", "id": 6}\n').read(), 6), -32600)
 same(error_code(client.call("read_minds"), 1), -32601)

@@ -167,6 +167,9 @@ if "java" in languages:
     same(run(lang="java", timeout=60,
              files=[{"name": "App.java", "content": "class App { public static void main(String[] a) { Other.hi(); } }"},
                     {"name": "Other.java", "content": "class Other { static void hi() { System.out.println(7); } }"}])["stdout"], "7\n")
+    same(run(lang="java", timeout=60,
+             files=[{"name": "src/App.java", "content": "class App { public static void main(String[] a) { Other.hi(); } }"},
+                    {"name": "src/Other.java", "content": "class Other { static void hi() { System.out.println(8); } }"}])["stdout"], "8\n")
 if "c" in languages:
     same(run(lang="c", timeout=60, files=[{"name": "a.c", "content": "int f(void); int main(void) { return f(); }"},
                                           {"name": "b.c", "content": "int f(void) { return 9; }"}])["exit_code"], 9)

@@ -63,8 +63,32 @@ pub const MAX_OUTPUT_BYTES: usize = 1024 * 1024;
 /// What stands behind output that was cut.
 pub const TRUNCATED: &str = "\n... [output truncated]";
 
+/// Output that was cut at any byte, without the letter of UTF-8 that the cut went through.
+pub fn whole_letters(output: &[u8]) -> &[u8] {
+    // A letter has at most three bytes behind its first.
+    for behind in 1..=3 {
+        let at = output.len().saturating_sub(behind);
+        let letter_bytes = match output.get(at) {
+            Some(0x80..=0xbf) => continue,
+            Some(0xc2..=0xdf) => 2,
+            Some(0xe0..=0xef) => 3,
+            Some(0xf0..=0xf4) => 4,
+            _ => 1,
+        };
+        return if letter_bytes > behind {
+            output.get(..at).unwrap_or_default()
+        } else {
+            output
+        };
+    }
+    output
+}
+
 /// The most jobs that one connection may have running.
 pub const MAX_JOBS: usize = 64;
+
+/// The most variables that one job can be given. Each costs the agent ten times as much memory as a word of `argv`.
+pub const MAX_VARIABLES: usize = 8192;
 
 /// The longest data that one `output` or `stdin` notification of ours carries, in bytes before base64.
 pub const MAX_DATA_BYTES: usize = 32 * 1024;
@@ -135,8 +159,8 @@ pub struct Pong {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct JobOptions {
-    /// Variables on top of the image's ENV.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    /// Variables on top of the image's ENV, at most [`MAX_VARIABLES`].
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "variables")]
     pub env: BTreeMap<String, String>,
     /// The working directory; else `/`, or the image's WORKDIR with `image_defaults`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -160,6 +184,32 @@ pub struct JobOptions {
     /// file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pty: Option<TerminalSize>,
+}
+
+/// Reads variables, and of too many not even all.
+fn variables<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    struct Visitor;
+    impl<'de> serde::de::Visitor<'de> for Visitor {
+        type Value = BTreeMap<String, String>;
+
+        fn expecting(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+            f.write_str("an object of variables")
+        }
+
+        fn visit_map<A: serde::de::MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+            let mut variables = BTreeMap::new();
+            while let Some((name, value)) = entries.next_entry()? {
+                variables.insert(name, value);
+                if variables.len() > MAX_VARIABLES {
+                    return Err(A::Error::custom(alloc::format!(
+                        "env: at most {MAX_VARIABLES} variables can be given"
+                    )));
+                }
+            }
+            Ok(variables)
+        }
+    }
+    deserializer.deserialize_map(Visitor)
 }
 
 /// The size of a terminal, in characters.
@@ -461,6 +511,34 @@ pub enum ShutdownMode {
 mod tests {
     use super::*;
     use alloc::vec;
+
+    #[test]
+    fn a_cut_takes_no_more_than_the_letter_that_it_went_through() {
+        for text in ["", "x", "aé", "a\u{20ac}", "a\u{1f600}", "\u{1f600}b"] {
+            for len in 0..=text.len() {
+                let whole = (0..=len)
+                    .rev()
+                    .find(|len| text.is_char_boundary(*len))
+                    .unwrap_or(0);
+                assert_eq!(
+                    whole_letters(&text.as_bytes()[..len]),
+                    &text.as_bytes()[..whole],
+                    "{text} {len}"
+                );
+            }
+        }
+        // What is no text is not cut shorter.
+        for bytes in [
+            &[0x80; 9][..],
+            &[0x80],
+            &[0xff; 9],
+            b"a\xc1",
+            b"x\x80\x80",
+            b"\xf0\x80\x80\x80\x80",
+        ] {
+            assert_eq!(whole_letters(bytes), bytes);
+        }
+    }
 
     #[test]
     fn the_seeds_exec_is_just_cmd() {

@@ -197,6 +197,11 @@ struct OnlyId {
     id: Option<Id>,
 }
 
+/// Whether it is an array, if it is JSON. A struct could be read from one, too, its fields in their order.
+fn is_array(text: &str) -> bool {
+    text.trim_ascii_start().starts_with('[')
+}
+
 /// Tells `"id": null` from no id at all.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Id>, D::Error> {
     Id::deserialize(deserializer).map(Some)
@@ -214,6 +219,16 @@ impl<'line> Request<'line> {
         };
         let text = core::str::from_utf8(line)
             .map_err(|error| bad(Id::Null, PARSE_ERROR, alloc::format!("not UTF-8: {error}")))?;
+        if is_array(text) {
+            return Err(match serde_json::from_str::<IgnoredAny>(text) {
+                Ok(_) => bad(
+                    Id::Null,
+                    INVALID_REQUEST,
+                    String::from("an array: batches are not taken, each request is a line of its own"),
+                ),
+                Err(error) => bad(Id::Null, PARSE_ERROR, alloc::format!("not JSON: {error}")),
+            });
+        }
         match serde_json::from_str::<RawRequest<'line>>(text) {
             Ok(raw) if raw.jsonrpc == "2.0" => Ok(Request {
                 id: raw.id,
@@ -346,6 +361,9 @@ impl Incoming {
     /// [`BadReply`] when it is neither a response nor a notification.
     pub fn parse(line: &[u8]) -> Result<Incoming, BadReply> {
         let text = core::str::from_utf8(line).map_err(BadReply::new)?;
+        if is_array(text) {
+            return Err(BadReply::new("an array"));
+        }
         let raw: RawIncoming = serde_json::from_str(text).map_err(BadReply::new)?;
         if raw.jsonrpc != "2.0" {
             return Err(BadReply::new("`jsonrpc` is not \"2.0\""));

@@ -50,6 +50,9 @@ fn refuses_what_is_no_request() {
         "1",
         "[]",
         r#"[{"jsonrpc":"2.0","id":1,"method":"ping"}]"#,
+        r#"["2.0",1,"ping"]"#,
+        r#" ["2.0",1,"ping",{}]"#,
+        r#"["2.0"]"#,
         "{}",
         r#"{"jsonrpc":"2.0"}"#,
     ] {
@@ -131,6 +134,7 @@ fn the_client_reads_what_the_agent_writes() {
         "",
         "{}",
         "[]",
+        r#"["2.0",1,null,null,{}]"#,
         r#"{"jsonrpc":"2.0","id":1}"#,
         r#"{"jsonrpc":"2.0","id":1,"result":1,"error":{"code":1,"message":""}}"#,
     ] {

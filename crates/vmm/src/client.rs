@@ -7,6 +7,7 @@
 
 mod channel;
 mod copy;
+mod entries;
 mod received;
 mod stream;
 mod transfer;
@@ -22,6 +23,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::deadline;
+use crate::interrupts::Interrupts;
 use channel::Channel;
 pub use copy::{Copied, CopyError, LeftOut, check_place};
 pub use stream::{Command, Ended, StreamIo};
@@ -82,6 +84,12 @@ pub enum CallError {
     /// The job's input could not be read.
     #[error("cannot read the job's input")]
     Input(#[source] io::Error),
+    /// A signal came for who [heeds](Client::heed) them.
+    #[error("signal {signal} came")]
+    Interrupted {
+        /// Its number.
+        signal: i32,
+    },
 }
 
 impl CallError {
@@ -105,6 +113,17 @@ impl Client {
             next_id: 1,
             protocol: None,
         })
+    }
+
+    /// From here on a signal ends whatever waits for the agent, with [`CallError::Interrupted`]; but not [`Client::stream`], which
+    /// passes its own on.
+    ///
+    /// # Errors
+    /// What the host said.
+    pub fn heed(&mut self, interrupts: Option<&Interrupts>) -> io::Result<()> {
+        let interrupts = interrupts.map(Interrupts::try_clone).transpose()?;
+        self.channel.heed(interrupts);
+        Ok(())
     }
 
     /// Asks whether the agent is there.

@@ -42,6 +42,14 @@ impl Interrupts {
         Ok((InterruptSender(sender), Interrupts(receiver)))
     }
 
+    /// The same signals once more: who takes one of them takes it from both.
+    ///
+    /// # Errors
+    /// What the host said.
+    pub fn try_clone(&self) -> io::Result<Interrupts> {
+        self.0.try_clone().map(Interrupts)
+    }
+
     /// The oldest signal that was not yet taken.
     pub fn take(&self) -> Option<i32> {
         let mut byte = [0];

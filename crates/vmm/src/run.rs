@@ -229,10 +229,15 @@ pub fn run_in(
 ) -> Result<RunOutcome, RunError> {
     let mut silent = |_: &str| {};
     let warn = streams.warn.unwrap_or(&mut silent);
+    let unheard = |error| RunError::Call(CallError::Channel(error));
+    client.heed(streams.interrupts).map_err(unheard)?;
     for (from, to) in &spec.copy_in {
-        let copied = client.copy_in(from, to, COPY_STALL)?;
-        tell_left_out(&copied.left_out, warn);
+        match client.copy_in(from, to, COPY_STALL) {
+            Ok(copied) => tell_left_out(&copied.left_out, warn),
+            Err(error) => return interrupted(&error).map_or_else(|| Err(error.into()), Ok),
+        }
     }
+    client.heed(None).map_err(unheard)?;
     if let Some(starting) = streams.starting {
         starting().map_err(|error| RunError::Call(CallError::Input(error)))?;
     }
@@ -248,7 +253,8 @@ pub fn run_in(
     match client.stream(spec.command(), io) {
         Ok(ended) => {
             let outcome = outcome(ended, spec.timeout);
-            match copy_out(machine, &spec.copy_out, warn) {
+            match copy_out(machine, &spec.copy_out, streams.interrupts, warn) {
+                Err(RunError::Copy(error)) if let Some(ended) = interrupted(&error) => return Ok(ended),
                 // How the job fared says more than a file that it did not get to write.
                 Err(error) if outcome != (RunOutcome::Exited { code: 0 }) => warn(&in_words(&error)),
                 copied => copied?,
@@ -274,13 +280,16 @@ pub fn run_in(
 fn copy_out(
     machine: &mut dyn Up,
     files: &[(String, PathBuf)],
+    interrupts: Option<&Interrupts>,
     warn: &mut dyn FnMut(&str),
 ) -> Result<(), RunError> {
     if files.is_empty() {
         return Ok(());
     }
     let connected = machine.connect(COPY_STALL);
-    let mut client = connected.map_err(|error| RunError::Call(CallError::Channel(error)))?;
+    let unheard = |error| RunError::Call(CallError::Channel(error));
+    let mut client = connected.map_err(unheard)?;
+    client.heed(interrupts).map_err(unheard)?;
     let mut failed: Option<CopyError> = None;
     for (from, to) in files {
         match client.copy_out(from, to, COPY_STALL) {
@@ -288,6 +297,7 @@ fn copy_out(
             Err(error) => {
                 let goes_on = error.is_about_one_file();
                 match &failed {
+                    _ if interrupted(&error).is_some() => failed = Some(error),
                     None => failed = Some(error),
                     Some(_) => warn(&in_words(&error)),
                 }
@@ -300,6 +310,17 @@ fn copy_out(
     failed.map_or(Ok(()), |error| Err(error.into()))
 }
 
+/// How a run ends whose copying was ended by a signal.
+fn interrupted(error: &CopyError) -> Option<RunOutcome> {
+    match error {
+        CopyError::Guest {
+            source: CallError::Interrupted { signal },
+            ..
+        } => Some(RunOutcome::Interrupted { signal: *signal }),
+        _ => None,
+    }
+}
+
 fn tell_left_out(left_out: &LeftOut, warn: &mut dyn FnMut(&str)) {
     if !left_out.is_empty() {
         warn(&left_out.to_string());
@@ -307,7 +328,7 @@ fn tell_left_out(left_out: &LeftOut, warn: &mut dyn FnMut(&str)) {
 }
 
 /// An error and its causes, in one line.
-fn in_words(error: &dyn std::error::Error) -> String {
+pub(crate) fn in_words(error: &dyn std::error::Error) -> String {
     let mut words = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

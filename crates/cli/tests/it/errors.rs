@@ -281,7 +281,7 @@ fn code_needs_a_language_that_is_known() {
     check(
         &["run", "-i", "alpine", "-l", "cobol", "-c", "print(1)"],
         expect![[r#"
-        error: "cobol" is no language that firebrick can run; there are: python, nodejs, bash, sh, ruby, php, perl, java, go, rust
+        error: "cobol" is no language that firebrick can run; there are: python, nodejs, bash, sh, ruby, php, perl, java, go, rust, dotnet
         hint: for shell code give -l sh; what else the image has can be called: -- PROGRAM ARGS, or -- sh -c 'CODE'
         exit code 125
     "#]],

@@ -36,10 +36,10 @@ const TURN_REST_NS: u64 = 500_000_000;
 /// Who sends nothing of an unfinished message for so long is ended when the agent is full and somebody waits.
 const IDLE_NS: u64 = 2_000_000_000;
 
-/// How long the agent is full, while no turn ends well, before somebody loses something, and then how often.
+/// How long somebody waits for room, while no turn ends well, before somebody else loses something, and then how often.
 const PATIENCE_NS: u64 = 5_000_000_000;
 const EVERY_NS: u64 = 500_000_000;
-/// How long the agent is full at most for those who take what is theirs.
+/// How long somebody waits at most for those who take what is theirs.
 const STRICT_NS: u64 = 60_000_000_000;
 
 /// The jobs of all clients together.
@@ -291,6 +291,10 @@ impl Agent {
             self.budget.look_at_ns = Some(now.saturating_add(EVERY_NS));
             if self.somebody_waits(None) {
                 self.refuse_idle(now);
+            } else {
+                // Nobody needs the room of those who have it: a batch, for example, has its inputs until it is done.
+                self.budget.patient_until_ns = now.saturating_add(PATIENCE_NS);
+                self.budget.strict_from_ns = now.saturating_add(STRICT_NS);
             }
             if now >= self.budget.patient_until_ns {
                 self.take_back(now);

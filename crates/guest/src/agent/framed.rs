@@ -8,7 +8,7 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use firebrick_protocol::agent::{JobOptions, MAX_OUTPUT_BYTES, TRUNCATED};
+use firebrick_protocol::agent::{JobOptions, MAX_OUTPUT_BYTES, TRUNCATED, whole_letters};
 use firebrick_protocol::jobs::{
     COMPILATION_EXCEPTION, DEFAULT_TIMEOUT_S, FrameReader, FrameState, Input, Job, JobResult, Language,
     MAX_BATCH_OUTPUT_BYTES, MAX_FILES, MAX_JOB_BYTES, MAX_NAME_BYTES, MAX_STDIN_BYTES, NO_CODE,
@@ -557,6 +557,7 @@ impl Run {
         };
         let before = longest.len();
         longest.truncate(before / 2);
+        longest.truncate(whole_letters(longest).len());
         longest.shrink_to_fit();
         longest.extend_from_slice(TRUNCATED.as_bytes());
         let gone = before.saturating_sub(longest.len());

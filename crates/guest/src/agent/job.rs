@@ -6,10 +6,11 @@ use alloc::vec::Vec;
 use firebrick_protocol::Queue;
 use firebrick_protocol::agent::{
     Data, ExecResult, MAX_DATA_BYTES, MAX_OUTPUT_BYTES, Output, OutputStream, Signal, TRUNCATED,
-    TerminalSize, method,
+    TerminalSize, method, whole_letters,
 };
 use firebrick_protocol::rpc::{Id, RpcError, error_line, notification_line, result_line};
 use rustix::event::epoll::EventFlags;
+use rustix::fd::{AsRawFd as _, RawFd};
 use rustix::io::Errno;
 use rustix::process::WaitStatus;
 
@@ -183,7 +184,7 @@ impl Job {
         match self.purpose {
             Purpose::Work { takes: true, .. } => return, // it ends with its input
             Purpose::Request { .. } | Purpose::Step if signal.number() == KILL => {
-                return sessions::end(&[self.session()]);
+                return sessions::end(&[self.session()], &[]);
             }
             _ => {}
         }
@@ -204,13 +205,10 @@ impl Job {
         }
     }
 
-    /// Kills it, or gives its session, for all to be killed together.
-    fn kill_or_session(&self) -> Option<Session> {
-        if let Purpose::Work { .. } = self.purpose {
-            self.kill();
-            return None;
-        }
-        Some(self.session())
+    /// Our ends of its pipes and terminal.
+    fn ends(&self) -> impl Iterator<Item = RawFd> {
+        let outputs = self.outputs.iter().filter_map(|output| output.source.as_ref());
+        outputs.chain(&self.stdin).map(|end| end.fd.as_raw_fd())
     }
 
     /// Reads its outputs, or leaves them in their pipes because the client does not read.
@@ -375,17 +373,22 @@ impl Pipe {
     fn into_kept(self) -> Vec<u8> {
         let mut kept = self.kept;
         if self.is_cut {
-            // The cut may have gone through a letter.
-            while kept.last().is_some_and(|byte| byte & 0xc0 == 0x80) {
-                kept.pop();
-            }
-            if kept.last().is_some_and(|byte| *byte >= 0xc0) {
-                kept.pop();
-            }
+            kept.truncate(whole_letters(&kept).len());
             kept.extend_from_slice(TRUNCATED.as_bytes());
         }
         kept
     }
+}
+
+/// Kills jobs that nobody waits for any more.
+fn kill_together(jobs: Vec<Job>) {
+    let is_work = |job: &Job| matches!(job.purpose, Purpose::Work { .. });
+    let (work, programs): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(is_work);
+    work.iter().for_each(Job::kill);
+    let sessions: Vec<Session> = programs.iter().map(Job::session).collect();
+    let mut ends: Vec<RawFd> = programs.iter().flat_map(Job::ends).collect();
+    ends.sort_unstable();
+    sessions::end(&sessions, &ends);
 }
 
 impl Agent {
@@ -725,13 +728,10 @@ impl Agent {
     pub(super) fn kill_jobs_of(&mut self, conn: &mut Conn) {
         let jobs = core::mem::take(&mut conn.jobs);
         let jobs = jobs.iter().filter_map(|number| self.jobs.remove(number));
-        let sessions: Vec<Session> = jobs.filter_map(|job| job.kill_or_session()).collect();
-        sessions::end(&sessions);
+        kill_together(jobs.collect());
     }
 
     pub(super) fn kill_all_jobs(&mut self) {
-        let jobs = core::mem::take(&mut self.jobs);
-        let sessions: Vec<Session> = jobs.values().filter_map(Job::kill_or_session).collect();
-        sessions::end(&sessions);
+        kill_together(core::mem::take(&mut self.jobs).into_values().collect());
     }
 }

@@ -117,6 +117,13 @@ fn output_that_is_not_streamed_is_cut() {
     let stdout = result["stdout"].as_str().expect("text");
     assert!(stdout.starts_with("xüü") && stdout.ends_with("ü\n... [output truncated]"));
     assert!(!stdout.contains('\u{fffd}'));
+    // What is no text stays as long, though all of it could be the rest of a letter.
+    let result = client.call(
+        "exec",
+        json!({"cmd": "head -c 2000000 /dev/zero | tr '\\0' '\\200'"}),
+    );
+    let stdout = result["stdout"].as_str().expect("text");
+    assert_eq!(stdout.matches('\u{fffd}').count(), 1_048_576);
     // What is no text becomes U+FFFD.
     assert_eq!(
         client.call("exec", json!({"cmd": "printf 'a\\377b'"}))["stdout"],

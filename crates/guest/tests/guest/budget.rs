@@ -364,6 +364,56 @@ fn a_message_of_many_values_is_refused_or_answered_within_bounds() {
     assert_small(&agent);
 }
 
+/// A batch's inputs are held until it is done, however long that takes, as long as nobody waits for the room.
+#[test]
+fn a_long_batch_of_much_input_is_run_to_its_end() {
+    let agent = Agent::start();
+    let inputs = vec!["x".repeat(700_000); 4];
+    let code = "sleep 2; wc -c";
+    let answer = agent.job(&json!({"lang": "sh", "code": code, "stdin": inputs, "timeout": 60}));
+    let results = answer.as_array().unwrap_or_else(|| panic!("{answer}"));
+    assert_eq!(results.len(), 4);
+    for result in results {
+        assert_eq!(
+            result["stdout"].as_str().map(str::trim),
+            Some("700000"),
+            "{}",
+            result["stderr"]
+        );
+    }
+    assert_small(&agent);
+}
+
+/// What one client after another had the agent hold, in pieces of one size each, is not kept for the next, whose are of another.
+#[test]
+fn messages_of_many_small_parts_leave_nothing_behind() {
+    let agent = Agent::start();
+    for size in [30, 100, 400, 1500, 3000, 6000, 12_000] {
+        let inputs = vec!["x".repeat(size); (3_500_000 / size).min(1000)];
+        let answer = agent.job(&json!({"lang": "none", "code": "true", "stdin": inputs}));
+        assert_eq!(answer["exit_code"], 127);
+    }
+    let mut client = agent.dial();
+    let variables = |count: usize| -> serde_json::Map<String, Value> {
+        (0..count)
+            .map(|n| (format!("v{n:05}"), "y".repeat(20).into()))
+            .collect()
+    };
+    let cmd = json!({"cmd": "env | grep -c ^v0", "env": variables(8192)});
+    assert_eq!(client.call("exec", cmd)["stdout"], "8192\n");
+    let error = client.fail("exec", json!({"cmd": "true", "env": variables(60_000)}));
+    assert_eq!(error["code"], -32602);
+    assert!(
+        error["message"]
+            .as_str()
+            .is_some_and(|words| words.contains("8192")),
+        "{error}"
+    );
+    assert_small(&agent);
+    let held_kib = agent.proc_status("VmRSS");
+    assert!(held_kib < 2048, "{held_kib} KiB are kept");
+}
+
 #[test]
 fn one_who_leaves_and_takes_nothing_is_given_up() {
     let connections = |agent: &Agent| agent.dial().call("status", json!({}))["connections"].clone();

@@ -77,6 +77,31 @@ fn descendants_in_sessions_of_their_own_end_too() {
     check(&["sh", "-c"], &script, 2, false);
 }
 
+/// What a shell is just about to put into a session of its own is found, too.
+#[test]
+fn clients_that_vanish_while_their_jobs_start_leave_nothing() {
+    let agent = Agent::start();
+    for n in 0..60 {
+        let mut client = agent.dial();
+        let mut params = json!({"cmd": "setsid sleep 1000 & sleep 1000 & wait"});
+        if n % 2 == 0 {
+            params["pty"] = json!({"rows": 24, "cols": 80});
+        }
+        client.send(json!(1), "exec", params);
+        std::thread::sleep(Duration::from_millis(n / 6));
+    }
+    assert_nothing_left(&agent);
+}
+
+/// The first process ends with its terminal, or when nobody reads its output: what descends from it is found all the same.
+#[test]
+fn descendants_of_who_ends_with_the_client_end_too() {
+    let script = format!("setsid {STUBBORN} & echo $$ >> $FILE; wait");
+    check(&["sh", "-c"], &script, 2, true);
+    let script = format!("setsid {STUBBORN} > /dev/null 2>&1 & echo $$ >> $FILE; exec yes");
+    check(&["sh", "-c"], &script, 2, false);
+}
+
 #[test]
 fn what_the_first_process_left_ends_with_its_job() {
     // The shell has ended; what it left holds its outputs, which nobody reads.

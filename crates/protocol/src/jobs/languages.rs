@@ -72,7 +72,8 @@ pub const LANGUAGES: [Language; 14] = [
         name: "java",
         aliases: &[],
         file: "Main.java",
-        compile: &[&[Text("javac"), Sources]],
+        // Classes go where the program starts, also those of a source that is in a folder.
+        compile: &[&[Text("javac"), Text("-d"), Text("."), Sources]],
         run: &[&[Text("java"), Class]],
     },
     interpreted("ruby", &["rb"], "script.rb", &[with_file!("ruby")]),

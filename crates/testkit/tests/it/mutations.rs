@@ -104,10 +104,25 @@ fn seeds_of_requests() -> Vec<Vec<u8>> {
         r#""stdin","params":{"id":"x","data":"QUJD","eof":true}"#,
         r#""signal","params":{"id":1.5,"signal":"SIGTERM"}"#,
         r#""clock_sync","params":{"unix_us":1700000000000000}"#,
+        r#""reseed","params":{"data":"MDEyMzQ1Njc4OWFiY2RlZg=="}"#,
+        r#""resize","params":{"id":null,"rows":24,"cols":80}"#,
+        r#""get","params":{"path":"/a","raw":true}"#,
+        r#""shutdown","params":{"mode":"reboot","grace_ms":5}"#,
         r#""write_file","params":{"path":"/x","content":"\u00e9\n"}"#,
     ];
     let line = |params: &str| format!("{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":{params}}}\n").into_bytes();
-    params.map(line).to_vec()
+    // A file on its way in, with bytes that could be lines.
+    let upload = [
+        &br#"{"jsonrpc":"2.0","id":"p","method":"put","params":{"path":"/a"}}"#[..],
+        br#"{"jsonrpc":"2.0","method":"stdin","params":{"id":"p","raw":13}}"#,
+        b"\n{\"jsonrpc\":\"",
+        br#"{"jsonrpc":"2.0","method":"stdin","params":{"id":"p","data":"QUJD","raw":2,"eof":true}}"#,
+        br#"[]{"jsonrpc":"2.0","id":2,"method":"ping"}"#,
+        b"",
+    ];
+    let mut seeds = params.map(line).to_vec();
+    seeds.push(upload.join(&b'\n'));
+    seeds
 }
 
 #[test]
@@ -148,6 +163,10 @@ fn seeds_of_replies() -> Vec<Vec<u8>> {
         result(r#"{"entries":[{"name":"a","is_dir":false,"size":5}]}"#),
         br#"{"jsonrpc":"2.0","method":"output","params":{"id":"a","stream":"stderr","data":"QUJD"}}"#.iter().copied().chain(*b"\n").collect(),
         b"{\"jsonrpc\":\"2.0\",\"id\":null,\"error\":{\"code\":-32603,\"message\":\"no\",\"data\":{\"errno\":2}}}\n".to_vec(),
+        b"{\"jsonrpc\":\"2.0\",\"method\":\"output\",\"params\":{\"id\":\"a\",\"stream\":\"stdout\",\"raw\":5}}\nab\n\0{{\"jsonrpc\":\"2.0\",\"id\":\"a\",\"result\":{\"bytes\":5,\"entries\":1,\"changed\":1}}\n".to_vec(),
+        result(r#"{"pong":true}"#),
+        result(r#"{"adjusted_us":-7}"#),
+        result(r#"{"content":"\u00e9\n"}"#),
         framed(r#"{"status":"success","stdout":"","stderr":null,"exception":null,"executionTime":4,"exit_code":1}"#),
         framed(r#"[{"status":"failed","stdout":"","stderr":"x","exception":"y","executionTime":0,"stdin":"z"}]"#),
     ]

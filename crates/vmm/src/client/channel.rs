@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use rustix::net::SendFlags;
 
 use super::CallError;
+use crate::interrupts::Interrupts;
 
 /// The longest line of an agent: two outputs of 1 MiB, each byte of which JSON may write as six.
 const MAX_LINE_BYTES: usize = 16 << 20;
@@ -24,6 +25,8 @@ pub(super) struct Channel {
     outgoing: Queue,
     buffer: Box<[u8]>,
     ended: bool,
+    /// What ends a wait.
+    interrupts: Option<Interrupts>,
 }
 
 impl Channel {
@@ -37,7 +40,13 @@ impl Channel {
             outgoing: Queue::new(),
             buffer,
             ended: false,
+            interrupts: None,
         })
+    }
+
+    /// Lets these end a wait, or nothing.
+    pub(super) fn heed(&mut self, interrupts: Option<Interrupts>) {
+        self.interrupts = interrupts;
     }
 
     /// Puts a line into what is to be sent.
@@ -114,10 +123,13 @@ impl Channel {
         let mut wanted = PollFlags::IN;
         wanted.set(PollFlags::OUT, !self.outgoing.is_empty());
         let mut fds = vec![PollFd::from_borrowed_fd(self.stream.as_fd(), wanted)];
+        let own = self.interrupts.iter().map(AsFd::as_fd);
         fds.extend(
             others
                 .iter()
-                .map(|&fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)),
+                .copied()
+                .chain(own)
+                .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)),
         );
         let timeout = deadline.and_then(|deadline| {
             // A little more, so that the deadline has come when poll returns.
@@ -129,13 +141,17 @@ impl Channel {
             Err(errno) => return Err(CallError::Channel(errno.into())),
         }
         let ready: Vec<PollFlags> = fds.iter().map(PollFd::revents).collect();
+        if let Some(signal) = self.interrupts.as_ref().and_then(Interrupts::take) {
+            return Err(CallError::Interrupted { signal });
+        }
         if ready[0].contains(PollFlags::OUT) {
             self.send()?;
         }
         if ready[0].intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
             self.read()?;
         }
-        Ok(ready[1..].iter().map(|flags| !flags.is_empty()).collect())
+        let others = ready.iter().skip(1).take(others.len());
+        Ok(others.map(|flags| !flags.is_empty()).collect())
     }
 
     fn send(&mut self) -> Result<(), CallError> {

@@ -334,3 +334,75 @@ fn a_guest_that_takes_no_more_of_a_folder_says_why() {
         other => panic!("{other:?}"),
     }
 }
+
+/// A guest that says yes to everything, gives bytes without end, and takes none beyond its socket's buffer.
+fn guest_without_end() -> Client {
+    let (host, guest) = UnixStream::pair().unwrap();
+    std::thread::spawn(move || {
+        let mut lines = BufReader::new(guest.try_clone().unwrap()).lines();
+        while let Some(Ok(line)) = lines.next() {
+            let request: serde_json::Value = serde_json::from_str(&line).unwrap();
+            let id = &request["id"];
+            let result = match request["method"].as_str() {
+                Some("stat") => {
+                    json!({"kind": "file", "size": 1, "mode": 420, "uid": 0, "gid": 0, "mtime_us": 0, "links": 1})
+                }
+                Some("status") => {
+                    json!({"version": "1", "protocol": 3, "pid1": true, "boottime_us": 1, "boot": [], "jobs": 0, "connections": 1})
+                }
+                _ => break,
+            };
+            writeln!(
+                &guest,
+                "{}",
+                json!({"jsonrpc": "2.0", "id": id, "result": result})
+            )
+            .unwrap();
+        }
+        let params = json!({"id": 3, "stream": "stdout", "data": Data(vec![7; 1000])});
+        let output = json!({"jsonrpc": "2.0", "method": "output", "params": params});
+        while writeln!(&guest, "{output}").is_ok() {}
+    });
+    Client::new(host.into()).unwrap()
+}
+
+#[test]
+fn a_signal_ends_copying_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let large = folder.path().join("large");
+    fs::File::create(&large).unwrap().set_len(1 << 40).unwrap();
+    let target = folder.path().join("target");
+    for is_in in [true, false] {
+        let (sender, interrupts) = crate::interrupts::Interrupts::pair().unwrap();
+        let mut client = guest_without_end();
+        client.heed(Some(&interrupts)).unwrap();
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(200));
+            sender.send(15);
+        });
+        let copied = match is_in {
+            true => client.copy_in(&large, "/x", LIMIT),
+            false => client.copy_out("/x", &target, LIMIT),
+        };
+        match copied.unwrap_err() {
+            CopyError::Guest {
+                source: CallError::Interrupted { signal: 15 },
+                ..
+            } => {}
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}
+
+#[test]
+fn a_name_without_end_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("target");
+    let name = vec![b'n'; (1 << 20) + 1];
+    let tar = packed(&[("././@LongLink", tar::EntryType::GNULongName, "", &name)]);
+    let copied = guest(tar).copy_out("/x", &target, LIMIT);
+    let words = crate::run::in_words(&copied.unwrap_err());
+    assert!(words.contains("has a name of 1048577 bytes"), "{words}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}

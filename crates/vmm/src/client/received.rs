@@ -3,12 +3,14 @@
 //! The guest is not trusted: nothing is made outside of the folder that it goes to, and nothing on this host is replaced but
 //! files and links. Folders are closed last, since nothing can be put into a closed one.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Component, Path, PathBuf};
 
 use super::copy::{CopyError, LeftOut, host};
+use super::entries::Entries;
 
 /// What a folder has besides its own mode while it is filled.
 const OPEN: u32 = 0o700;
@@ -20,7 +22,7 @@ pub(super) enum Received {
         /// Where it lies; `None` where its place was a folder before, into which it went.
         beside: Option<tempfile::TempDir>,
         /// The modes of its folders.
-        late: Vec<(PathBuf, u32)>,
+        late: BTreeMap<PathBuf, u32>,
         left_out: LeftOut,
     },
 }
@@ -85,7 +87,7 @@ impl Received {
         let mut left_out = LeftOut::default();
         let mut late = unpack(from, folder, &mut left_out)?;
         if beside.is_some() {
-            late.push((PathBuf::new(), mode));
+            late.insert(PathBuf::new(), mode);
         }
         Ok(Received::Tree {
             beside,
@@ -103,7 +105,7 @@ impl Received {
             }
             Received::Tree {
                 beside,
-                mut late,
+                late,
                 left_out,
             } => {
                 if let Some(beside) = beside {
@@ -111,6 +113,7 @@ impl Received {
                     let _ = beside.keep(); // there is nothing to remove any more
                 }
                 // The deepest first: those above could be closed then.
+                let mut late: Vec<(PathBuf, u32)> = late.into_iter().collect();
                 late.sort_by_key(|(path, _)| std::cmp::Reverse(path.components().count()));
                 for (path, mode) in late {
                     let path = target.join(path);
@@ -144,12 +147,12 @@ fn unpack(
     from: &mut impl io::Read,
     folder: &Path,
     left_out: &mut LeftOut,
-) -> Result<Vec<(PathBuf, u32)>, CopyError> {
-    let mut archive = tar::Archive::new(from);
+) -> Result<BTreeMap<PathBuf, u32>, CopyError> {
+    let mut archive = tar::Archive::new(Entries::of(from));
     archive.set_preserve_permissions(false);
     archive.set_preserve_ownerships(false);
     archive.set_unpack_xattrs(false);
-    let mut late = Vec::new();
+    let mut late = BTreeMap::new(); // a folder may come again and again
     for entry in archive.entries().map_err(host(folder))? {
         let mut entry = entry.map_err(host(folder))?;
         let kind = entry.header().entry_type();
@@ -178,7 +181,7 @@ fn unpack(
             if mode & OPEN != OPEN {
                 let open = fs::Permissions::from_mode(mode | OPEN);
                 fs::set_permissions(&target, open).map_err(host(&target))?;
-                late.push((path, mode));
+                late.insert(path, mode);
             }
         }
     }

@@ -37,7 +37,7 @@ pub(crate) struct Args {
     /// The language of the code, and the image: rootfs-LANG.ext4 [default: python]
     ///
     /// In an image that is not named after a language, -c runs shell code, and -f goes by the end of the file's name. With
-    /// -i it must be one of these, or the image's name: python, nodejs, bash, sh, ruby, php, perl, java, go or rust.
+    /// -i it must be one of these, or the image's name: python, nodejs, bash, sh, ruby, php, perl, java, go, rust or dotnet.
     #[arg(short, long, value_name = "LANG", value_parser = text_parser())]
     lang: Option<String>,
 
@@ -290,7 +290,7 @@ impl Args {
         Duration::from_secs(self.boot_timeout)
     }
 
-    /// Variables on top of the image's.
+    /// Variables on top of the image's. What is on this terminal must know its kind.
     pub(crate) fn environment(&self) -> anyhow::Result<Vec<(String, String)>> {
         let resolve = |(name, value): &(String, Option<String>)| match value {
             Some(value) => Ok(Some((name.clone(), value.clone()))),
@@ -300,9 +300,10 @@ impl Args {
                 Err(error) => Err(error).with_context(|| format!("cannot pass variable {name} on")),
             },
         };
-        Ok(self
-            .env
+        let term = self.tty.then(|| ("TERM".to_owned(), None));
+        Ok(term
             .iter()
+            .chain(&self.env)
             .map(resolve)
             .collect::<Result<Vec<_>, _>>()?
             .into_iter()
@@ -429,5 +430,11 @@ mod tests {
         }
         let args = parse(&["-e", "A=b=c", "-e", "FIREBRICK_TEST_IS_UNSET"]).unwrap();
         assert_eq!(args.environment().unwrap(), [("A".to_owned(), "b=c".to_owned())]);
+        // A terminal's program knows its kind, unless told another: the last one counts.
+        let args = parse(&["--tty", "-e", "TERM=dumb"]).unwrap();
+        let mut term = args.environment().unwrap();
+        assert_eq!(term.pop(), Some(("TERM".to_owned(), "dumb".to_owned())));
+        let own = std::env::var("TERM").ok().map(|term| ("TERM".to_owned(), term));
+        assert_eq!(term.pop(), own);
     }
 }

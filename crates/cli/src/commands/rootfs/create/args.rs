@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 use firebrick_bootstrap::{Base, PackageSet, Snapshot};
-use firebrick_recipe::{Checks, languages, shipped};
+use firebrick_customise::{Content, NewFile};
+use firebrick_recipe::{Checks, CopySource, StepKind, languages, shipped};
 use firebrick_source::Platform;
 
 use crate::commands::rootfs::making::{ImageArgs, Limits, Script};
@@ -130,7 +131,43 @@ fn packages_of(lang: &str, base: Base) -> Option<Vec<String>> {
     Some(packages).filter(|packages| !packages.is_empty())
 }
 
+/// The files that the recipe of a language puts in: texts and links, since it has no folder.
+fn files_of(lang: &str) -> Vec<NewFile> {
+    let recipe = shipped(lang).and_then(|shipped| shipped.recipe(&Checks::default()).ok());
+    let steps = recipe.map(|recipe| recipe.steps).unwrap_or_default();
+    let file = |kind| match kind {
+        StepKind::Copy {
+            source: CopySource::Text(text),
+            to,
+            mode,
+            owner,
+        } => Some(NewFile {
+            path: to,
+            content: Content::File(text.into_bytes()),
+            mode,
+            owner,
+        }),
+        StepKind::Copy {
+            source: CopySource::Link(target),
+            to,
+            ..
+        } => Some(NewFile {
+            path: to,
+            content: Content::Link(target),
+            mode: None,
+            owner: None,
+        }),
+        _ => None,
+    };
+    steps.into_iter().filter_map(|step| file(step.kind)).collect()
+}
+
 impl Args {
+    /// What is put into the image beside packages.
+    pub(crate) fn files(&self) -> Vec<NewFile> {
+        self.lang.as_deref().map(files_of).unwrap_or_default()
+    }
+
     /// What the image is called.
     pub(crate) fn image_name(&self) -> &str {
         self.name.as_deref().or(self.lang.as_deref()).unwrap_or_default()
@@ -203,6 +240,21 @@ mod tests {
         assert_eq!(named.image_name(), "mine");
         let set = named.package_set().unwrap();
         assert!(set.packages.contains(&"musl-dev".to_owned()), "{set:?}");
+        let paths = |words: &[&str]| -> Vec<(String, Option<u16>)> {
+            let files = args(words).files().into_iter();
+            files.map(|file| (file.path, file.mode)).collect()
+        };
+        assert_eq!(paths(&["-l", "py"]), [("usr/bin/python".to_owned(), None)]);
+        assert_eq!(
+            paths(&["-l", "dotnet", "-b", "ubuntu"]),
+            [("usr/local/bin/csharp-run".to_owned(), Some(0o755))]
+        );
+        assert_eq!(paths(&["-n", "x", "-p", "git"]), []);
+        // Nothing of a recipe is left out that could be in.
+        for name in languages() {
+            let steps = shipped(name).unwrap().recipe(&Checks::default()).unwrap().steps;
+            assert_eq!(paths(&["-l", name, "-b", "alpine"]).len(), steps.len(), "{name}");
+        }
         assert!(<Command as clap::Parser>::try_parse_from(["create"]).is_err());
         assert!(<Command as clap::Parser>::try_parse_from(["create", "-l", "cobol"]).is_err());
         for name in languages() {

@@ -18,7 +18,9 @@ pub(crate) fn run(args: &Args, home: &Home, talk: &Talk) -> anyhow::Result<()> {
     // A script is one more of them.
     let steps = Arc::new(Steps::new(talk, if script.is_some() { 7 } else { 6 }));
     let installing = Installing::begin(&set, home, *talk, &steps)?;
-    let contents = Contents::new(&args.made, installing.image())?;
+    let mut settings = args.made.settings.to_settings()?;
+    settings.files = args.files();
+    let contents = Contents::with(&args.made, settings, installing.image())?;
     let (mut image, reading) = installing.read(script.is_some())?;
     let in_image = &args.script.steps;
     let running = making.running(in_image.limits(), &args.limits, &contents, true);
