@@ -237,6 +237,8 @@ fn start_init(cmdline: &Cmdline, mut boot: Boot) -> ! {
     if chosen.is_none_or(|chosen| chosen == PROGRAM) {
         env.extend(boot.to_environment());
     } else {
+        // A kernel that reads `ip=` does so before any init; an init of the image's own expects that it did.
+        init::network::set_up(cmdline, &mut boot);
         boot.leave();
     }
     if let Ok(program) = CString::new(path) {
