@@ -105,6 +105,7 @@ fn is_plain_writable(cmdline: &Cmdline) -> bool {
 fn mount_root(cmdline: &Cmdline) -> Result<(), String> {
     let device = cmdline
         .value("root")
+        .filter(|device| !device.is_empty())
         .ok_or("the kernel command line has no root=, the device of the image")?;
     let device = if device.starts_with('/') {
         device.to_string()
@@ -152,7 +153,10 @@ fn mount_device(
             Err(error) => tried.push(alloc::format!("{kind}: {}", describe(error))),
         }
     }
-    Err(alloc::format!("cannot mount {device} ({})", tried.join("; ")))
+    Err(alloc::format!(
+        "cannot mount {device} ({}); root= names the image's device, and rootfstype= what may be on it",
+        tried.join("; ")
+    ))
 }
 
 /// Lays a writable layer over `/root`, unless it is not wanted, and gives the folder of the new root.
