@@ -129,7 +129,9 @@ impl Service {
              command=/{GUEST_PATH}\ncommand_args=\"{arguments}\"\n\
              respawn_delay=2\nrespawn_max=5\nrespawn_period=60\n\
              output_log=/dev/console\nerror_log=/dev/console\n\n\
-             depend() {{\n\tafter localmount modules bootmisc\n}}\n"
+             depend() {{\n\tafter localmount modules bootmisc hostname\n}}\n\n\
+             # What the image's runlevels leave out: /dev/pts, a name, lo, ip= of the kernel command line, modules-load.d.\n\
+             start_pre() {{\n\t/{GUEST_PATH} --set-up\n}}\n"
         );
         vec![
             ServiceFile::File("etc/init.d/firebrick-agent", 0o755, script),

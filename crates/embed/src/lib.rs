@@ -88,6 +88,8 @@ pub fn build_guest_at(workspace: &Path, target: &str, out_dir: &Path) -> Result<
 )]
 pub fn build_guest(out_dir: impl AsRef<Path>) -> PathBuf {
     let workspace = workspace();
+    let package = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    let named = way_to(&workspace, package.as_deref());
     for path in [
         "Cargo.toml",
         "Cargo.lock",
@@ -97,7 +99,7 @@ pub fn build_guest(out_dir: impl AsRef<Path>) -> PathBuf {
         "crates/protocol/Cargo.toml",
         "crates/protocol/src",
     ] {
-        println!("cargo:rerun-if-changed={}", workspace.join(path).display());
+        println!("cargo:rerun-if-changed={}", named.join(path).display());
     }
     let target = env::var("TARGET").expect("cargo sets TARGET for build scripts");
     match build_guest_for(&target, out_dir.as_ref()) {
@@ -158,6 +160,15 @@ fn workspace() -> PathBuf {
         .find_map(|manifest| manifest.ancestors().find(holds_the_guest))
         .expect("the crate lies in a workspace that has the guest")
         .to_path_buf()
+}
+
+/// How a build script of `package` names the workspace: relative, where it lies in it. Cargo keeps the names in the target folder,
+/// and asks about the files of this checkout then, not of the one that filled the folder.
+fn way_to(workspace: &Path, package: Option<&Path>) -> PathBuf {
+    match package.and_then(|package| package.strip_prefix(workspace).ok()) {
+        Some(inside) => inside.components().map(|_| "..").collect(),
+        None => workspace.to_path_buf(),
+    }
 }
 
 /// Whether a variable was set by or for the cargo that runs us: such ones would change the guest or its place.
@@ -227,4 +238,17 @@ fn flags(workspace: &Path, target: &str) -> Vec<String> {
     let script = workspace.join("crates/embed/guest.ld");
     flags.extend(["-T".to_owned(), script.display().to_string()].map(|word| format!("-Clink-arg={word}")));
     flags
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkouts_own_files_are_watched() {
+        let at = |package| way_to(Path::new("/a/firebrick"), package);
+        assert_eq!(at(Some(Path::new("/a/firebrick/crates/cli"))), Path::new("../.."));
+        assert_eq!(at(Some(Path::new("/a/other"))), Path::new("/a/firebrick"));
+        assert_eq!(at(None), Path::new("/a/firebrick"));
+    }
 }

@@ -68,12 +68,13 @@ impl Cmdline {
     }
 }
 
-/// A number of bytes, with `K`, `M` or `G` (powers of 1024) or without.
+/// A number of bytes, with `K`, `M`, `G` or `T` (powers of 1024) or without.
 pub fn parse_size(text: &str) -> Option<u64> {
     let (digits, unit) = match text.as_bytes().last()?.to_ascii_uppercase() {
         b'K' => (text.get(..text.len().checked_sub(1)?)?, 1u64 << 10),
         b'M' => (text.get(..text.len().checked_sub(1)?)?, 1 << 20),
         b'G' => (text.get(..text.len().checked_sub(1)?)?, 1 << 30),
+        b'T' => (text.get(..text.len().checked_sub(1)?)?, 1 << 40),
         _ => (text, 1),
     };
     if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -123,6 +124,7 @@ mod tests {
             ("64K", 65_536),
             ("1g", 1 << 30),
             ("512M", 512 << 20),
+            ("2T", 2 << 40),
         ] {
             assert_eq!(parse_size(text), Some(bytes), "{text}");
         }
@@ -131,7 +133,7 @@ mod tests {
             "M",
             "-1",
             "+1",
-            "1T",
+            "1P",
             "1 M",
             "99999999999G",
             "18446744073709551616",

@@ -16,6 +16,7 @@ pub(crate) fn describe(error: Errno) -> String {
         Errno::AGAIN => "resource temporarily unavailable",
         Errno::NOMEM => "out of memory",
         Errno::ACCESS => "permission denied",
+        Errno::NOTBLK => "not a block device",
         Errno::BUSY => "device or resource busy",
         Errno::EXIST => "file exists",
         Errno::NODEV => "no such device",

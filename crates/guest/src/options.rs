@@ -25,9 +25,11 @@ lays the writable layer and becomes /sbin/init.
   --closing-seconds N  give up a client that is leaving and takes nothing for so long (30)
   guest              the same as --agent --vsock-port 52 --job-port 5000, unless --tcp or --serial is given
   --port N           framed jobs on this vsock port
+  --set-up           mount, name and connect the machine as --init would, and end; for another init to call first
+
+Only as PID 1, since they take the machine over:
   --init             be the init of the image
   --stage1           be the init of the initramfs
-  --set-up           mount, name and connect the machine as --init would, and end; for another init to call first
   --overlay          lay the writable layer over a read-only root, then become /sbin/init
 ";
 
@@ -90,6 +92,10 @@ impl Mode {
     /// What is wrong, in words.
     pub fn parse(arguments: &[&CStr]) -> Result<Mode, String> {
         let is_pid1 = rustix::process::getpid().is_init();
+        Mode::parse_as(is_pid1, is_pid1 && crate::stage1::is_in_initramfs(), arguments)
+    }
+
+    fn parse_as(is_pid1: bool, is_in_initramfs: bool, arguments: &[&CStr]) -> Result<Mode, String> {
         let name = arguments.first().map(|name| name.to_bytes()).unwrap_or_default();
         if is_pid1 && name.rsplit(|byte| *byte == b'/').next() == Some(b"overlay-init") {
             return Ok(Mode::Overlay);
@@ -97,16 +103,21 @@ impl Mode {
         // The kernel hands unknown words of its command line to init as arguments: they are not ours, unless they say what to be.
         let modes = [c"--overlay", c"--init", c"--stage1"];
         let chosen = modes.iter().find(|mode| arguments.contains(mode));
-        if is_pid1 && let Some(mode) = chosen {
-            return Ok(match mode.to_bytes() {
-                b"--overlay" => Mode::Overlay,
-                b"--init" => Mode::Init,
-                _ => Mode::Stage1,
-            });
+        if let Some(mode) = chosen {
+            // Elsewhere they would do it to the machine of whoever tries them: mount over its folders, end its processes,
+            // delete what is on its root.
+            return match mode.to_bytes() {
+                _ if !is_pid1 => Err(alloc::format!(
+                    "{} is for PID 1 of a VM alone; --agent serves from an ordinary process",
+                    mode.to_string_lossy()
+                )),
+                b"--overlay" => Ok(Mode::Overlay),
+                b"--init" => Ok(Mode::Init),
+                _ => Ok(Mode::Stage1),
+            };
         }
         if is_pid1 && !arguments.contains(&c"--agent") {
-            let in_initramfs = crate::file::exists(crate::stage1::MODULE_LIST);
-            return Ok(if in_initramfs { Mode::Stage1 } else { Mode::Init });
+            return Ok(if is_in_initramfs { Mode::Stage1 } else { Mode::Init });
         }
         let mut mode = None;
         let mut agent = AgentOptions::default();
@@ -127,10 +138,7 @@ impl Mode {
             };
             match &*word {
                 "--agent" => mode = Some(Mode::Agent(AgentOptions::default())),
-                "--init" => mode = Some(Mode::Init),
-                "--stage1" => mode = Some(Mode::Stage1),
                 "--set-up" => mode = Some(Mode::SetUp),
-                "--overlay" => mode = Some(Mode::Overlay),
                 "--everywhere" => agent.everywhere = true,
                 "--user" => agent.user = Some(value()?),
                 "--help" | "-h" => return Ok(Mode::Help),
@@ -148,7 +156,7 @@ impl Mode {
             Some(Mode::Agent(_)) => Ok(Mode::Agent(agent)),
             Some(mode) if agent == AgentOptions::default() => Ok(mode),
             Some(_) => Err("ways to listen and --user go with --agent".into()),
-            None => Err("one of --agent, --init, --stage1, --overlay and --set-up is needed".into()),
+            None => Err("--agent or --set-up is needed".into()),
         }
     }
 }
@@ -175,8 +183,7 @@ mod tests {
             ..AgentOptions::default()
         };
         assert_eq!(agent, Ok(Mode::Agent(expected)));
-        assert_eq!(Mode::parse(&[c"g", c"--init"]), Ok(Mode::Init));
-        assert_eq!(Mode::parse(&[c"g", c"--overlay"]), Ok(Mode::Overlay));
+        assert_eq!(Mode::parse(&[c"g", c"--set-up"]), Ok(Mode::SetUp));
         let service = Mode::parse(&[c"g", c"--agent", c"--everywhere", c"--user", c"nex"]);
         let expected = AgentOptions {
             everywhere: true,
@@ -187,11 +194,43 @@ mod tests {
         for wrong in [
             &[c"g"][..],
             &[c"g", c"--agent", c"--tcp"],
-            &[c"g", c"--init", c"--tcp", c"x"],
+            &[c"g", c"--set-up", c"--tcp", c"x"],
             &[c"g", c"x"],
         ] {
             assert!(Mode::parse(wrong).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn only_pid_1_takes_the_machine_over() {
+        for (word, mode) in [
+            (c"--init", Mode::Init),
+            (c"--stage1", Mode::Stage1),
+            (c"--overlay", Mode::Overlay),
+        ] {
+            assert_eq!(Mode::parse_as(true, false, &[c"g", word]), Ok(mode));
+            for arguments in [&[c"g", word][..], &[c"firebrick", c"guest", word]] {
+                let refused = Mode::parse_as(false, false, arguments);
+                assert!(
+                    refused.is_err_and(|why| why.contains("is for PID 1 of a VM")),
+                    "{word:?}"
+                );
+            }
+        }
+        assert_eq!(
+            Mode::parse_as(true, false, &[c"/sbin/overlay-init"]),
+            Ok(Mode::Overlay)
+        );
+        assert!(Mode::parse_as(false, false, &[c"/sbin/overlay-init"]).is_err());
+        // Whatever the kernel hands on: words that it does not know.
+        assert_eq!(
+            Mode::parse_as(true, false, &[c"/sbin/init", c"splash"]),
+            Ok(Mode::Init)
+        );
+        assert_eq!(
+            Mode::parse_as(true, true, &[c"/init", c"splash"]),
+            Ok(Mode::Stage1)
+        );
     }
 
     #[test]

@@ -26,15 +26,33 @@ use crate::kernel::{self, StringList};
 use crate::overlay::{self, Places, mount_point};
 use crate::{PROGRAM, file, init};
 
-/// The file that lists the modules to load, a path a line. Its presence also tells that this is the initramfs.
+/// The file that lists the modules to load, a path a line. Its presence in a root that is memory tells that this is the initramfs.
 pub const MODULE_LIST: &str = "/lib/firebrick/modules";
 
 /// What is mounted already and moves along.
 const MOVED: [&str; 3] = ["/dev", "/proc", "/sys"];
 
+/// Whether the root is firebrick's initramfs. An image may have a file of the list's name, too, but is no memory.
+pub fn is_in_initramfs() -> bool {
+    root_is_memory() && file::exists(MODULE_LIST)
+}
+
+/// Whether the root is the file system that kernels unpack an initramfs into.
+fn root_is_memory() -> bool {
+    const RAMFS_MAGIC: u32 = 0x8584_58f6;
+    const TMPFS_MAGIC: u32 = 0x0102_1994;
+    rustix::fs::statfs("/").is_ok_and(|found| matches!(found.f_type as u32, RAMFS_MAGIC | TMPFS_MAGIC))
+}
+
 /// Runs as the initramfs's init; goes on as the image's.
 pub fn run(environment: &[&CStr]) -> ! {
     let _ = environment; // the kernel's: nothing for us
+    if !root_is_memory() {
+        // What is in it is deleted below.
+        crate::die(format_args!(
+            "--stage1 is for the init of an initramfs, and the root is none"
+        ));
+    }
     let mut boot = Boot::default();
     boot.stamp("stage1_start");
     mount_early(&mut boot);
@@ -87,6 +105,7 @@ fn is_plain_writable(cmdline: &Cmdline) -> bool {
 fn mount_root(cmdline: &Cmdline) -> Result<(), String> {
     let device = cmdline
         .value("root")
+        .filter(|device| !device.is_empty())
         .ok_or("the kernel command line has no root=, the device of the image")?;
     let device = if device.starts_with('/') {
         device.to_string()
@@ -134,7 +153,10 @@ fn mount_device(
             Err(error) => tried.push(alloc::format!("{kind}: {}", describe(error))),
         }
     }
-    Err(alloc::format!("cannot mount {device} ({})", tried.join("; ")))
+    Err(alloc::format!(
+        "cannot mount {device} ({}); root= names the image's device, and rootfstype= what may be on it",
+        tried.join("; ")
+    ))
 }
 
 /// Lays a writable layer over `/root`, unless it is not wanted, and gives the folder of the new root.
@@ -219,6 +241,8 @@ fn start_init(cmdline: &Cmdline, mut boot: Boot) -> ! {
     if chosen.is_none_or(|chosen| chosen == PROGRAM) {
         env.extend(boot.to_environment());
     } else {
+        // A kernel that reads `ip=` does so before any init; an init of the image's own expects that it did.
+        init::network::set_up(cmdline, &mut boot);
         boot.leave();
     }
     if let Ok(program) = CString::new(path) {

@@ -79,6 +79,7 @@ fn image_can_be_looked_into() {
     .assert_eq(&home.transcript(&["rootfs", "ls", "app"]));
     expect![[r#"
         drwxr-xr-x  2  0  0  4096  2024-01-02 03:04  firebrick
+        -rw-r--r--  1  0  0  61    2024-01-02 03:04  hosts
         lrwxrwxrwx  1  0  0  4     2023-11-14 22:13  link -> motd
         -rw-r--r--  1  0  0  6     2023-11-14 22:13  motd
         exit code 0
@@ -125,8 +126,8 @@ fn json_says_the_same() {
         .output()
         .expect("the binary starts");
     let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).expect("JSON");
-    assert_eq!(listed[1]["target"], "motd");
-    assert_eq!(listed[2]["size_bytes"], 6);
+    assert_eq!(listed[2]["target"], "motd");
+    assert_eq!(listed[3]["size_bytes"], 6);
 }
 
 #[test]

@@ -57,6 +57,7 @@ fn a_squashfs_is_an_image_like_any_other() {
     assert_eq!(
         home.transcript(&["rootfs", "ls", "-l", "app", "etc"]),
         "drwxr-xr-x  2  0  0  33    2024-01-02 03:04  firebrick\n\
+         -rw-r--r--  1  0  0  61    2024-01-02 03:04  hosts\n\
          lrwxrwxrwx  1  0  0  4     2023-11-14 22:13  link -> motd\n\
          -rw-r--r--  1  0  0  6     2023-11-14 22:13  motd\n\
          crw-------  1  0  0  1, 3  2023-11-14 22:13  null\nexit code 0\n"

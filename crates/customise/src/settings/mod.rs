@@ -152,7 +152,7 @@ pub(crate) fn add<'a>(
     chosen: Chosen,
 ) -> Result<(), CustomiseError> {
     add_files(planner, settings, service_user, image)?;
-    network::add(planner, settings, image)?;
+    network::add(planner, settings, image, chosen)?;
     if !settings.modules.is_empty() {
         let lines: String = settings
             .modules

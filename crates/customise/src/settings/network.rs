@@ -7,6 +7,8 @@ use std::str::FromStr;
 use super::names::BadValue;
 use super::{Dns, Settings, files, setting};
 use crate::image::Image;
+use crate::init::Chosen;
+use crate::lower::LowerKind;
 use crate::plan::{CustomiseError, EntryKind, Planner};
 
 /// A network interface, as a stanza of `/etc/network/interfaces`.
@@ -128,6 +130,7 @@ pub(super) fn add(
     planner: &mut Planner<'_, '_>,
     settings: &Settings,
     image: &Image<'_>,
+    chosen: Chosen,
 ) -> Result<(), CustomiseError> {
     if let Some(name) = &settings.hostname {
         let text = format!("{name}\n");
@@ -136,6 +139,8 @@ pub(super) fn add(
         let (meta, hosts) = found.unwrap_or_default();
         let text = with_name(&hosts, name.as_str());
         files::edited(planner, at, meta, text)?;
+    } else if chosen != Chosen::Untouched {
+        add_localhost(planner, image)?;
     }
     match &settings.dns {
         Some(Dns::Pnp) => {
@@ -167,11 +172,29 @@ pub(super) fn add(
     Ok(())
 }
 
+/// Adds an `/etc/hosts` that knows `localhost`, where the image leaves the file to a container runtime: it is missing, or blank.
+fn add_localhost(planner: &mut Planner<'_, '_>, image: &Image<'_>) -> Result<(), CustomiseError> {
+    let is_link = matches!(planner.lower.kind(b"etc/hosts"), Some(LowerKind::Symlink(_)));
+    let Ok((at, found)) = files::existing(planner, image, "etc/hosts") else {
+        return Ok(()); // no file: somebody's own arrangement
+    };
+    let (meta, hosts) = found.unwrap_or_default();
+    if is_link || !is_blank(&hosts) {
+        return Ok(());
+    }
+    files::edited(planner, at, meta, NO_HOSTS.to_vec())
+}
+
+/// What an `/etc/hosts` is that says nothing else.
+const NO_HOSTS: &[u8] = b"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
+
+fn is_blank(hosts: &[u8]) -> bool {
+    hosts.iter().all(u8::is_ascii_whitespace)
+}
+
 /// What `/etc/hosts` is with the machine's own name in it, at 127.0.1.1 as Debian has it.
 fn with_name(hosts: &[u8], name: &str) -> Vec<u8> {
-    const NO_HOSTS: &[u8] = b"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
-    let is_blank = hosts.iter().all(u8::is_ascii_whitespace);
-    let hosts = if is_blank { NO_HOSTS } else { hosts };
+    let hosts = if is_blank(hosts) { NO_HOSTS } else { hosts };
     let mut text = Vec::new();
     for line in hosts.split_inclusive(|&byte| byte == b'\n') {
         let address = line.split(u8::is_ascii_whitespace).next().unwrap_or_default();

@@ -405,3 +405,28 @@ fn lists_are_written_as_their_readers_want_them() {
         ]
     );
 }
+
+#[test]
+fn localhost_is_known_where_the_image_left_that_to_a_container_runtime() {
+    let hosts = |lines: &[&str], init| {
+        let lines = image(lines).customised(&Settings::default(), init).unwrap();
+        let found = lines.into_iter().find(|line| line.contains("hosts"));
+        found.unwrap_or_default()
+    };
+    let text = r#""127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n""#;
+    let blank = "etc/hosts = \\n";
+    for lines in [&["etc/"][..], &[], &["etc/", blank]] {
+        let expected = format!("f etc/hosts 644 0:0 {text}");
+        assert_eq!(hosts(lines, Init::Firebrick), expected, "{lines:?}");
+        assert_eq!(hosts(lines, Init::None), "", "nothing was asked for");
+    }
+    // What says something, and what is no file, stays.
+    for lines in [
+        &["etc/", "etc/hosts = 10.0.0.1 db"][..],
+        &["etc/", "etc/hosts -> /run/hosts"],
+        &["etc/", "etc/hosts -> loop"],
+        &["etc/", "etc/hosts"],
+    ] {
+        assert_eq!(hosts(lines, Init::Firebrick), "", "{lines:?}");
+    }
+}

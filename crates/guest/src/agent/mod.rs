@@ -240,6 +240,10 @@ impl Agent {
         const INT: u32 = 2;
         const TERM: u32 = 15;
         const PWR: u32 = 30;
+        const HUP: u32 = 1;
+        const USR1: u32 = 10;
+        const USR2: u32 = 12;
+        const WINCH: u32 = 28;
         // `struct signalfd_siginfo` is 128 bytes and starts with the number.
         let mut infos = [0u8; 128 * 8];
         while let Ok(count @ 128..) = rustix::io::read(&self.signals, &mut infos[..]) {
@@ -248,7 +252,11 @@ impl Agent {
                 match number {
                     CHLD => {}
                     INT | TERM | PWR => self.end(Ending::Signal(number as i32)),
-                    1 | 10 | 12 | 28 if self.is_init => self.forward_signal(number as i32),
+                    // To a PID 1 that runs no program of the image's these are busybox's `halt` and `poweroff`.
+                    USR1 | USR2 if self.is_init && self.entrypoint.is_none() => {
+                        self.end(Ending::Signal(number as i32));
+                    }
+                    HUP | USR1 | USR2 | WINCH if self.is_init => self.forward_signal(number as i32),
                     _ => {}
                 }
             }

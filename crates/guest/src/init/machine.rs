@@ -12,10 +12,21 @@ use crate::kernel::{self, Clock};
 /// A clock before this (2020-01-01) was never set.
 const PLAUSIBLE_NS: u64 = 1_577_836_800 * 1_000_000_000;
 
-/// Sets name and clock.
-pub(super) fn set_up(cmdline: &Cmdline, boot: &mut Boot) {
-    // Ctrl-Alt-Del becomes SIGINT to us, instead of an immediate reset.
+/// What the kernel calls a machine that nobody has named.
+pub(super) const NO_NAME: &str = "(none)";
+
+/// Has Ctrl-Alt-Del become SIGINT to us, instead of an immediate reset.
+pub(super) fn take_ctrl_alt_del() {
     let _ = rustix::system::reboot(rustix::system::RebootCommand::CadOff);
+}
+
+/// Whether somebody has named the machine.
+pub(super) fn is_named() -> bool {
+    rustix::system::uname().nodename().to_bytes() != NO_NAME.as_bytes()
+}
+
+/// Sets the machine's name.
+pub(super) fn set_name(cmdline: &Cmdline, boot: &mut Boot) {
     let of_image = file::text("/etc/hostname");
     let name = cmdline
         .value("firebrick.hostname")
@@ -28,6 +39,10 @@ pub(super) fn set_up(cmdline: &Cmdline, boot: &mut Boot) {
             describe(error)
         ));
     }
+}
+
+/// Sets the clock, where it was never set.
+pub(super) fn set_clock(cmdline: &Cmdline, boot: &mut Boot) {
     if let Some(text) = cmdline.value("firebrick.epoch")
         && Clock::Realtime.now_ns() < PLAUSIBLE_NS
     {

@@ -44,7 +44,9 @@ pub fn run_after(mut boot: Boot) -> ! {
     }
     boot.stamp("mounts_done");
     let cmdline = Cmdline::of_this_machine();
-    name_and_connect(&cmdline, &mut boot);
+    machine::take_ctrl_alt_del();
+    machine::set_name(&cmdline, &mut boot);
+    connect(&cmdline, &mut boot);
     let (image, problem) = Image::load();
     if let Some(problem) = problem {
         boot.warn(format_args!("{problem}"));
@@ -79,11 +81,12 @@ pub fn run_after(mut boot: Boot) -> ! {
 /// How long the image's program may take to end, where nobody says: as long as containers have.
 const ENTRYPOINT_GRACE_MS: u64 = 10_000;
 
-/// Name, clock, modules, network.
-fn name_and_connect(cmdline: &Cmdline, boot: &mut Boot) {
-    machine::set_up(cmdline, boot);
+/// Clock, modules, network, and what names of hosts are known.
+fn connect(cmdline: &Cmdline, boot: &mut Boot) {
+    machine::set_clock(cmdline, boot);
     modules::load_configured(boot);
     network::set_up(cmdline, boot);
+    network::hosts(boot);
     boot.stamp("network_up");
 }
 
@@ -93,7 +96,11 @@ pub fn set_up_for_another_init() -> i32 {
     open_standard_descriptors();
     mounts::mount_all(&mut boot);
     let cmdline = Cmdline::of_this_machine();
-    name_and_connect(&cmdline, &mut boot);
+    // The services of that init may have named it by now.
+    if !machine::is_named() {
+        machine::set_name(&cmdline, &mut boot);
+    }
+    connect(&cmdline, &mut boot);
     cgroups::mount(&cmdline, &mut boot);
     machine::seed_entropy(&mut boot);
     0

@@ -42,11 +42,17 @@ const FOLDERS: [&str; 4] = [
     "/usr/lib/modules-load.d",
 ];
 
+/// More modules than this are not named by a list that anybody wrote.
+const MAX_NAMED: usize = 256;
+
 /// Loads what `modules-load.d` names, if the image has modules for this kernel.
 pub(super) fn load_configured(boot: &mut Boot) {
-    let wanted = wanted(file::names, file::text);
+    let mut wanted = wanted(file::names, file::text);
     if wanted.is_empty() {
         return;
+    }
+    if let Some(problem) = cut(&mut wanted) {
+        boot.warn(format_args!("{problem}"));
     }
     let modules = Modules::of_this_kernel();
     for (name, parameters) in wanted {
@@ -54,6 +60,14 @@ pub(super) fn load_configured(boot: &mut Boot) {
             boot.warn(format_args!("{problem}"));
         }
     }
+}
+
+/// Leaves out what no start should wait for; says so.
+fn cut(wanted: &mut Vec<(String, String)>) -> Option<String> {
+    let named = wanted.len();
+    wanted.truncate(MAX_NAMED);
+    (named > MAX_NAMED)
+        .then(|| alloc::format!("modules-load.d names {named} modules: the first {MAX_NAMED} are loaded"))
 }
 
 /// Loads a module of the image by its name, with what it needs.
@@ -214,6 +228,25 @@ mod tests {
             wanted(names, text),
             expected.map(|(name, parameters)| (String::from(name), String::from(parameters)))
         );
+    }
+
+    #[test]
+    fn a_list_without_end_does_not_keep_the_machine_from_starting() {
+        let text = |_: &str| {
+            (0..MAX_NAMED + 1)
+                .map(|number| alloc::format!("m{number}\n"))
+                .collect()
+        };
+        let names = |folder: &str| match folder {
+            "/etc/modules-load.d" => [String::from("a.conf")].into(),
+            _ => Vec::new(),
+        };
+        let mut long = wanted(names, text);
+        let told = cut(&mut long);
+        assert!(told.is_some_and(|told| told.contains("names 257 modules")));
+        assert_eq!(long.len(), MAX_NAMED);
+        assert_eq!(long.last().map(|(name, _)| name.as_str()), Some("m255"));
+        assert_eq!((cut(&mut long), long.len()), (None, MAX_NAMED));
     }
 
     #[test]

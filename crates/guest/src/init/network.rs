@@ -11,6 +11,7 @@ use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
+use super::machine::NO_NAME;
 use crate::boot::Boot;
 use crate::cmdline::Cmdline;
 use crate::errno::describe;
@@ -84,7 +85,7 @@ fn class_mask(address: Ipv4Addr) -> Ipv4Addr {
 }
 
 /// Brings the interfaces up.
-pub(super) fn set_up(cmdline: &Cmdline, boot: &mut Boot) {
+pub(crate) fn set_up(cmdline: &Cmdline, boot: &mut Boot) {
     let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
     let socket = match socket {
         Ok(socket) => socket,
@@ -224,9 +225,71 @@ fn name_servers(servers: &[Ipv4Addr]) -> Result<(), String> {
         .map_err(|error| alloc::format!("cannot write {PATH}: {}", describe(error)))
 }
 
+/// Lets programs find `localhost` and the machine by its name, as container runtimes do when they start a container: they make
+/// `/etc/hosts`, so images have none, or an empty one.
+pub(super) fn hosts(boot: &mut Boot) {
+    const PATH: &str = "/etc/hosts";
+    const LIMIT_BYTES: usize = 1 << 20;
+    if rustix::fs::readlink(PATH, Vec::new()).is_ok() {
+        return; // somebody's own arrangement
+    }
+    let found = match file::read(PATH, LIMIT_BYTES) {
+        Ok(bytes) => String::from_utf8(bytes).ok(),
+        Err(Errno::NOENT) => Some(String::new()),
+        Err(_) => None,
+    };
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    // What cannot be read is not ours to write.
+    let Some(text) = found.and_then(|hosts| with_names(&hosts, &name)) else {
+        return;
+    };
+    match file::write(PATH, text.as_bytes()) {
+        // A root that nobody shall write stays as it is.
+        Ok(()) | Err(Errno::ROFS) => {}
+        Err(error) => boot.warn(format_args!("cannot write {PATH}: {}", describe(error))),
+    }
+}
+
+/// What `hosts` is with `localhost`, where it says nothing, and with the machine's name, where it lacks that; `None` if it has all.
+fn with_names(hosts: &str, name: &str) -> Option<String> {
+    const LOCALHOST: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
+    let is_blank = hosts.trim().is_empty();
+    let mut text = String::from(if is_blank { LOCALHOST } else { hosts });
+    let is_known = text.lines().any(|line| {
+        let entry = line.split('#').next().unwrap_or("");
+        entry.split_whitespace().skip(1).any(|known| known == name)
+    });
+    let is_named = !name.is_empty() && name != NO_NAME && !name.contains(char::is_whitespace);
+    if !is_known && is_named {
+        if !text.ends_with('\n') {
+            text.push('\n');
+        }
+        text.push_str(&alloc::format!("127.0.1.1\t{name}\n"));
+    }
+    (text != hosts).then_some(text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hosts_get_what_they_lack() {
+        let fresh = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
+        for blank in ["", " \n\n"] {
+            assert_eq!(with_names(blank, NO_NAME).as_deref(), Some(fresh));
+            let named = alloc::format!("{fresh}127.0.1.1\tbox\n");
+            assert_eq!(with_names(blank, "box"), Some(named));
+        }
+        let images = "127.0.0.1 localhost box.example box # the box\n# 10.0.0.1 other";
+        for known in ["localhost", "box", "box.example", NO_NAME, "", "a b"] {
+            assert_eq!(with_names(images, known), None, "{known:?}");
+        }
+        for missing in ["other", "the", "127.0.0.1", "bo"] {
+            let named = alloc::format!("{images}\n127.0.1.1\t{missing}\n");
+            assert_eq!(with_names(images, missing), Some(named));
+        }
+    }
 
     fn parsed(text: &str) -> IpConfig {
         IpConfig::parse(text).expect(text).expect(text)

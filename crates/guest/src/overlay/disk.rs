@@ -156,13 +156,17 @@ pub(super) fn mount_disk(
     }
     let said =
         |what: &str, error| alloc::format!("overlay_root={named}: cannot {what} {path}: {}", describe(error));
+    // Some kernels tell at opening that a disk is read-only, others when it is written or mounted.
+    let refused = |what: &str, error| match error {
+        Errno::ROFS | Errno::ACCESS | Errno::PERM => {
+            alloc::format!("overlay_root={named}: {path} is read-only: attach it writable")
+        }
+        error => said(what, error),
+    };
     {
         let mut device = Device::open(&path).map_err(|error| match error {
             Errno::NOTBLK => alloc::format!("overlay_root={named}: {path} is no disk"),
-            Errno::ROFS | Errno::ACCESS => {
-                alloc::format!("overlay_root={named}: {path} is read-only: attach it writable")
-            }
-            error => said("open", error),
+            error => refused("open", error),
         })?;
         let bytes = device.len().map_err(|error| said("read", error))?;
         match device.content(bytes).map_err(|error| said("read", error))? {
@@ -171,10 +175,11 @@ pub(super) fn mount_disk(
                 let bytes = size.map_or(bytes, |size| size.min(bytes));
                 if !mkfs::fits(bytes) {
                     return Err(alloc::format!(
-                        "overlay_root={named}: {bytes} bytes are too few for a filesystem"
+                        "overlay_root={named}: {bytes} bytes are too few for a filesystem, which takes 1 MiB at least: \
+                         attach a larger disk, or give more with overlay_size="
                     ));
                 }
-                mkfs::format(&mut device, bytes, &identity()).map_err(|error| said("format", error))?;
+                mkfs::format(&mut device, bytes, &identity()).map_err(|error| refused("format", error))?;
                 boot.stamp("overlay_formatted");
             }
             Content::Foreign => {
@@ -185,7 +190,14 @@ pub(super) fn mount_disk(
             }
         }
     }
-    mount(path.as_str(), target, c"ext4", MountFlags::NOATIME, c"").map_err(|error| said("mount", error))
+    mount(path.as_str(), target, c"ext4", MountFlags::NOATIME, c"").map_err(|error| match error {
+        // What the kernel says of a filesystem that is damaged, or newer than it.
+        Errno::INVAL | Errno::IO | Errno::ILSEQ | Errno::UCLEAN => alloc::format!(
+            "{}; its ext4 is damaged, or made for another kernel: e2fsck -f FILE on the host tells, or attach an empty disk",
+            said("mount", error)
+        ),
+        error => refused("mount", error),
+    })
 }
 
 /// The size of what others made is theirs.

@@ -67,6 +67,12 @@ pub fn lay(cmdline: &Cmdline, places: &Places<'_>, boot: &mut Boot) -> Result<()
     let work = alloc::format!("{}/work", places.layer);
     for folder in [&upper, &work] {
         file::make_dirs(folder, 0o755).map_err(|error| said(folder, error))?;
+        if !is_folder(folder) {
+            let name = folder.rsplit('/').next().unwrap_or(folder);
+            return Err(alloc::format!(
+                "the layer's {name}/ is no folder: the disk that overlay_root= names was made by something else; attach another"
+            ));
+        }
     }
     let lower = places.lower;
     let options = CString::new(alloc::format!("lowerdir={lower},upperdir={upper},workdir={work}"))
@@ -145,13 +151,20 @@ pub(crate) fn disks() -> String {
     names.collect::<alloc::vec::Vec<_>>().join(" ")
 }
 
+/// Whether it is a folder itself, and no link to one.
+fn is_folder(path: &str) -> bool {
+    rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)
+        .is_ok_and(|found| FileType::from_raw_mode(found.st_mode) == FileType::Directory)
+}
+
 /// Makes a folder to mount on. What an image has there instead, a file or a link (which would lead through this root, not
 /// the image's), is replaced: the writable layer hides it, and the image keeps it.
 pub(crate) fn mount_point(path: &str) -> Result<(), Errno> {
-    match rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(found) if FileType::from_raw_mode(found.st_mode) == FileType::Directory => return Ok(()),
-        Ok(_) => rustix::fs::unlink(path)?,
-        Err(_) => {}
+    if is_folder(path) {
+        return Ok(());
+    }
+    if rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+        rustix::fs::unlink(path)?;
     }
     file::make_dirs(path, 0o755)
 }

@@ -5,11 +5,11 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::ffi::CStr;
 
-use rustix::fs::{AtFlags, CWD, FileType, StatVfsMountFlags};
+use rustix::fs::{AtFlags, CWD, StatVfsMountFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_move, unmount};
 
-use super::{Places, cannot_run, lay, mount_point, plain_environment};
+use super::{Places, cannot_run, is_folder, lay, mount_point, plain_environment};
 use crate::boot::Boot;
 use crate::cmdline::Cmdline;
 use crate::errno::describe;
@@ -107,11 +107,7 @@ fn mount_what_is_needed(boot: &mut Boot) {
 }
 
 fn lay_and_pivot(cmdline: &Cmdline, boot: &mut Boot) -> Result<(), String> {
-    let is_folder = |path: &&str| {
-        rustix::fs::statat(CWD, *path, AtFlags::SYMLINK_NOFOLLOW)
-            .is_ok_and(|found| FileType::from_raw_mode(found.st_mode) == FileType::Directory)
-    };
-    let Some(scratch) = SCRATCH.into_iter().find(is_folder) else {
+    let Some(scratch) = SCRATCH.into_iter().find(|path| is_folder(path)) else {
         return Err(alloc::format!(
             "the image has none of the folders {}, of which the overlay needs one",
             SCRATCH.join(" ")

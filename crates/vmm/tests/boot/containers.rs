@@ -2,6 +2,7 @@
 //! groups.
 
 use firebrick_customise::{CustomiseError, ImageJson, Init, Profile, Request, plan};
+use firebrick_vmm::Network;
 use firebrick_vmm::client::Client;
 use serde_json::{Value, json};
 
@@ -76,7 +77,9 @@ fn runc_runs_a_container_under_the_minimal_systemd() {
     let Some(image) = recipe(Init::Systemd, &[]).of(Root::Debian) else {
         return;
     };
-    let mut booted = host.boot(&image);
+    let mut spec = host.spec_of(&image);
+    spec.network = Network::User;
+    let mut booted = host.boot_with(&spec);
     let client = &mut booted.client;
     assert_eq!(output(client, "cat /proc/1/comm"), "systemd\n");
     assert_eq!(output(client, "systemctl get-default"), "firebrick.target\n");
@@ -87,6 +90,9 @@ fn runc_runs_a_container_under_the_minimal_systemd() {
         ),
         "active\nactive\n"
     );
+    // Nothing in this image reads `ip=`, so stage 1 has.
+    let addresses = output(client, "cat /proc/net/fib_trie");
+    assert!(addresses.contains("10.0.2.15"), "{addresses}");
     // The rest was left out.
     let rest = output(
         client,

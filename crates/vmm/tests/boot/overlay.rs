@@ -173,6 +173,23 @@ fn a_disk_with_something_else_is_left_alone() {
     let told = "fatal: overlay_root=/dev/vdb: /dev/vdb holds something that is no ext4, and only an empty disk is formatted";
     assert!(console.contains(told), "{console}");
     assert_eq!(Digest::of(&std::fs::read(&disk).unwrap()), before);
+    // Nor is one that cannot be written, or whose ext4 holds something else at the layer's place.
+    std::fs::File::create(&disk).unwrap().set_len(8 << 20).unwrap();
+    crate::roots::run("mke2fs", &["-q", "-t", "ext4", disk.to_str().unwrap()]);
+    let mut machine = with_disk(&spec, &disk, "overlay_root=vdb");
+    machine.drives.last_mut().unwrap().read_only = true;
+    let console = fails(&host, &machine);
+    let told = "fatal: overlay_root=vdb: /dev/vdb is read-only: attach it writable";
+    assert!(console.contains(told), "{console}");
+    crate::roots::run(
+        "debugfs",
+        &["-w", "-R", "symlink root /rom", disk.to_str().unwrap()],
+    );
+    let console = fails(&host, &with_disk(&spec, &disk, "overlay_root=vdb"));
+    assert!(
+        console.contains("fatal: the layer's root/ is no folder"),
+        "{console}"
+    );
     let words = "overlay_root=vdc firebrick.rootwait=1";
     let console = fails(&host, &with_disk(&spec, &disk, words));
     assert!(

@@ -2,13 +2,13 @@
 //! signals for the image's own program, and an end that nobody can refuse.
 
 use firebrick_customise::{Init, Service};
-use firebrick_protocol::agent::Exec;
+use firebrick_protocol::agent::{Exec, JobOptions};
 use firebrick_vmm::client::Client;
 use firebrick_vmm::kernel::modules::ModInfo;
 use firebrick_vmm::{Job, Machine, Network, RunOutcome};
 use serde_json::json;
 
-use crate::host::{ANSWER_LIMIT, Host, host, output, shell};
+use crate::host::{ANSWER_LIMIT, Host, exec, host, output, shell};
 use crate::images::{Recipe, Root, layer};
 
 /// Modules of this kernel as a distribution has them: with `modules.dep`, in a folder of the release's name.
@@ -62,7 +62,9 @@ const PROGRAM: &str = "trap 'touch /tmp/heard' USR1; trap 'echo stopped as asked
 #[test]
 fn pid_1_does_all_that_it_documents() {
     let Some(host) = host() else { return };
-    let files = "l /etc/resolv.conf -> /proc/net/pnp
+    // (The first is what stage 1 knows its initramfs by.)
+    let files = "f 0644 /lib/firebrick/modules \"no\"
+                 l /etc/resolv.conf -> /proc/net/pnp
                  f 0644 /etc/modules-load.d/net.conf \"# a comment\\n\\n; another\\n  virtio-net napi_weight=33\\nno-such-module\\n\"";
     let recipe = Recipe {
         config: json!({ "Entrypoint": ["/bin/sh", "-c", PROGRAM], "User": "65534", "StopSignal": "SIGQUIT" }),
@@ -88,6 +90,7 @@ fn pid_1_does_all_that_it_documents() {
     let (machine, mut client) =
         crate::overlay::attend(&host, &machine).unwrap_or_else(|console| panic!("{console}"));
     the_machine_is_set_up(&mut client);
+    nobody_else_takes_it_over(&mut client);
     it_ends(&*machine, &mut client);
 }
 
@@ -114,6 +117,24 @@ fn the_machine_is_set_up(client: &mut Client) {
         "nameserver 10.0.2.3\ninet 10.0.2.15\n"
     );
     assert_eq!(output(client, "ls /sys/fs/cgroup"), "pids\n");
+    // Alpine's own lines, and the machine's name.
+    let hosts = output(client, "cat /etc/hosts; hostname");
+    let named =
+        hosts.contains("127.0.0.1\tlocalhost") && hosts.ends_with("127.0.1.1\tfirebrick\nfirebrick\n");
+    assert!(named, "{hosts}");
+}
+
+/// What PID 1 does to its machine, another process that is asked for it does not do.
+fn nobody_else_takes_it_over(client: &mut Client) {
+    for word in ["--stage1", "--init", "--overlay"] {
+        let command = format!("/{} {word}", firebrick_customise::GUEST_PATH);
+        let (code, _, said) = exec(client, &command, JobOptions::default());
+        assert!(
+            code == 2 && said.contains("is for PID 1 of a VM"),
+            "{word}: {code} {said}"
+        );
+    }
+    output(client, "test -e /etc/passwd && test -c /dev/null");
 }
 
 /// The image's program hears what it is told, and nothing that a program does about TERM keeps the machine up.

@@ -12,8 +12,14 @@ use crate::host::{ANSWER_LIMIT, host, output};
 use crate::images::{Filesystem, Image, Recipe, Root};
 use crate::overlay::{attend, power_off};
 
-fn run(program: &str, args: &[&str]) {
-    let done = Command::new(program).args(args).output().expect("it starts");
+/// Runs a program that must succeed; `/sbin` is not in every `PATH`.
+pub(crate) fn run(program: &str, args: &[&str]) {
+    let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").expect("a PATH"));
+    let done = Command::new(program)
+        .args(args)
+        .env("PATH", path)
+        .output()
+        .expect("it starts");
     assert!(
         done.status.success(),
         "{program}: {}",
