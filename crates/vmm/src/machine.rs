@@ -204,7 +204,7 @@ pub trait Machine: Send + Sync + fmt::Debug {
     /// The process id of the VMM.
     fn process_id(&self) -> u32;
 
-    /// A stream that is the guest's serial console: what is read is what the guest prints from now on, what is written is
+    /// A socket that is the guest's serial console: what is read is what the guest prints from now on, what is written is
     /// typed. A second call takes the output away from the first.
     ///
     /// # Errors
@@ -312,6 +312,22 @@ impl ControlError {
             reason: "QEMU is not driven that far".to_owned(),
         }
     }
+}
+
+/// The longest command line of which a kernel forgets nothing, in bytes: `COMMAND_LINE_SIZE` of x86 and of 64-bit ARM, but for the
+/// NUL at its end.
+const COMMAND_LINE_LEN: usize = 2047;
+
+/// Refuses a kernel command line that would be cut where the VMM adds so many bytes of its own.
+pub(crate) fn check_command_line(line: &str, added: usize) -> Result<(), LaunchError> {
+    let len = line.len().saturating_add(added);
+    if len <= COMMAND_LINE_LEN {
+        return Ok(());
+    }
+    Err(LaunchError::Unsupported {
+        what: "so long a kernel command line",
+        reason: format!("it would have {len} bytes, and a kernel reads {COMMAND_LINE_LEN}"),
+    })
 }
 
 /// Why a machine cannot be dialled: it is gone.

@@ -501,4 +501,11 @@ fn the_machine_follows_from_what_is_to_be_booted() {
         error,
         "the path of init \"/bin/two words\" cannot stand on a kernel command line"
     );
+    spec.init = None;
+    spec.append = "a=1\nb".to_owned();
+    let error = spec.machine(&qemu::facts()).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "what is appended, \"a=1\\nb\" cannot stand on a kernel command line"
+    );
 }
