@@ -3,9 +3,10 @@
 //! There are no default method bodies: what a VMM cannot do is an error at launch, never a silent no-op.
 
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -44,6 +45,26 @@ impl Drive {
     /// Whether its path is a socket, where somebody serves it over NBD.
     pub fn is_served(&self) -> bool {
         std::fs::metadata(&self.path).is_ok_and(|found| found.file_type().is_socket())
+    }
+}
+
+/// Opens what can be a disk: a file, or a device of blocks. Anything else is an error at once; a pipe would be waited for.
+///
+/// # Errors
+/// What the host said, or what it is instead.
+pub fn open_disk(path: &Path, writes: bool) -> io::Result<File> {
+    let file = File::options()
+        .read(true)
+        .write(writes)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?;
+    let kind = file.metadata()?.file_type();
+    match kind.is_file() || kind.is_block_device() {
+        true => Ok(file),
+        false => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it is neither a file nor a disk",
+        )),
     }
 }
 

@@ -12,7 +12,7 @@ use std::process::Command;
 
 use super::{Firecracker, Jail};
 use crate::folder::{Folder, Reach};
-use crate::machine::LaunchError;
+use crate::machine::{LaunchError, open_disk};
 
 /// The files of Firecracker's own.
 pub(super) const API_SOCKET: &str = "api.sock";
@@ -114,11 +114,7 @@ impl Place {
             source,
         };
         // Firecracker opens these by name later, and says less about what is wrong with them.
-        File::options()
-            .read(true)
-            .write(!read_only)
-            .open(path)
-            .map_err(open)?;
+        open_disk(path, !read_only).map_err(open)?;
         let Some(jail) = &self.jail else {
             return absolute(path);
         };
