@@ -133,18 +133,16 @@ mod tests {
 
     /// A program of one segment, which names its loader, for s390x.
     fn big_endian() -> Vec<u8> {
-        let loader = b"/lib/ld64.so.1\0";
         let mut bytes = b"\x7fELF\x02\x02\x01".to_vec();
         bytes.resize(120, 0);
-        let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
-        put(18, &22_u16.to_be_bytes());
-        put(32, &64_u64.to_be_bytes());
-        put(54, &56_u16.to_be_bytes());
-        put(56, &1_u16.to_be_bytes());
-        put(64, &3_u32.to_be_bytes());
-        put(64 + 8, &120_u64.to_be_bytes());
-        put(64 + 32, &15_u64.to_be_bytes());
-        bytes.extend_from_slice(loader);
+        bytes[18..20].copy_from_slice(&22_u16.to_be_bytes());
+        bytes[32..40].copy_from_slice(&64_u64.to_be_bytes());
+        bytes[54..56].copy_from_slice(&56_u16.to_be_bytes());
+        bytes[56..58].copy_from_slice(&1_u16.to_be_bytes());
+        bytes[64..68].copy_from_slice(&3_u32.to_be_bytes());
+        bytes[72..80].copy_from_slice(&120_u64.to_be_bytes());
+        bytes[96..104].copy_from_slice(&15_u64.to_be_bytes());
+        bytes.extend_from_slice(b"/lib/ld64.so.1\0");
         bytes
     }
 
