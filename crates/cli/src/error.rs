@@ -178,6 +178,9 @@ pub(crate) enum CliError {
     /// The keeper of a pool could not begin.
     #[error("cannot start the pool: {words}")]
     KeeperEnded { words: String, image: String },
+    /// Somebody ended it before its VMs were up.
+    #[error("the pool {name:?} was stopped while it was started")]
+    PoolStopped { name: String },
     /// `--pool` was given, and no VM of a pool can be had.
     #[error("no VM of a pool can be had: {reason}")]
     NotFromPool { reason: String },

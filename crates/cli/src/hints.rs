@@ -231,7 +231,9 @@ fn of_cli(error: &CliError) -> Vec<String> {
         ],
         CliError::VmmEnded { .. } => vec!["see whether VMs run here at all: firebrick setup".to_owned()],
         CliError::NoPool { .. } | CliError::PoolExists { .. } | CliError::PoolSilent { .. } => of_pool(error),
-        CliError::KeeperEnded { .. } | CliError::NotFromPool { .. } => of_pool(error),
+        CliError::KeeperEnded { .. } | CliError::PoolStopped { .. } | CliError::NotFromPool { .. } => {
+            of_pool(error)
+        }
         CliError::JailedQemu | CliError::FirecrackerArch { .. } | CliError::NoVmm { .. } => of_vmm(error),
         CliError::Stdout { .. } => vec!["where stdout leads cannot take it: df -h".to_owned()],
         CliError::Folder { .. } | CliError::ClosedStdout => Vec::new(),
@@ -345,6 +347,7 @@ fn of_pool(error: &CliError) -> Vec<String> {
                 .extend(pid.map(|pid| format!("if it stays so, end it, and its VMs with it: kill -9 {pid}")));
             hints
         }
+        CliError::PoolStopped { name } => vec![format!("start it again: firebrick pool start -l {name}")],
         CliError::KeeperEnded { image, .. } => {
             vec![format!("see how the image boots: firebrick boot {image}")]
         }
@@ -568,6 +571,7 @@ fn of_boot(error: &BootError) -> Option<String> {
         BootError::NoAnswer { .. } => {
             "see where it stops: firebrick boot IMAGE; a slow host may only need more time: --boot-timeout SEC"
         }
+        BootError::CommandLine { .. } => "one line of plain text can, as in: --append 'quiet loglevel=3'",
         BootError::Ended { .. } => {
             "give it more memory with --mem SIZE, or see how it ends: firebrick boot IMAGE"
         }

@@ -42,7 +42,8 @@ impl Tail {
 
     /// Copies what comes from now on to `stream` too, until that is closed; whoever had the copy until now is told its end.
     ///
-    /// Nothing is lost: while the stream is not read nothing is collected either, and whoever prints has to wait.
+    /// While the stream is not read nothing is collected either. Whoever prints has to wait, unless it does not wait for anyone, as
+    /// Firecracker: then what the pipe has no room for is lost.
     fn copy_to(&self, stream: UnixStream) {
         let before = self.lock().copy_to.replace(Arc::new(stream));
         if let Some(before) = before {

@@ -2,16 +2,54 @@
 //!
 //! A program calls [`Interrupts::catch`] once, early, and hands the value to [`crate::run()`]. From then on SIGINT, SIGTERM,
 //! SIGHUP and SIGQUIT no longer end the process: each arrives as one byte, its number.
+//!
+//! Not everything can be interrupted: a VMM may not answer, a kernel is being tried. Who has sent three signals, none of which was
+//! taken for a second, ends the process after all. Its VMM ends with it, and what it leaves the next machine removes.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
+/// So many signals end the process if nobody takes them.
+const IN_VAIN: usize = 3;
+/// For so long.
+const IN_VAIN_FOR: Duration = Duration::from_secs(1);
+
 /// Signals that have arrived and were not yet taken.
 #[derive(Debug)]
-pub struct Interrupts(UnixStream);
+pub struct Interrupts {
+    stream: UnixStream,
+    untaken: Untaken,
+}
+
+/// When those that were not yet taken came.
+#[derive(Clone, Debug, Default)]
+struct Untaken(Arc<Mutex<Vec<Instant>>>);
+
+impl Untaken {
+    /// One more, now. Whether that is one too many.
+    fn add(&self, now: Instant) -> bool {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() < IN_VAIN {
+            all.push(now);
+        }
+        all.len() >= IN_VAIN
+            && all
+                .first()
+                .is_some_and(|first| now.duration_since(*first) >= IN_VAIN_FOR)
+    }
+
+    fn take(&self) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !all.is_empty() {
+            all.remove(0);
+        }
+    }
+}
 
 impl Interrupts {
     /// Catches the signals that ask this process to end.
@@ -21,10 +59,14 @@ impl Interrupts {
     pub fn catch() -> io::Result<Interrupts> {
         let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT])?;
         let (sender, interrupts) = Interrupts::pair()?;
+        let untaken = interrupts.untaken.clone();
         std::thread::Builder::new()
             .name("signals".into())
             .spawn(move || {
                 for signal in signals.forever() {
+                    if untaken.add(Instant::now()) {
+                        let _ = signal_hook::low_level::emulate_default_handler(signal);
+                    }
                     sender.send(signal);
                 }
             })?;
@@ -39,7 +81,11 @@ impl Interrupts {
         let (sender, receiver) = UnixStream::pair()?;
         sender.set_nonblocking(true)?;
         receiver.set_nonblocking(true)?;
-        Ok((InterruptSender(sender), Interrupts(receiver)))
+        let interrupts = Interrupts {
+            stream: receiver,
+            untaken: Untaken::default(),
+        };
+        Ok((InterruptSender(sender), interrupts))
     }
 
     /// The same signals once more: who takes one of them takes it from both.
@@ -53,8 +99,11 @@ impl Interrupts {
     /// The oldest signal that was not yet taken.
     pub fn take(&self) -> Option<i32> {
         let mut byte = [0];
-        match io::Read::read(&mut &self.0, &mut byte) {
-            Ok(1) => Some(i32::from(byte[0])),
+        match io::Read::read(&mut &self.stream, &mut byte) {
+            Ok(1) => {
+                self.untaken.take();
+                Some(i32::from(byte[0]))
+            }
             _ => None,
         }
     }
@@ -62,7 +111,7 @@ impl Interrupts {
 
 impl AsFd for Interrupts {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.stream.as_fd()
     }
 }
 
@@ -83,6 +132,23 @@ impl InterruptSender {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn three_in_vain_are_one_too_many() {
+        let untaken = Untaken::default();
+        let start = Instant::now();
+        let add = |after_ms| untaken.add(start + Duration::from_millis(after_ms));
+        // However many come at once, there was no time to take them.
+        assert!(!add(0) && !add(1) && !add(2) && !add(900));
+        assert!(add(1000));
+        // With those that were taken it begins anew.
+        for _ in 0..9 {
+            untaken.take();
+        }
+        assert!(!add(5000) && !add(7000));
+        untaken.take();
+        assert!(!add(7500) && add(8000));
+    }
 
     #[test]
     fn signals_come_in_order() {

@@ -42,7 +42,7 @@ pub use boot::{BootError, Booted, boot};
 pub use last_words::bad_end;
 pub use machine::{
     ControlError, Drive, Exit, LaunchError, Machine, MachineSpec, Network, Port, Snapshot, Vmm, VmmFacts,
-    Vsock,
+    Vsock, open_disk,
 };
 pub use run::{Job, JobSpec, RunError, RunOutcome, RunSpec, Streams, Up, run, run_in, run_timed};
 pub use spec::BootSpec;

@@ -3,9 +3,10 @@
 //! There are no default method bodies: what a VMM cannot do is an error at launch, never a silent no-op.
 
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -44,6 +45,26 @@ impl Drive {
     /// Whether its path is a socket, where somebody serves it over NBD.
     pub fn is_served(&self) -> bool {
         std::fs::metadata(&self.path).is_ok_and(|found| found.file_type().is_socket())
+    }
+}
+
+/// Opens what can be a disk: a file, or a device of blocks. Anything else is an error at once; a pipe would be waited for.
+///
+/// # Errors
+/// What the host said, or what it is instead.
+pub fn open_disk(path: &Path, writes: bool) -> io::Result<File> {
+    let file = File::options()
+        .read(true)
+        .write(writes)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?;
+    let kind = file.metadata()?.file_type();
+    match kind.is_file() || kind.is_block_device() {
+        true => Ok(file),
+        false => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it is neither a file nor a disk",
+        )),
     }
 }
 
@@ -204,7 +225,7 @@ pub trait Machine: Send + Sync + fmt::Debug {
     /// The process id of the VMM.
     fn process_id(&self) -> u32;
 
-    /// A stream that is the guest's serial console: what is read is what the guest prints from now on, what is written is
+    /// A socket that is the guest's serial console: what is read is what the guest prints from now on, what is written is
     /// typed. A second call takes the output away from the first.
     ///
     /// # Errors
@@ -312,6 +333,22 @@ impl ControlError {
             reason: "QEMU is not driven that far".to_owned(),
         }
     }
+}
+
+/// The longest command line of which a kernel forgets nothing, in bytes: `COMMAND_LINE_SIZE` of x86 and of 64-bit ARM, but for the
+/// NUL at its end.
+const COMMAND_LINE_LEN: usize = 2047;
+
+/// Refuses a kernel command line that would be cut where the VMM adds so many bytes of its own.
+pub(crate) fn check_command_line(line: &str, added: usize) -> Result<(), LaunchError> {
+    let len = line.len().saturating_add(added);
+    if len <= COMMAND_LINE_LEN {
+        return Ok(());
+    }
+    Err(LaunchError::Unsupported {
+        what: "so long a kernel command line",
+        reason: format!("it would have {len} bytes, and a kernel reads {COMMAND_LINE_LEN}"),
+    })
 }
 
 /// Why a machine cannot be dialled: it is gone.

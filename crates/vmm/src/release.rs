@@ -75,6 +75,14 @@ pub enum ReleaseError {
         /// What it should run on.
         arch: Arch,
     },
+    /// A program that is longer than any.
+    #[error("{} has more than {limit} bytes", path.display())]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+        /// The longest that is taken, in bytes.
+        limit: u64,
+    },
     /// What was set up is not as `firecracker.json` says.
     #[error("{} is not as it was set up", path.display())]
     Damaged {
@@ -151,9 +159,15 @@ impl Release {
     pub fn install_program(state: &Path, path: &Path, version: &str) -> Result<Release, ReleaseError> {
         let mut bytes = Vec::new();
         let file = File::open(path).map_err(host("open", path))?;
-        file.take(PROGRAM_LEN)
+        file.take(PROGRAM_LEN + 1)
             .read_to_end(&mut bytes)
             .map_err(host("read", path))?;
+        if u64::try_from(bytes.len()).is_ok_and(|len| len > PROGRAM_LEN) {
+            return Err(ReleaseError::TooLong {
+                path: path.to_owned(),
+                limit: PROGRAM_LEN,
+            });
+        }
         let digest = Digest::of(&bytes);
         let origin = path.display().to_string();
         install(state, vec![(PROGRAMS[0], bytes)], version, &origin, &digest, path)
@@ -336,6 +350,17 @@ mod tests {
             install(&path),
             Err(ReleaseError::Archive { .. } | ReleaseError::NotInArchive { .. })
         ));
+        // Half of a program is none, either.
+        let path = folder.path().join("firecracker");
+        fs::write(&path, program("z")).unwrap();
+        File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_len(PROGRAM_LEN + 1)
+            .unwrap();
+        let error = Release::install_program(&state, &path, "1").unwrap_err();
+        assert!(error.to_string().contains("more than 67108864 bytes"), "{error}");
         assert_eq!(Release::installed(&state).unwrap(), None);
     }
 }

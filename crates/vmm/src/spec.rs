@@ -138,6 +138,12 @@ impl<'a> BootSpec<'a> {
                 });
             }
         }
+        if self.append.contains(char::is_control) {
+            return Err(BootError::CommandLine {
+                what: "what is appended,",
+                text: self.append.clone(),
+            });
+        }
         let vsock = match &self.vsock_socket {
             Some(socket) => Vsock::Socket(socket.clone()),
             None if facts.needs_vsock || self.kernel.has_vsock() => facts.vsock.clone(),

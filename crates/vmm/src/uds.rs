@@ -10,6 +10,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
+
 use crate::deadline;
 use crate::machine::{Port, ended, not_listening};
 
@@ -27,7 +29,7 @@ pub(crate) fn dial(
 ) -> io::Result<OwnedFd> {
     let deadline = deadline::after(limit);
     loop {
-        let connected = UnixStream::connect(socket);
+        let connected = connect(socket);
         if has_ended() {
             return Err(ended());
         }
@@ -37,6 +39,7 @@ pub(crate) fn dial(
                     return Ok(stream.into());
                 }
             }
+            Err(error) if is_full(&error) => {}
             Err(error) if Instant::now() >= deadline => return Err(error),
             Err(_) => {}
         }
@@ -45,6 +48,25 @@ pub(crate) fn dial(
         }
         std::thread::sleep(RETRY_INTERVAL);
     }
+}
+
+/// Connects at once or not at all.
+///
+/// Firecracker lets nobody in before the guest's driver is up, and until then whoever has tried keeps a place in the listener's
+/// queue. Where that is full a usual `connect` waits for room, without a limit.
+pub(crate) fn connect(path: &Path) -> io::Result<UnixStream> {
+    let address = SocketAddrUnix::new(path)?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::net::connect(&socket, &address)?;
+    let stream = UnixStream::from(socket);
+    stream.set_nonblocking(false)?;
+    Ok(stream)
+}
+
+/// Whether that was for want of room in the listener's queue.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
 }
 
 /// The socket at which the guest's calls to `port` of the host arrive.
@@ -73,7 +95,9 @@ pub(crate) fn remove_stale(path: &Path) -> io::Result<()> {
         Ok(found) if !found.file_type().is_socket() && !leads_to_socket_or_nothing(path) => {
             taken("there is a file of this name")
         }
-        Ok(_) if UnixStream::connect(path).is_ok() => taken("another program listens there"),
+        Ok(_) if connect(path).map_or_else(|error| is_full(&error), |_| true) => {
+            taken("another program listens there")
+        }
         Ok(_) => std::fs::remove_file(path),
     }
 }
@@ -114,4 +138,48 @@ fn connect_through(mut stream: &UnixStream, port: Port, deadline: Instant) -> io
     }
     stream.set_read_timeout(None)?;
     Ok(answer.starts_with(b"OK "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_that_lets_nobody_in_is_not_waited_for_beyond_the_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("v.sock");
+        let listener = socket_with(
+            AddressFamily::UNIX,
+            SocketType::STREAM,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .unwrap();
+        rustix::net::bind(&listener, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+        rustix::net::listen(&listener, 1).unwrap();
+        let mut waiting = Vec::new();
+        let full = loop {
+            match connect(&path) {
+                Ok(stream) => waiting.push(stream),
+                Err(error) => break error,
+            }
+        };
+        assert!(is_full(&full), "{full}");
+        let (sender, outcome) = std::sync::mpsc::channel();
+        let socket = path.clone();
+        std::thread::spawn(move || {
+            let dialled = dial(&socket, Port(52), Duration::from_millis(200), &|| false);
+            let _ = sender.send(dialled.map(drop));
+        });
+        let dialled = outcome
+            .recv_timeout(Duration::from_secs(60))
+            .expect("it gives up");
+        assert_eq!(dialled.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        // It is no socket of the dead, either.
+        let taken = remove_stale(&path).unwrap_err();
+        assert!(
+            taken.to_string().ends_with("another program listens there"),
+            "{taken}"
+        );
+    }
 }

@@ -431,13 +431,18 @@ fn package(files: &[(&str, &[u8])]) -> Vec<u8> {
     deb
 }
 
+/// A kernel of a few bytes, set up in this folder.
+fn tiny_kernel(state: &Path) -> Kernel {
+    let file = state.join("vmlinux");
+    std::fs::write(&file, common::tiny_elf_kernel()).unwrap();
+    setup(&request(state, Source::File(file)), &|_| {}).unwrap()
+}
+
 /// `run` and `boot` both start from this: the machine, and every word of its kernel's command line.
 #[test]
 fn the_machine_follows_from_what_is_to_be_booted() {
     let state = tempfile::tempdir().unwrap();
-    let file = state.path().join("vmlinux");
-    std::fs::write(&file, common::tiny_elf_kernel()).unwrap();
-    let kernel = setup(&request(state.path(), Source::File(file)), &|_| {}).unwrap();
+    let kernel = tiny_kernel(state.path());
     let mut spec = BootSpec::new("/x/image", &kernel, b"guest");
     let words = |spec: &BootSpec<'_>| {
         let append = spec.machine(&qemu::facts()).unwrap().append;
@@ -494,11 +499,24 @@ fn the_machine_follows_from_what_is_to_be_booted() {
     );
     assert_eq!(machine.vsock, Vsock::Host);
     assert_eq!(machine.drives[1], data);
+}
 
+#[test]
+fn what_would_be_other_words_is_refused() {
+    let state = tempfile::tempdir().unwrap();
+    let kernel = tiny_kernel(state.path());
+    let mut spec = BootSpec::new("/x/image", &kernel, b"guest");
     spec.init = Some("/bin/two words".to_owned());
     let error = spec.machine(&qemu::facts()).unwrap_err().to_string();
     assert_eq!(
         error,
         "the path of init \"/bin/two words\" cannot stand on a kernel command line"
+    );
+    spec.init = None;
+    spec.append = "a=1\nb".to_owned();
+    let error = spec.machine(&qemu::facts()).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "what is appended, \"a=1\\nb\" cannot stand on a kernel command line"
     );
 }

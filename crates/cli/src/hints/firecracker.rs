@@ -23,6 +23,9 @@ pub(super) fn of_api(error: &ApiError) -> Option<String> {
         _ if fault.contains("deserializ") || fault.contains("invalid request method") => {
             format!("this Firecracker may be too old, 1.8 is the first that is known to do: firecracker --version; {OTHERWISE}")
         }
+        "/boot-source" if fault.contains("command line") => {
+            "it takes no other than ASCII there: see what --append says".to_owned()
+        }
         "/boot-source" => "it takes an uncompressed kernel (ELF), as firebrick setup makes it: firebrick setup --force".to_owned(),
         "/machine-config" => "ask for less: --mem SIZE --vcpus N".to_owned(),
         path if path.starts_with("/drives/") => {
@@ -55,6 +58,7 @@ pub(super) fn of_unsupported(what: &str) -> Option<String> {
         "writing to this drive in a jail" => {
             "put the file on the filesystem of the jail, owned by the jailed user; FIREBRICK_HOME says where the jail is"
         }
+        "so long a kernel command line" => "say less with --append",
         "sharing a drive that a machine writes" => "end the other VM, or attach it to both with :ro",
         _ => return None,
     };
@@ -80,6 +84,7 @@ mod tests {
         };
         assert!(hint("/actions", "Cannot create KVM object").starts_with("Firecracker needs KVM"));
         assert!(hint("/boot-source", "Kernel loader: bad magic").contains("firebrick setup --force"));
+        assert!(hint("/boot-source", "The kernel command line is invalid: x").contains("--append"));
         assert!(hint("/drives/drive0", "No such file").contains("rootfs inspect"));
         assert!(hint("/entropy", "Invalid request method and/or path: PUT entropy.").contains("--version"));
         assert_eq!(hint("/vsock", "address in use"), OTHERWISE);

@@ -129,6 +129,15 @@ fn keys_go_to_the_guest_and_escapes_to_firebrick() {
     terminal.wait_for("# ");
     terminal.type_in(b"\x01h");
     terminal.wait_for("send Ctrl-A to the VM");
+    // More is typed than there is room for before a VM that hangs.
+    let firebrick = terminal.child.id();
+    let children = fs::read_dir(format!("/proc/{firebrick}/task")).expect("it is there");
+    let children = children.map(|task| fs::read_to_string(task.expect("a thread").path().join("children")));
+    let children: String = children.map(Result::unwrap_or_default).collect();
+    let vmm = children.split_whitespace().next().expect("it runs a VMM");
+    let vmm = Pid::from_raw(vmm.parse().expect("a number")).expect("a process");
+    kill_process(vmm, Signal::STOP).expect("it is there");
+    terminal.type_in(&[b'x'; 600_000]);
     terminal.type_in(b"\x01x");
     assert_eq!(terminal.end().code(), Some(0));
     assert!(!terminal.is_raw(), "the terminal is as before");
@@ -283,6 +292,20 @@ fn drives_are_written_only_where_it_is_said() {
         missing.0 == Some(1) && missing.2.contains("cannot open /no/such/file"),
         "{missing:?}"
     );
+    // Nobody opens the other end.
+    let pipe = home.at("pipe");
+    assert!(
+        Command::new("mkfifo")
+            .arg(&pipe)
+            .status()
+            .expect("it runs")
+            .success()
+    );
+    let piped = home.output(&["boot", "busybox", "--drive", &pipe.display().to_string()]);
+    assert!(
+        piped.0 == Some(1) && piped.2.contains("caused by: it is neither a file nor a disk"),
+        "{piped:?}"
+    );
 }
 
 /// A folder with a program `firecracker` that boots what it is told with QEMU.
@@ -298,6 +321,39 @@ fn fake_firecracker(home: &Home) -> PathBuf {
     fs::write(&program, script).expect("a script");
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("a mode");
     folder
+}
+
+#[test]
+fn who_insists_ends_what_waits_for_a_vmm_that_does_not_answer() {
+    use std::os::unix::process::ExitStatusExt as _;
+    let Some(home) = Home::new() else { return };
+    let path = format!(
+        "{}:{}",
+        fake_firecracker(&home).display(),
+        std::env::var("PATH").unwrap_or_default()
+    );
+    let mut child = home
+        .firebrick(&["boot", "busybox", "--vmm", "firecracker"])
+        .env("PATH", path)
+        .env("FAKE_MODE", "hang:/machine-config")
+        .env("FAKE_LOG", home.at("requests"))
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("it starts");
+    vm::eventually(LIMIT, || home.at("requests").exists());
+    let pid = Pid::from_child(&child);
+    let begun = Instant::now();
+    for _ in 0..3 {
+        kill_process(pid, Signal::INT).expect("it is there");
+        std::thread::sleep(Duration::from_millis(600));
+    }
+    assert_eq!(child.wait().expect("it ends").signal(), Some(2));
+    assert!(
+        begun.elapsed() < Duration::from_secs(50),
+        "it has not waited for Firecracker"
+    );
+    home.no_process_is_left();
 }
 
 #[test]
@@ -321,6 +377,14 @@ fn the_printed_document_boots_as_it_stands() {
     assert_eq!((code, &*config_of_none), (Some(1), ""));
     assert!(
         stderr.contains("cannot open the drive \"/nonexistent\""),
+        "{stderr}"
+    );
+    let long = "a".repeat(1800);
+    let (code, _, stderr) = home.output(&["boot", "busybox", "--print-config", "--append", &long]);
+    assert!(
+        code == Some(1)
+            && stderr.contains("so long a kernel command line")
+            && stderr.contains("hint: say less with --append"),
         "{stderr}"
     );
     let parsed: Value = serde_json::from_str(&config).expect("JSON");

@@ -461,6 +461,25 @@ fn programs_for_another_processor_are_a_finding_and_are_refused() {
         assert!(text.contains("it cannot start /bin/sh"), "{text}");
         assert!(text.ends_with(&format!("exit code {code}\n")), "{text}");
     }
+    // One whose numbers stand the other way round.
+    let mut s390x = program(22, None);
+    s390x[5] = 2;
+    for at in [18, 54] {
+        s390x.swap(at, at + 1);
+    }
+    s390x[32..40].reverse();
+    put(home.path(), "sh", &s390x, 0o755);
+    home.firebrick(&["rootfs", "cp", "sh", "mixed:/bin/sh"])
+        .assert()
+        .success();
+    let (report, _) = doctor(&home, &["mixed"]);
+    let found = finding(&report, "image.processor");
+    assert!(
+        found["severity"] == "problem" && found["found"].as_str().unwrap().contains("/bin/sh is for s390x"),
+        "{report}"
+    );
+    let text = home.transcript(&["boot", "mixed"]);
+    assert!(text.contains("it cannot start /bin/sh"), "{text}");
 }
 
 #[test]

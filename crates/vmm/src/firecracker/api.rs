@@ -5,11 +5,12 @@
 
 use std::fmt;
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+
+use crate::uds;
 
 /// The longest answer that is read.
 const ANSWER_LEN_MAX: usize = 256 << 10;
@@ -142,7 +143,7 @@ impl Api {
 
     fn exchange(&self, request: &Request, limit: Duration) -> Result<(u16, Vec<u8>), Failure> {
         let deadline = Instant::now().checked_add(limit);
-        let mut stream = UnixStream::connect(&self.socket).map_err(Failure::Io)?;
+        let mut stream = uds::connect(&self.socket).map_err(Failure::Io)?;
         stream.set_write_timeout(Some(limit)).map_err(Failure::Io)?;
         let body = request.body.to_string();
         let message = format!(

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::api::Request;
-use crate::machine::{Drive, LaunchError, MachineSpec, Network};
+use crate::machine::{Drive, LaunchError, MachineSpec, Network, check_command_line};
 
 /// The most processors that Firecracker gives a machine.
 const VCPUS_MAX: u32 = 32;
@@ -17,6 +17,9 @@ const GUEST_CID: u32 = 3;
 /// keyboard controller exists for that restart only, so nothing else of it is looked for; and there is no PCI bus.
 const COMMAND_LINE: &str =
     "console=ttyS0 quiet reboot=k panic=1 pci=off i8042.noaux i8042.nomux i8042.dumbkbd cryptomgr.notests";
+
+/// What Firecracker itself puts there for each device is not longer: ` virtio_mmio.device=4K@0xd0001000:5`.
+const DEVICE_WORD_LEN: usize = 40;
 
 /// Files as Firecracker sees them.
 #[derive(Clone, Debug)]
@@ -51,7 +54,9 @@ pub(super) fn check(spec: &MachineSpec) -> Result<(), LaunchError> {
     if spec.vcpus > VCPUS_MAX {
         return unsupported("so many processors", "Firecracker gives a machine 32 at most");
     }
-    Ok(())
+    // Drives, vsock and random numbers.
+    let devices = spec.drives.len().saturating_add(2);
+    check_command_line(&boot_args(spec), DEVICE_WORD_LEN.saturating_mul(devices))
 }
 
 /// The requests that make a machine, in order. Nothing runs yet.
@@ -120,9 +125,12 @@ fn machine_config(spec: &MachineSpec) -> Value {
     json!({ "vcpu_count": spec.vcpus.max(1), "mem_size_mib": spec.memory_mib })
 }
 
+fn boot_args(spec: &MachineSpec) -> String {
+    [COMMAND_LINE, &spec.append].join(" ").trim().to_owned()
+}
+
 fn boot_source(spec: &MachineSpec, files: &Files) -> Value {
-    let line = [COMMAND_LINE, &spec.append].join(" ");
-    let mut source = json!({ "kernel_image_path": files.kernel, "boot_args": line.trim() });
+    let mut source = json!({ "kernel_image_path": files.kernel, "boot_args": boot_args(spec) });
     if let Some(initramfs) = &files.initramfs {
         source["initrd_path"] = json!(initramfs);
     }

@@ -11,7 +11,7 @@ use std::os::fd::AsRawFd as _;
 
 use rustix::io::Errno;
 
-use crate::machine::{Drive, LaunchError};
+use crate::machine::{Drive, LaunchError, open_disk};
 
 const USES: i64 = 100;
 const KEEPS_TO_ITSELF: i64 = 200;
@@ -40,7 +40,7 @@ pub(super) enum Locked {
 
 /// Locks the drive: who writes it has it alone, those who only read it share it.
 pub(super) fn lock(drive: &Drive) -> Result<Locked, LaunchError> {
-    let file = File::open(&drive.path).map_err(|source| LaunchError::Open {
+    let file = open_disk(&drive.path, false).map_err(|source| LaunchError::Open {
         path: drive.path.clone(),
         source,
     })?;

@@ -17,6 +17,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -49,6 +50,8 @@ const INSTALL: &str =
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long after a broken request it may take until its process is seen to have ended.
 const LAST_BREATH: Duration = Duration::from_millis(500);
+/// How much may be printed while nobody reads; no user gets more without asking the host's owner (`pipe(7)`).
+const CONSOLE_ROOM_BYTES: usize = 1 << 20;
 /// How much of the log is shown.
 const LOG_SHOWN_BYTES: u64 = 16 << 10;
 
@@ -217,6 +220,8 @@ impl Firecracker {
         // Two pipes: it sets its input non-blocking, and would lose what it prints if that were the same.
         let (input, typed) = io::pipe().map_err(host("make a pipe"))?;
         let (printed, output) = io::pipe().map_err(host("make a pipe"))?;
+        // It waits for nobody: what does not fit is lost. Where this user may not have so much it stays as it is.
+        let _ = rustix::pipe::fcntl_setpipe_size(&output, CONSOLE_ROOM_BYTES);
         let terminal = (input.into(), output.into());
         let program = std::path::absolute(&self.program.path).map_err(start)?;
         let command = place.command(&program);
@@ -297,8 +302,8 @@ impl Vmm for Firecracker {
                 .place
                 .bring(&drive.path, &config::drive_id(index), drive.read_only)?;
         }
-        let state = machine.place.bring(&snapshot.state, "state", true)?;
-        let memory = machine.place.bring(&snapshot.memory, "memory", true)?;
+        let state = machine.place.bring_snapshot(&snapshot.state, "state")?;
+        let memory = machine.place.bring_snapshot(&snapshot.memory, "memory")?;
         machine.drives.clone_from(&snapshot.drives);
         machine.vsock = Some(machine.place.reach(VSOCK_SOCKET));
         machine.request(&config::logger(LOG))?;
@@ -379,7 +384,7 @@ impl FirecrackerMachine {
     fn wait_until_it_listens(&self) -> Result<(), LaunchError> {
         let deadline = deadline::after(self.patience);
         loop {
-            match std::os::unix::net::UnixStream::connect(&self.api.socket) {
+            match uds::connect(&self.api.socket) {
                 Ok(_) => return Ok(()),
                 Err(_) if self.process.exit().is_some() => return Err(self.ended()),
                 Err(source) if Instant::now() >= deadline => {
@@ -491,7 +496,11 @@ impl FirecrackerMachine {
 
 /// The end of a file.
 fn tail_of(path: &Path) -> io::Result<Vec<u8>> {
-    let mut file = File::open(path)?;
+    // In a jail the file is Firecracker's, which may have put something else there.
+    let mut file = File::options()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)?;
     let len = file.metadata()?.len();
     file.seek(io::SeekFrom::Start(len.saturating_sub(LOG_SHOWN_BYTES)))?;
     let mut bytes = Vec::new();

@@ -5,14 +5,14 @@
 //! descriptor of the folder.
 
 use std::fs::{self, File};
-use std::io;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::{Firecracker, Jail};
 use crate::folder::{Folder, Reach};
-use crate::machine::LaunchError;
+use crate::machine::{LaunchError, open_disk};
 
 /// The files of Firecracker's own.
 pub(super) const API_SOCKET: &str = "api.sock";
@@ -81,15 +81,15 @@ impl Place {
     /// Makes a file that Firecracker may read and write, and gives its name as Firecracker knows it.
     pub(super) fn own_file(&self, name: &str, bytes: &[u8]) -> io::Result<String> {
         let path = self.root.join(name);
-        fs::write(&path, bytes)?;
+        File::create_new(&path)?.write_all(bytes)?;
         self.give(&path)?;
         Ok(name.to_owned())
     }
 
-    /// Lets Firecracker open what we have made for it.
+    /// Lets Firecracker open what we have made for it. In a jail it may have put a link in its place by now, which is not followed.
     pub(super) fn give(&self, path: &Path) -> io::Result<()> {
         match &self.jail {
-            Some(jail) => std::os::unix::fs::chown(path, Some(jail.uid), Some(jail.gid)),
+            Some(jail) => std::os::unix::fs::lchown(path, Some(jail.uid), Some(jail.gid)),
             None => Ok(()),
         }
     }
@@ -98,16 +98,23 @@ impl Place {
     ///
     /// In a jail it is a hard link, and where that cannot be, a copy; but nobody would see what is written to a copy.
     pub(super) fn bring(&self, path: &Path, name: &str, read_only: bool) -> Result<String, LaunchError> {
+        let links = self.jail.as_ref().is_none_or(|jail| !jail.copies);
+        self.bring_in(path, name, read_only, links)
+    }
+
+    /// The same for a file of a snapshot. It is ours, so nobody has noted how it looks, and it is linked even where others are not: it
+    /// is as large as a guest's memory.
+    pub(super) fn bring_snapshot(&self, path: &Path, name: &str) -> Result<String, LaunchError> {
+        self.bring_in(path, name, true, true)
+    }
+
+    fn bring_in(&self, path: &Path, name: &str, read_only: bool, links: bool) -> Result<String, LaunchError> {
         let open = |source| LaunchError::Open {
             path: path.to_owned(),
             source,
         };
         // Firecracker opens these by name later, and says less about what is wrong with them.
-        File::options()
-            .read(true)
-            .write(!read_only)
-            .open(path)
-            .map_err(open)?;
+        open_disk(path, !read_only).map_err(open)?;
         let Some(jail) = &self.jail else {
             return absolute(path);
         };
@@ -115,8 +122,7 @@ impl Place {
         // A link to a link would lead nowhere in there.
         let path = fs::canonicalize(path).map_err(open)?;
         let may = jail.may_open(&fs::metadata(&path).map_err(open)?, read_only);
-        let links = !(read_only && jail.copies);
-        if may && links && fs::hard_link(&path, &inside).is_ok() {
+        if may && (links || !read_only) && fs::hard_link(&path, &inside).is_ok() {
             return Ok(name.to_owned());
         }
         if !read_only {
@@ -152,12 +158,34 @@ impl Place {
     }
 
     /// Brings a file that Firecracker has written to its place.
+    ///
+    /// What a jail is for is a Firecracker that a guest has taken over. It may have put a link in the file's place, or keep a second
+    /// name of it, and it must not write to what other machines will read: so only a plain file is taken, and it becomes ours.
     pub(super) fn fetch(&self, path: &Path, name: &str) -> io::Result<()> {
-        if self.jail.is_none() {
+        let Some(jail) = &self.jail else {
             return Ok(());
-        }
+        };
         let inside = self.root.join(name);
-        fs::rename(&inside, path).or_else(|_| fs::copy(&inside, path).and_then(|_| fs::remove_file(&inside)))
+        if fs::rename(&inside, path).is_err() {
+            let from = File::options()
+                .read(true)
+                .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+                .open(&inside)?;
+            plain(&from.metadata()?)?;
+            io::copy(&mut &from, &mut File::create_new(path)?)?;
+            fs::remove_file(&inside)?;
+        }
+        // No one else reaches it here.
+        let taken = plain(&fs::symlink_metadata(path)?)
+            .and_then(|()| {
+                let us = rustix::process::geteuid().as_raw();
+                std::os::unix::fs::lchown(path, Some(us), Some(jail.gid))
+            })
+            .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o440)));
+        if taken.is_err() {
+            let _ = fs::remove_file(path);
+        }
+        taken
     }
 
     /// The folder, which a jailed Firecracker has as its root.
@@ -168,6 +196,16 @@ impl Place {
     /// Whether Firecracker sees nothing but this folder.
     pub(super) fn is_jail(&self) -> bool {
         self.jail.is_some()
+    }
+}
+
+/// Refuses what is no plain file of one name.
+fn plain(file: &fs::Metadata) -> io::Result<()> {
+    match file.is_file() && file.nlink() == 1 {
+        true => Ok(()),
+        false => Err(io::Error::other(
+            "what Firecracker has put there is no plain file",
+        )),
     }
 }
 

@@ -194,7 +194,13 @@ impl Apt<'_> {
     fn choose(&self, version: Option<&str>) -> Result<String, KernelError> {
         let Some(wanted) = version else {
             let meta = meta(self.arch);
-            let text = self.run("apt-cache", &["depends", "--important", &meta])?;
+            let text = match self.run("apt-cache", &["depends", "--important", &meta]) {
+                // Other distributions have apt, too, and no such package.
+                Err(KernelError::Apt { source, .. }) if source.0.contains("No packages found") => {
+                    String::new()
+                }
+                outcome => outcome?,
+            };
             let depends = text
                 .lines()
                 .filter_map(|line| line.trim().strip_prefix("Depends:"))

@@ -54,7 +54,7 @@ pub enum Taking {
 /// # Errors
 /// What the host said.
 pub fn take(files: &PoolFiles, wish: Wish, interrupts: Option<&Interrupts>) -> io::Result<Taking> {
-    let Some(stream) = files.connect()? else {
+    let Some(stream) = files.connect().map_err(in_words)? else {
         return Ok(Taking::NoPool);
     };
     let limit = ANSWER_LIMIT.saturating_add(Duration::from_millis(wish.wait_ms));
@@ -183,7 +183,7 @@ pub fn stop(files: &PoolFiles) -> io::Result<bool> {
 }
 
 fn ask(files: &PoolFiles, request: &Request, limit: Duration) -> io::Result<Option<Reply>> {
-    let Some(stream) = files.connect()? else {
+    let Some(stream) = files.connect().map_err(in_words)? else {
         return Ok(None);
     };
     stream.set_read_timeout(Some(limit))?;

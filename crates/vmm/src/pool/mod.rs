@@ -20,6 +20,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use crate::folder::Reach;
+use crate::uds;
 
 pub use keeper::Keeper;
 pub use lease::{Lease, Taking, status, stop, take};
@@ -111,7 +112,7 @@ impl PoolFiles {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        match UnixStream::connect(reach.path(&self.file_name("sock"))) {
+        match uds::connect(&reach.path(&self.file_name("sock"))) {
             Ok(stream) => Ok(Some(stream)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {

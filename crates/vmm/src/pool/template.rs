@@ -5,16 +5,20 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::boot::{BootError, boot};
 use crate::client::{CallError, Client};
+use crate::deadline;
 use crate::interrupts::Interrupts;
 use crate::machine::{ControlError, LaunchError, Machine, Port, Snapshot, Vmm};
 use crate::spec::BootSpec;
 
 /// How long a restored guest may take to answer; it was up already.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+
+/// How long to wait before a guest that has cut a connection is tried again.
+const RETRY_INTERVAL: Duration = Duration::from_millis(5);
 
 /// A machine that has answered, with a stream for who will use it.
 #[derive(Debug)]
@@ -87,11 +91,28 @@ impl<'a> Template<'a> {
     /// Restores a member, and sets right what it brings from the past.
     pub(super) fn restore(&self, snapshot: &Snapshot) -> Result<Member, FillError> {
         let machine = self.vmm.restore(snapshot).map_err(FillError::Restore)?;
-        let stream = machine.dial(Port::AGENT, ANSWER_LIMIT).map_err(FillError::Dial)?;
-        let mut client = Client::new(stream).map_err(FillError::Dial)?;
-        client.ping(ANSWER_LIMIT).map_err(FillError::Repair)?;
+        let mut client = reach(&*machine)?;
         repair(&mut client)?;
         Member::of(machine, client)
+    }
+}
+
+/// A connection on which a restored guest has answered.
+///
+/// Its kernel hears only now that the connections of its past are gone, and may cut the first new ones with them.
+fn reach(machine: &dyn Machine) -> Result<Client, FillError> {
+    let deadline = deadline::after(ANSWER_LIMIT);
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let stream = machine.dial(Port::AGENT, left).map_err(FillError::Dial)?;
+        let mut client = Client::new(stream).map_err(FillError::Dial)?;
+        match client.ping(left) {
+            Ok(()) => return Ok(client),
+            Err(CallError::Closed | CallError::Channel(_)) if Instant::now() < deadline => {
+                std::thread::sleep(RETRY_INTERVAL);
+            }
+            Err(error) => return Err(FillError::Repair(error)),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{Accelerator, Program};
 use crate::arch::Arch;
-use crate::machine::{Drive, LaunchError, MachineSpec, Network};
+use crate::machine::{Drive, LaunchError, MachineSpec, Network, check_command_line};
 
 /// Descriptors that QEMU inherits, and the guest's vsock.
 pub(super) struct Channels<'a> {
@@ -75,6 +75,7 @@ pub(super) fn command(
         &spec.append,
     ]
     .join(" ");
+    check_command_line(line.trim(), 0)?;
     command.args(["-append", line.trim()]);
     channel_devices(&mut command, channels);
     command.args([
@@ -241,6 +242,37 @@ mod tests {
         assert!(
             !line.contains("microvm") && !line.contains("tsc") && !line.contains("reboot=t"),
             "{line}"
+        );
+    }
+
+    #[test]
+    fn a_command_line_that_would_be_cut_is_refused() {
+        let (a, b) = super::super::pair().unwrap();
+        let command = |append: usize| {
+            let channels = Channels {
+                agent: &a,
+                console: &b,
+                initramfs: None,
+                vsock: None,
+            };
+            let program = Program {
+                path: "qemu".into(),
+                arch: Arch::X86_64,
+            };
+            let spec = MachineSpec {
+                append: "a".repeat(append),
+                ..MachineSpec::default()
+            };
+            command(&program, Accelerator::Kvm, None, &spec, &channels)
+        };
+        let own = kernel_command_line(Arch::X86_64, Accelerator::Kvm, None).len() + 1;
+        assert!(command(2047 - own).is_ok());
+        let error = command(2048 - own).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .ends_with("it would have 2048 bytes, and a kernel reads 2047"),
+            "{error}"
         );
     }
 

@@ -26,7 +26,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use crate::arch::Arch;
 use crate::console::{Console, Tail};
 use crate::machine::{
-    ControlError, Exit, LaunchError, Machine, MachineSpec, Port, Snapshot, Vmm, VmmFacts, Vsock,
+    ControlError, Exit, LaunchError, Machine, MachineSpec, Port, Snapshot, Vmm, VmmFacts, Vsock, open_disk,
 };
 use crate::process::Process;
 use crate::program;
@@ -164,7 +164,7 @@ impl Qemu {
         // QEMU opens these by name later, and its complaint would arrive as an ended machine.
         let files = spec.drives.iter().filter(|drive| !drive.is_served());
         for path in files.map(|drive| &drive.path).chain([&spec.kernel]) {
-            std::fs::File::open(path).map_err(|source| LaunchError::Open {
+            open_disk(path, false).map_err(|source| LaunchError::Open {
                 path: path.clone(),
                 source,
             })?;

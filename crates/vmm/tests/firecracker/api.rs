@@ -98,6 +98,42 @@ fn the_fake_refuses_what_is_not_in_the_description() {
     );
 }
 
+/// What a description cannot tell: files, sockets, lengths.
+#[test]
+fn the_fake_looks_at_what_is_named() {
+    let Some(fake) = fake("") else { return };
+    let server = Server::start(&fake);
+    let socket = json!({ "guest_cid": 3, "uds_path": fake.at("api") });
+    let drive = json!({ "drive_id": "drive0", "is_root_device": false, "path_on_host": fake.at("image") });
+    for (request, body, complaint) in [
+        ("PUT /vsock", socket, "in use"),
+        ("PUT /drives/drive0", drive, "whether it is read-only"),
+        (
+            "PUT /boot-source",
+            json!({ "kernel_image_path": fake.at("vmlinux"), "boot_args": "a\n" }),
+            "non-printable",
+        ),
+        (
+            "PUT /logger",
+            json!({ "log_path": fake.at("nothing") }),
+            "log file cannot be opened",
+        ),
+        (
+            "PUT /snapshot/create",
+            json!({ "snapshot_path": "x", "mem_file_path": "y", "version": "1.0" }),
+            "'version' was unexpected",
+        ),
+    ] {
+        let answer = server.ask(request, body);
+        assert!(
+            answer.starts_with("HTTP/1.1 400") && answer.contains(complaint),
+            "{request}: {answer}"
+        );
+    }
+    let long = json!({ "kernel_image_path": "x".repeat(60_000) });
+    assert!(server.ask("PUT /boot-source", long).starts_with("HTTP/1.1 413"));
+}
+
 /// The fake without our driver.
 struct Server {
     socket: PathBuf,

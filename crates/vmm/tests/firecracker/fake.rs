@@ -62,17 +62,18 @@ impl Fake {
         Firecracker::new(Program::at(self.at("firecracker")), self.at("run"))
     }
 
-    /// The same in jails of the fake jailer, as this very user.
+    /// The same in jails of the fake jailer.
     pub(crate) fn jailed(&self) -> Firecracker {
         self.vmm().with_jail(self.jail())
     }
 
-    /// A jail of this very user.
+    /// A jail of another user, to whom the disk that is written belongs; of this very user, if that is not root.
     pub(crate) fn jail(&self) -> Jail {
-        let (uid, gid) = (
-            rustix::process::getuid().as_raw(),
-            rustix::process::getgid().as_raw(),
-        );
+        let (uid, gid) = match rustix::process::getuid() {
+            user if user.is_root() => (1234, 1235),
+            user => (user.as_raw(), rustix::process::getgid().as_raw()),
+        };
+        std::os::unix::fs::chown(self.at("data"), Some(uid), Some(gid)).expect("it is ours to give");
         Jail {
             jailer: here().join("fake-jailer"),
             uid,

@@ -195,7 +195,12 @@ fn files_that_are_not_there_are_told_by_us() {
         kernel: fake.at("no-kernel"),
         ..fake.spec()
     };
-    for (spec, name) in [(spec, "nothing"), (no_kernel, "no-kernel")] {
+    // A pipe, whose other end nobody opens, is not waited for.
+    let pipe = std::process::Command::new("mkfifo").arg(fake.at("pipe")).status();
+    assert!(pipe.unwrap().success());
+    let mut piped = fake.spec();
+    piped.drives[0].path = fake.at("pipe");
+    for (spec, name) in [(spec, "nothing"), (no_kernel, "no-kernel"), (piped, "pipe")] {
         let error = fake.vmm().launch(&spec).unwrap_err();
         assert!(
             matches!(&error, LaunchError::Open { path, .. } if path.ends_with(name)),

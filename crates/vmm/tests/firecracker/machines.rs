@@ -127,6 +127,17 @@ fn a_socket_of_the_users_choice_leads_to_the_vsock_and_goes() {
 }
 
 #[test]
+fn a_guest_that_never_wakes_its_vsock_is_given_up_each_time() {
+    let Some(fake) = fake("asleep") else { return };
+    let machine = fake.vmm().launch(&fake.spec()).unwrap();
+    // More than find room where they wait to be let in.
+    for _ in 0..200 {
+        let error = machine.dial(Port::AGENT, Duration::from_millis(1)).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::TimedOut, "{error}");
+    }
+}
+
+#[test]
 fn machines_share_what_they_read_and_not_what_they_write() {
     let Some(fake) = fake("") else { return };
     let shared = MachineSpec {
@@ -325,7 +336,11 @@ fn what_firecracker_cannot_do_is_refused_before_it_starts() {
         vcpus: 33,
         ..fake.spec()
     };
-    for spec in [network, many] {
+    let wordy = MachineSpec {
+        append: "a".repeat(1800),
+        ..fake.spec()
+    };
+    for spec in [network, many, wordy] {
         let error = fake.vmm().launch(&spec).unwrap_err();
         assert!(matches!(error, LaunchError::Unsupported { .. }), "{error}");
     }

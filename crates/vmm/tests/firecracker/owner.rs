@@ -34,6 +34,7 @@ fn child() {
     }
     let spec = firebrick_vmm::MachineSpec {
         kernel: folder.join("vmlinux"),
+        memory_mib: 128,
         vsock: firebrick_vmm::Vsock::Host,
         ..firebrick_vmm::MachineSpec::default()
     };

@@ -153,6 +153,17 @@ fn members_are_restored_with_a_clock_and_random_numbers_of_their_own() {
 }
 
 #[test]
+fn connections_that_a_restored_guest_cuts_are_made_again() {
+    let Some(fake) = fake("cut") else { return };
+    let words = with_pool(&fake, |files| {
+        wait_until_warm(files);
+        assert!(status(files).unwrap().unwrap().snapshot);
+        stop(files).unwrap();
+    });
+    assert_eq!(words, [""; 0]);
+}
+
+#[test]
 fn members_are_booted_where_restored_ones_cannot_be_set_right() {
     for mode in ["old-agent", "refuse:/snapshot/create"] {
         let Some(fake) = fake(mode) else { return };

@@ -13,6 +13,9 @@ use firebrick_protocol::agent::{Exec, Shutdown, ShutdownMode};
 use firebrick_vmm::client::Client;
 use firebrick_vmm::interrupts::Interrupts;
 use firebrick_vmm::{Exit, Machine, Port};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{SendFlags, send};
 
 use super::escape::{Command, Escapes, HELP};
 use super::terminal::{Size, Terminal};
@@ -24,6 +27,9 @@ const LAST_LINES: Duration = Duration::from_secs(1);
 const GRACE: Duration = Duration::from_secs(5);
 /// How long an attempt to reach the agent may take, and the wait for its answer.
 const ATTEMPT: Duration = Duration::from_millis(300);
+
+/// How long a guest that takes in no key is waited for.
+const DEAF_AFTER: Duration = Duration::from_secs(1);
 
 /// Why the console is left.
 #[derive(Debug, PartialEq, Eq)]
@@ -166,23 +172,69 @@ fn type_in(console: OwnedFd, has_escapes: bool) -> anyhow::Result<Receiver<Comma
     std::thread::Builder::new()
         .name("console input".into())
         .spawn(move || match has_escapes {
-            true => type_with_escapes(File::from(console), &sender),
+            true => type_with_escapes(console, &sender),
             false => drop(io::copy(&mut io::stdin().lock(), &mut File::from(console))),
         })
         .context("cannot start a thread")?;
     Ok(commands)
 }
 
-fn type_with_escapes(mut console: File, commands: &Sender<Command>) {
+fn type_with_escapes(console: OwnedFd, commands: &Sender<Command>) {
     let mut escapes = Escapes::default();
+    let mut typing = Typing {
+        console,
+        patience: DEAF_AFTER,
+        is_deaf: false,
+    };
     let mut buffer = [0; 1024];
     while let Ok(len @ 1..) = io::stdin().lock().read(&mut buffer) {
         let (through, found) = escapes.take(&buffer[..len]);
         for command in found {
             let _ = commands.send(command);
         }
-        if console.write_all(&through).is_err() {
+        if typing.pass_on(&through).is_err() {
             return;
+        }
+    }
+}
+
+/// What is typed, on its way to the guest.
+struct Typing {
+    /// A socket.
+    console: OwnedFd,
+    /// How long a guest may take in nothing until it counts as deaf.
+    patience: Duration,
+    is_deaf: bool,
+}
+
+impl Typing {
+    /// Passes it on; what a deaf guest has no room for is lost to it, because the escape key must be heeded all the same.
+    fn pass_on(&mut self, mut typed: &[u8]) -> io::Result<()> {
+        while !typed.is_empty() {
+            match send(&self.console, typed, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+                Ok(len) => {
+                    self.is_deaf = false;
+                    typed = typed.get(len..).unwrap_or_default();
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) if self.is_deaf || !self.has_room_in_time()? => {
+                    self.is_deaf = true;
+                    return Ok(());
+                }
+                Err(Errno::AGAIN) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn has_room_in_time(&self) -> io::Result<bool> {
+        let mut fds = [PollFd::new(&self.console, PollFlags::OUT)];
+        let limit = Timespec::try_from(self.patience).map_err(io::Error::other)?;
+        match poll(&mut fds, Some(&limit)) {
+            Ok(0) => Ok(false),
+            Ok(_) | Err(Errno::INTR) => Ok(true),
+            Err(errno) => Err(errno.into()),
         }
     }
 }
@@ -230,5 +282,42 @@ fn pass_sizes(machine: &dyn Machine, sizes: &Receiver<Size>, over: &AtomicBool) 
             Err(firebrick_vmm::client::CallError::Refused { .. }) => wanted = None,
             Err(_) => client = None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn a_guest_that_takes_in_nothing_does_not_hold_the_keys_up() {
+        let (ours, mut guest) = UnixStream::pair().unwrap();
+        let mut typing = Typing {
+            console: ours.into(),
+            patience: Duration::from_millis(200),
+            is_deaf: false,
+        };
+        let keys = vec![b'k'; 4 << 20];
+        // It is waited for once.
+        let started = Instant::now();
+        for part in keys.chunks(1024) {
+            typing.pass_on(part).unwrap();
+        }
+        assert!(typing.is_deaf && started.elapsed() < Duration::from_secs(60));
+        // What was taken in comes, and so does what is typed once there is room again.
+        let reader = std::thread::spawn(move || {
+            let mut read = Vec::new();
+            guest.read_to_end(&mut read).map(|_| read)
+        });
+        while typing.is_deaf {
+            typing.pass_on(b".").unwrap();
+        }
+        typing.patience = Duration::from_secs(60);
+        typing.pass_on(&keys).unwrap();
+        drop(typing);
+        let read = reader.join().unwrap().unwrap();
+        assert!(read.len() > keys.len() && read.ends_with(&keys));
     }
 }

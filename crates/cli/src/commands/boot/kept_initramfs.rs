@@ -53,10 +53,16 @@ fn write(folder: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let part = folder.join(UNFINISHED);
     // A killed writer's.
     let _ = fs::remove_file(&part);
-    let mut file = File::create_new(&part)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(part, path)
+    let filled = File::create_new(&part).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    });
+    let placed = filled.and_then(|()| fs::rename(&part, path));
+    if placed.is_err() {
+        // On a full disk it would keep the room that there is.
+        let _ = fs::remove_file(&part);
+    }
+    placed
 }
 
 /// Removes all but the newest files. What cannot be removed is in nobody's way.
@@ -107,6 +113,17 @@ mod tests {
         assert_eq!(fs::read(dir.path().join("precious")).unwrap(), b"mine");
         assert_eq!(fs::read(&path).unwrap(), b"an initramfs");
         assert_eq!(names(&folder).len(), 1);
+    }
+
+    #[test]
+    fn what_could_not_be_kept_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = keep(dir.path(), b"an initramfs").unwrap();
+        // Nothing can take the place of a folder with something in it.
+        fs::remove_file(&path).unwrap();
+        fs::create_dir_all(path.join("x")).unwrap();
+        assert!(keep(dir.path(), b"an initramfs").is_err());
+        assert_eq!(names(dir.path()), [path.file_name().unwrap().to_str().unwrap()]);
     }
 
     #[test]

@@ -1,10 +1,8 @@
 //! `firebrick boot --print-config`: the machine as a document for `firecracker --config-file`.
 
-use std::fs;
-
 use anyhow::Context as _;
 use firebrick_vmm::firecracker;
-use firebrick_vmm::{BootSpec, Vsock};
+use firebrick_vmm::{BootSpec, Vsock, open_disk};
 
 use super::kept_initramfs;
 use crate::error::write_stdout;
@@ -14,10 +12,7 @@ use crate::images;
 /// Prints it. The initramfs goes to a file of the state folder.
 pub(super) fn run(home: &Home, spec: &BootSpec<'_>) -> anyhow::Result<()> {
     for drive in &spec.drives {
-        let opened = fs::File::options()
-            .read(true)
-            .write(!drive.read_only)
-            .open(&drive.path);
+        let opened = open_disk(&drive.path, !drive.read_only);
         opened.with_context(|| format!("cannot open the drive {:?}", drive.path))?;
     }
     let mut machine = spec.machine_for_later(&firecracker::facts())?;

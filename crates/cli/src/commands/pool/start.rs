@@ -132,8 +132,13 @@ fn wait(
     };
     let mut told = 0;
     loop {
-        if keeper.try_wait().context("cannot wait for the keeper")?.is_some() {
-            return Err(why_it_ended(args, files)?.into());
+        if let Some(ended) = keeper.try_wait().context("cannot wait for the keeper")? {
+            let name = || files.name().to_owned();
+            return Err(match ended.success() {
+                true => CliError::PoolStopped { name: name() },
+                false => why_it_ended(args, files)?,
+            }
+            .into());
         }
         if let Some(signal) = interrupts.take() {
             end(files, keeper)?;

@@ -152,7 +152,7 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<ExitCode> {
 }
 
 impl Args {
-    /// Gets the kernel: what is asked for, or where Debian has none of that version, Firecracker's of the same.
+    /// Gets the kernel: what is asked for, or where Debian has none of that version, or is not here, Firecracker's of the same.
     fn kernel(
         &self,
         home: &Home,
@@ -175,13 +175,11 @@ impl Args {
             let path = download::fetch(home, url, digest, steps)?;
             return set_up(Source::File(path)).context("cannot set up a kernel");
         }
-        let missing = match (set_up(self.source()), &self.kernel_version) {
-            (Err(error @ (KernelError::NoSuchVersion { .. } | KernelError::NoApt { .. })), Some(version)) => {
-                (error, version)
-            }
-            (outcome, _) => return outcome.context("cannot set up a kernel"),
+        let error = match set_up(self.source()) {
+            Err(error @ (KernelError::NoSuchVersion { .. } | KernelError::NoApt { .. })) => error,
+            outcome => return outcome.context("cannot set up a kernel"),
         };
-        let (error, version) = missing;
+        let version = self.kernel_version.as_deref().unwrap_or(pins::USUAL_KERNEL);
         let Some(pin) = pins::kernel(self.mirror.as_deref(), version, self.arch()) else {
             return Err(error).context("cannot set up a kernel");
         };

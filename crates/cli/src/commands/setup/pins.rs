@@ -12,6 +12,9 @@ pub(super) const RELEASES: &str = "https://github.com/firecracker-microvm/firecr
 /// Where the kernels of its CI are.
 pub(super) const KERNELS: &str = "https://s3.amazonaws.com/spec.ccfc.min/firecracker-ci";
 
+/// What is taken of them where nobody names a version.
+pub(super) const USUAL_KERNEL: &str = "6.1";
+
 /// A file to download.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Pin {
@@ -94,6 +97,9 @@ mod tests {
         let pin = kernel(None, "5.10", Arch::X86_64).unwrap();
         assert!(pin.url.ends_with("/v1.15/x86_64/vmlinux-5.10.245"), "{}", pin.url);
         assert_eq!(kernel(None, "5.1", Arch::X86_64), None);
+        for arch in Arch::ALL {
+            assert!(kernel(None, USUAL_KERNEL, arch).is_some(), "{arch}");
+        }
         let mirrored = kernel(Some("http://m"), "6.1", Arch::Aarch64).unwrap();
         assert_eq!(mirrored.url, "http://m/v1.13/aarch64/vmlinux-6.1.141");
     }

@@ -176,10 +176,11 @@ fn firecracker_alone_is_no_problem_but_needs_kvm() {
 fn put_kernel(state: &Path) -> Kernel {
     let folder = state.join("kernels/6.1.0-1");
     fs::create_dir_all(&folder).expect("a folder");
-    fs::write(folder.join("vmlinux"), "x").expect("a file");
+    let bytes = b"\x7fELF";
+    fs::write(folder.join("vmlinux"), bytes).expect("a file");
     let manifest = serde_json::json!({
-        "version": 1, "release": "6.1.0-1", "arch": Arch::HOST.name(), "file": "vmlinux", "format": "elf", "size_bytes": 1,
-        "digest": Digest::of(b"x").to_string(), "modules": [], "missing": [],
+        "version": 1, "release": "6.1.0-1", "arch": Arch::HOST.name(), "file": "vmlinux", "format": "elf", "size_bytes": 4,
+        "digest": Digest::of(bytes).to_string(), "modules": [], "missing": [],
         "origin": {"kind": "file", "path": "/x", "digest": "sha256:0"},
     });
     fs::write(folder.join("kernel.json"), manifest.to_string()).expect("a file");

@@ -282,6 +282,18 @@ fn a_start_that_is_given_up_leaves_no_pool() {
         assert_eq!(output.status.signal(), Some(signal.as_raw()), "{output:?}");
         is_clean(&home);
     }
+    // Somebody else does not want it.
+    let child = spawn(home.firebrick(&["pool", "start", "-l", "busybox", "--size", "1"]));
+    eventually(LIMIT, || socket.exists());
+    assert_eq!(home.output(&["pool", "stop", "-l", "busybox"]).0, Some(0));
+    let (code, _, stderr) = outcome(child);
+    assert!(
+        code == Some(1)
+            && stderr.contains("error: the pool \"busybox\" was stopped while it was started\n")
+            && stderr.contains("hint: start it again: firebrick pool start -l busybox\n"),
+        "{stderr}"
+    );
+    is_clean(&home);
 }
 
 #[test]

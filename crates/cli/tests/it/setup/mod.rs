@@ -215,6 +215,37 @@ fn without_debian_the_pinned_kernel_is_asked_for() {
     );
 }
 
+/// As on a distribution that has apt and no cloud kernel, and on one without apt; nothing leads to the network here.
+#[test]
+fn without_debian_and_without_a_version_the_usual_kernel_of_firecrackers_is_taken() {
+    let home = Home::new();
+    let config = home.path().join("apt.conf");
+    let lines = ["Etc::SourceList", "Etc::SourceParts"].map(|key| format!("Dir::{key} \"/dev/null\";\n"));
+    let lists = format!("Dir::State::lists \"{}\";\n", home.path().join("lists").display());
+    fs::write(&config, lines.concat() + &lists).expect("a file");
+    let nowhere = "http://127.0.0.1:9";
+    let setup = |name: &str, value: &std::path::Path| {
+        let output = home
+            .firebrick(&["setup"])
+            .env(name, value)
+            .env("HTTPS_PROXY", nowhere)
+            .output()
+            .expect("the binary starts");
+        (
+            String::from_utf8(output.stderr).expect("text"),
+            output.status.code(),
+        )
+    };
+    for (name, value) in [("APT_CONFIG", &*config), ("PATH", home.path())] {
+        let (text, code) = setup(name, value);
+        assert!(
+            text.contains("Firecracker's own is taken") && text.contains("/vmlinux-6.1."),
+            "{name}: {text}"
+        );
+        assert_eq!(code, Some(1), "{text}");
+    }
+}
+
 #[test]
 fn firecracker_arrives_is_checked_and_is_not_fetched_twice() {
     let (home, archive) = (Home::new(), release("1.99.0"));
