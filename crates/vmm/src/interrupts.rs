@@ -93,7 +93,10 @@ impl Interrupts {
     /// # Errors
     /// What the host said.
     pub fn try_clone(&self) -> io::Result<Interrupts> {
-        self.0.try_clone().map(Interrupts)
+        Ok(Interrupts {
+            stream: self.stream.try_clone()?,
+            untaken: self.untaken.clone(),
+        })
     }
 
     /// The oldest signal that was not yet taken.
