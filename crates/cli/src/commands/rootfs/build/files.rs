@@ -53,6 +53,31 @@ pub(crate) fn faults(loaded: &Loaded) -> Vec<anyhow::Error> {
     steps.filter_map(|at| gathered.step(loaded, at).err()).collect()
 }
 
+/// What a step puts in that is all in the recipe: a text, a link, a folder.
+pub(crate) fn inline(step: &StepKind) -> Option<NewFile> {
+    let StepKind::Copy {
+        source,
+        to,
+        mode,
+        owner,
+    } = step
+    else {
+        return None;
+    };
+    let content = match source {
+        CopySource::Path(_) => return None,
+        CopySource::Text(text) => Content::File(text.clone().into_bytes()),
+        CopySource::Link(link) => Content::Link(link.clone()),
+        CopySource::Folder => Content::Dir,
+    };
+    let target = Target {
+        to,
+        mode: *mode,
+        owner: owner.as_ref(),
+    };
+    Some(target.file(to, content))
+}
+
 /// Where something goes.
 struct Target<'a> {
     to: &'a str,
@@ -90,8 +115,12 @@ impl Gathered {
         let (Some(step), Some(folder)) = (loaded.recipe.steps.get(at), loaded.folders.get(at)) else {
             return Ok(());
         };
+        if let Some(file) = inline(&step.kind) {
+            self.push(file);
+            return Ok(());
+        }
         let StepKind::Copy {
-            source,
+            source: CopySource::Path(source),
             to,
             mode,
             owner,
@@ -104,18 +133,10 @@ impl Gathered {
             mode: *mode,
             owner: owner.as_ref(),
         };
-        match source {
-            CopySource::Path(source) => self.copy(folder, source, &target).with_context(|| {
-                let (recipe, line) = (&folder.recipe, step.line);
-                format!("cannot put {source:?} into the image, as {recipe}:{line} says")
-            })?,
-            CopySource::Text(text) => {
-                self.push(target.file(to, Content::File(text.clone().into_bytes())));
-            }
-            CopySource::Link(link) => self.push(target.file(to, Content::Link(link.clone()))),
-            CopySource::Folder => self.push(target.file(to, Content::Dir)),
-        }
-        Ok(())
+        self.copy(folder, source, &target).with_context(|| {
+            let (recipe, line) = (&folder.recipe, step.line);
+            format!("cannot put {source:?} into the image, as {recipe}:{line} says")
+        })
     }
 
     fn copy(&mut self, folder: &Folder, source: &str, target: &Target<'_>) -> anyhow::Result<()> {

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 use firebrick_bootstrap::{Base, PackageSet, Snapshot};
-use firebrick_customise::{Content, NewFile};
-use firebrick_recipe::{Checks, CopySource, StepKind, languages, shipped};
+use firebrick_customise::NewFile;
+use firebrick_recipe::{Checks, languages, shipped};
 use firebrick_source::Platform;
 
+use crate::commands::rootfs::build::files;
 use crate::commands::rootfs::making::{ImageArgs, Limits, Script};
 use crate::error::CliError;
 use crate::images;
@@ -131,35 +132,14 @@ fn packages_of(lang: &str, base: Base) -> Option<Vec<String>> {
     Some(packages).filter(|packages| !packages.is_empty())
 }
 
-/// The files that the recipe of a language puts in: texts and links, since it has no folder.
+/// The files that the recipe of a language puts in. It has no folder that more could come from.
 fn files_of(lang: &str) -> Vec<NewFile> {
     let recipe = shipped(lang).and_then(|shipped| shipped.recipe(&Checks::default()).ok());
     let steps = recipe.map(|recipe| recipe.steps).unwrap_or_default();
-    let file = |kind| match kind {
-        StepKind::Copy {
-            source: CopySource::Text(text),
-            to,
-            mode,
-            owner,
-        } => Some(NewFile {
-            path: to,
-            content: Content::File(text.into_bytes()),
-            mode,
-            owner,
-        }),
-        StepKind::Copy {
-            source: CopySource::Link(target),
-            to,
-            ..
-        } => Some(NewFile {
-            path: to,
-            content: Content::Link(target),
-            mode: None,
-            owner: None,
-        }),
-        _ => None,
-    };
-    steps.into_iter().filter_map(|step| file(step.kind)).collect()
+    steps
+        .iter()
+        .filter_map(|step| files::inline(&step.kind))
+        .collect()
 }
 
 impl Args {
