@@ -27,6 +27,8 @@ pub struct Image {
     /// What it tells of itself.
     pub config: Told,
     pub(crate) manifest: Manifest,
+    /// Bytes of the manifest, as it was read.
+    pub(crate) manifest_size: u64,
     blobs: HashMap<Digest, u64>,
 }
 
@@ -117,6 +119,7 @@ impl Source<'_> {
             digest: *digest,
             config,
             manifest,
+            manifest_size: bytes.len() as u64,
             blobs,
         })
     }
