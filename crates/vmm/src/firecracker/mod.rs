@@ -14,10 +14,8 @@ mod jail;
 mod place;
 
 use std::ffi::OsStr;
-use std::fs::File;
 use std::io::{self, Read as _, Seek as _};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -496,11 +494,7 @@ impl FirecrackerMachine {
 
 /// The end of a file.
 fn tail_of(path: &Path) -> io::Result<Vec<u8>> {
-    // In a jail the file is Firecracker's, which may have put something else there.
-    let mut file = File::options()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-        .open(path)?;
+    let mut file = place::open_itself(path)?;
     let len = file.metadata()?.len();
     file.seek(io::SeekFrom::Start(len.saturating_sub(LOG_SHOWN_BYTES)))?;
     let mut bytes = Vec::new();

@@ -167,10 +167,7 @@ impl Place {
         };
         let inside = self.root.join(name);
         if fs::rename(&inside, path).is_err() {
-            let from = File::options()
-                .read(true)
-                .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-                .open(&inside)?;
+            let from = open_itself(&inside)?;
             plain(&from.metadata()?)?;
             io::copy(&mut &from, &mut File::create_new(path)?)?;
             fs::remove_file(&inside)?;
@@ -197,6 +194,15 @@ impl Place {
     pub(super) fn is_jail(&self) -> bool {
         self.jail.is_some()
     }
+}
+
+/// Opens a file of a place to read it. In a jail it is Firecracker's, which may have put something else there: a link is not
+/// followed, and a pipe not waited for.
+pub(super) fn open_itself(path: &Path) -> io::Result<File> {
+    File::options()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)
 }
 
 /// Refuses what is no plain file of one name.
