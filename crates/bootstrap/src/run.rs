@@ -1,7 +1,8 @@
 //! A tool at work: its stdout is the layer, its stderr is told as it comes, and ends in the words of a failure.
 //!
 //! It runs in a process group of its own, so that all of it can be ended at once, and in a *scratch* folder of ours, so that
-//! nothing of it stays wherever it is ended; where we are killed, a [`Guard`] sees to both. What other users of its namespace own in there, only that namespace can remove.
+//! nothing of it stays wherever it is ended; where we are killed, a [`Guard`] sees to both. What other users of its namespace
+//! own in there, only that namespace can remove.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
